@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""How the cffi builders read our C headers, so that each definition exists once."""
+
+import re
+from pathlib import Path
+
+INCLUDE = Path(__file__).parent / "include"
+
+_SECTION = re.compile(r"/\* cffi: begin \*/\n(.*?)/\* cffi: end \*/", re.S)
+_COMMENT = re.compile(r"/\*.*?\*/", re.S)
+_EXPRESSION = re.compile(r"^#define[ \t]+(\w+)[ \t]+(?=\S)(?!(?:0x[0-9a-fA-F]+|\d+)[ \t]*$).+$", re.M)
+
+
+def cdef(header: Path) -> str:
+    """Return the declarations between the `cffi:` markers of `header`, in the form that ffi.cdef takes.
+
+    A constant that is more than a literal is left to the compiler (`#define X ...`).
+    """
+    sections = _SECTION.findall(header.read_text())
+    if not sections:
+        raise ValueError(f"{header}: no cffi section")
+    return _EXPRESSION.sub(r"#define \1 ...", _COMMENT.sub("", "\n".join(sections)))

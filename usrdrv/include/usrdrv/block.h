@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The block top end: what an exporter (NBD plugin, later usrloop) needs from a
+ * block driver, one unit (drive) each.
+ *
+ * Sectors are 512 bytes. Errors are -errno: -EIO the drive failed these sectors,
+ * -ENODEV the device is gone, -EROFS, -EINVAL misaligned or beyond the end,
+ * -ENOSPC, -EOPNOTSUPP.
+ */
+#ifndef USRDRV_BLOCK_H
+#define USRDRV_BLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+#define USRDRV_SECTOR		512
+
+enum usrdrv_block_op {
+	USRDRV_BLOCK_READ,
+	USRDRV_BLOCK_WRITE,
+	USRDRV_BLOCK_FLUSH,
+	USRDRV_BLOCK_TRIM,
+};
+
+#define USRDRV_BLOCK_FUA	1	/* write: on the medium before it completes */
+
+struct usrdrv_block;
+
+struct usrdrv_block_ops {
+	/*
+	 * Do one request and wait for it. buf: len bytes (read, write; NULL else); offset and len are
+	 * bytes, multiples of 512. Any number of threads may call it at once.
+	 */
+	int (*submit_wait)(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len,
+			   void *buf, unsigned int flags);
+};
+
+struct usrdrv_block {
+	const struct usrdrv_block_ops *ops;
+	uint64_t sectors;
+	uint32_t physical_block;	/* bytes */
+	uint8_t read_only;
+	uint8_t can_flush;
+	uint8_t can_fua;
+	uint8_t can_trim;
+	uint8_t rotational;
+};
+/* cffi: end */
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The access layer: what the C part of a driver is written against.
+ *
+ * A struct usrdrv_dev is one claimed PCI function. Backends (vfio-user,
+ * in-process, later VFIO and the usrdrv system calls) fill in the operations;
+ * a driver never knows which one it has.
+ *
+ * Units: offsets, lengths and bus addresses are bytes. Errors are -errno.
+ * Thread-safety: every function may be called from any thread at any time
+ * between open and close; two accesses by one thread reach the device in
+ * program order, as PCI keeps posted writes in order.
+ */
+#ifndef USRDRV_DEV_H
+#define USRDRV_DEV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+#define USRDRV_NUM_BARS		6
+#define USRDRV_REGION_CONFIG	7	/* regions 0-5 are the BARs, 6 the ROM (numbers of linux/vfio.h) */
+
+#define USRDRV_BAR_IO		1	/* I/O ports, else memory */
+#define USRDRV_BAR_64		2
+#define USRDRV_BAR_PREFETCH	4
+
+struct usrdrv_bar {
+	uint64_t size;		/* bytes; 0: not implemented */
+	uint32_t flags;		/* USRDRV_BAR_* */
+	void *map;		/* CPU mapping, or NULL: only through the operations */
+};
+
+struct usrdrv_dma {
+	void *cpu;		/* page-aligned CPU address */
+	uint64_t bus;		/* address that the device uses, aligned like the request */
+	size_t len;		/* bytes */
+	int id;			/* of the backend */
+};
+
+/* One element of a list of register writes, done in order. */
+struct usrdrv_write {
+	uint8_t region;
+	uint8_t width;		/* 1, 2 or 4 bytes */
+	uint16_t offset;
+	uint32_t value;
+};
+
+struct usrdrv_dev;
+
+struct usrdrv_dev_ops {
+	/* width is 1, 2 or 4; returns 0 or -errno; -ENODEV when the device is gone */
+	int (*read)(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
+		    unsigned int width, uint32_t *value);
+	/* Posted: may return before the device has seen them; a read flushes. */
+	int (*write_list)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
+	/* FIFO access: count reads (writes) of width bytes at one offset */
+	int (*read_rep)(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
+			unsigned int width, void *buf, unsigned int count);
+	int (*write_rep)(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
+			 unsigned int width, const void *buf, unsigned int count);
+	/* Zeroed memory the device can reach: bus + len - 1 <= limit, bus a multiple of align (power of two) */
+	int (*dma_alloc)(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit,
+			 struct usrdrv_dma *dma);
+	void (*dma_free)(struct usrdrv_dev *dev, struct usrdrv_dma *dma);
+	/* Let the (level, auto-masked) interrupt through again; n register writes go in front of it. */
+	int (*irq_unmask)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
+	/*
+	 * Interrupts raised between hold and release are latched and not signalled
+	 * on irq_fd; release returns 1 if the caller must service one itself, 0 if
+	 * not. Backends that cannot do it cheaply leave both NULL.
+	 */
+	void (*irq_hold)(struct usrdrv_dev *dev);
+	int (*irq_release)(struct usrdrv_dev *dev);
+	int (*reset)(struct usrdrv_dev *dev);
+	/* Bus mastering off, reset, then mappings, interrupt and connection are given back. Frees dev. */
+	void (*close)(struct usrdrv_dev *dev);
+};
+
+struct usrdrv_dev {
+	const struct usrdrv_dev_ops *ops;
+	struct usrdrv_bar bar[USRDRV_NUM_BARS];
+	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
+	int gone;		/* set for good when the device or its server vanished */
+};
+/* cffi: end */
+
+static inline int usrdrv_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
+			      unsigned int width, uint32_t *value)
+{
+	return dev->ops->read(dev, region, offset, width, value);
+}
+
+static inline int usrdrv_write(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
+			       unsigned int width, uint32_t value)
+{
+	struct usrdrv_write w = {
+		.region = (uint8_t)region, .width = (uint8_t)width,
+		.offset = (uint16_t)offset, .value = value,
+	};
+
+	return dev->ops->write_list(dev, &w, 1);
+}
+
+#endif
