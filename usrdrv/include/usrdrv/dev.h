@@ -81,6 +81,7 @@ struct usrdrv_dev {
 	const struct usrdrv_dev_ops *ops;
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
 	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
+	int hangup_fd;		/* reports EPOLLRDHUP when the device's server is gone; -1: there is none */
 	int gone;		/* set for good when the device or its server vanished */
 };
 /* cffi: end */
