@@ -1,1 +1,22 @@
 # SPDX-License-Identifier: MIT
+"""User-mode drivers, found by PCI vendor and device id."""
+
+from typing import Any
+
+from usrdrv import errors
+from usrdrv.device import Device
+
+
+def open_driver(device: Device, **options: Any) -> Any:
+    """Start the driver for `device` and return its controller.
+
+    options: fields of the driver's Options class. NoSuchDeviceError if no driver knows the chip.
+    """
+    identity = device.config_read(0, 4)
+    if identity == 0x0680_1095:
+        from usrdrv.drivers.ide_cmd680.driver import Controller, Options
+
+        return Controller(device, Options(**options))
+    raise errors.NoSuchDeviceError(
+        f"{device.name}: no driver for PCI {identity & 0xFFFF:04x}:{identity >> 16:04x}"
+    )

@@ -48,4 +48,11 @@ struct usrdrv_block {
 };
 /* cffi: end */
 
+/* As a function, which is cheaper to call from Python than a pointer. */
+static inline int usrdrv_block_submit(struct usrdrv_block *b, int op, uint64_t offset, uint64_t len,
+				      void *buf, unsigned int flags)
+{
+	return b->ops->submit_wait(b, (enum usrdrv_block_op)op, offset, len, buf, flags);
+}
+
 #endif

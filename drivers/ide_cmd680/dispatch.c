@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Who runs the channels. A thread that submits starts the command itself if
+ * the channel is idle; all else is the dispatcher's, one thread per device,
+ * which sleeps on one wait for an interrupt, a kick or the loss of the device.
+ *
+ * The wait is edge-triggered, so the eventfds need no read: one system call
+ * for each wake-up. While commands are under way the wait has a time-out, the
+ * tick, at which hung commands and lost interrupts are looked for; an idle
+ * dispatcher sleeps without one.
+ */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ide.h"
+
+#define TICK_MS		100
+#define SERVICE_ROUNDS	64	/* commands a submitter completes for others before it leaves */
+
+/**
+ * ide_now_ms - the clock of deadlines
+ *
+ * Return: milliseconds, monotonic, a few of them coarse.
+ */
+uint64_t ide_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/**
+ * ide_kick - wake the dispatcher
+ * @ide:	controller
+ */
+void ide_kick(struct ide *ide)
+{
+	eventfd_write(ide->kick_fd, 1);
+}
+
+/**
+ * ide_lost - note that the device does not answer any more
+ * @ide:	controller
+ *
+ * From any context; the dispatcher ends all requests.
+ */
+void ide_lost(struct ide *ide)
+{
+	if (!atomic_exchange(&ide->gone, 1))
+		ide_kick(ide);
+}
+
+static int busy(const struct ide_channel *ch)
+{
+	return ch->state >= IDE_DMA_DATA && ch->state <= IDE_NO_DATA;
+}
+
+static void hold(struct ide *ide)
+{
+	if (ide->dev->ops->irq_hold)
+		ide->dev->ops->irq_hold(ide->dev);
+}
+
+static int release(struct ide *ide)
+{
+	return ide->dev->ops->irq_release ? ide->dev->ops->irq_release(ide->dev) : 0;
+}
+
+/**
+ * ide_service - service interrupts until there is none left
+ * @ide:	controller, no channel locked
+ *
+ * The caller has an interrupt that is masked until this is done.
+ */
+void ide_service(struct ide *ide)
+{
+	struct usrdrv_dev *dev = ide->dev;
+	unsigned int rounds = 0;
+	int again;
+
+	do {
+		struct ide_list l = { .n = 0 };
+		int mine = 0;
+
+		hold(ide);
+		for (int i = 0; i < IDE_CHANNELS; i++) {
+			struct ide_channel *ch = &ide->channel[i];
+
+			pthread_mutex_lock(&ch->lock);
+			if (busy(ch))
+				mine |= ide_interrupt(ch, &l);
+			pthread_mutex_unlock(&ch->lock);
+		}
+		for (int i = 0; i < IDE_CHANNELS && !mine; i++) {
+			struct ide_channel *ch = &ide->channel[i];
+
+			pthread_mutex_lock(&ch->lock);
+			if (ch->state == IDE_IDLE || ch->state == IDE_FROZEN)
+				ide_idle_interrupt(ch, &l);
+			pthread_mutex_unlock(&ch->lock);
+		}
+		if (dev->ops->irq_unmask(dev, l.w, l.n))
+			ide_lost(ide);
+		again = release(ide);
+	} while (again && ++rounds < SERVICE_ROUNDS && !atomic_load(&ide->gone));
+	if (again) {
+		atomic_store(&ide->service, 1);
+		ide_kick(ide);
+	}
+}
+
+/**
+ * ide_run_channel - start the next command of an idle channel
+ * @ch:	channel, not locked
+ *
+ * If the device completes it before this returns, as the in-process model
+ * does, the completion is serviced right here: no thread is switched to.
+ */
+void ide_run_channel(struct ide_channel *ch)
+{
+	struct ide *ide = ch->ide;
+	struct ide_list l = { .n = 0 };
+	int interrupted;
+
+	pthread_mutex_lock(&ch->lock);
+	if (ch->state != IDE_IDLE || !ch->queue) {
+		pthread_mutex_unlock(&ch->lock);
+		return;
+	}
+	hold(ide);
+	ide_issue(ch, &l);
+	ide_flush_list(ch, &l);
+	interrupted = release(ide);
+	pthread_mutex_unlock(&ch->lock);
+	if (interrupted)
+		ide_service(ide);
+	/* A command stays under way and the dispatcher has no time-out: it must watch now. */
+	if (atomic_load(&ide->asleep) && (busy(&ide->channel[0]) || busy(&ide->channel[1])))
+		ide_kick(ide);
+}
+
+static void fail_everything(struct ide *ide)
+{
+	for (int i = 0; i < IDE_CHANNELS; i++) {
+		struct ide_channel *ch = &ide->channel[i];
+
+		pthread_mutex_lock(&ch->lock);
+		ch->state = IDE_DEAD;
+		ide_finish_segments(ch, -ENODEV);
+		ide_fail_queue(ch, -1, -ENODEV);
+		pthread_mutex_unlock(&ch->lock);
+	}
+	ide_post_gone(ide);
+}
+
+/* Look at all busy channels; returns whether there were any. */
+static int watch(struct ide *ide)
+{
+	uint64_t now = ide_now_ms();
+	int any = 0, interrupted;
+
+	hold(ide);
+	for (int i = 0; i < IDE_CHANNELS; i++) {
+		struct ide_channel *ch = &ide->channel[i];
+		struct ide_list l = { .n = 0 };
+
+		pthread_mutex_lock(&ch->lock);
+		if (busy(ch)) {
+			any = 1;
+			ide_watch(ch, &l, now);
+			ide_flush_list(ch, &l);
+		}
+		pthread_mutex_unlock(&ch->lock);
+	}
+	interrupted = release(ide);
+	if (interrupted)
+		ide_service(ide);
+	return any;
+}
+
+static int any_busy(struct ide *ide)
+{
+	int any = 0;
+
+	for (int i = 0; i < IDE_CHANNELS; i++) {
+		pthread_mutex_lock(&ide->channel[i].lock);
+		any |= busy(&ide->channel[i]);
+		pthread_mutex_unlock(&ide->channel[i].lock);
+	}
+	return any;
+}
+
+enum { ON_IRQ, ON_KICK, ON_HANGUP };
+
+static void *dispatch(void *arg)
+{
+	struct ide *ide = arg;
+	unsigned long seen = 0;
+	uint64_t next_tick = 0;
+	int timeout = -1;
+
+	while (!atomic_load(&ide->stop)) {
+		struct epoll_event ev[3];
+		int n;
+
+		if (timeout < 0) {
+			/* Say so first, look again then: a submitter does it the other way round. */
+			atomic_store(&ide->asleep, 1);
+			if (any_busy(ide)) {
+				atomic_store(&ide->asleep, 0);
+				timeout = TICK_MS;
+			}
+		}
+		n = epoll_wait(ide->epoll_fd, ev, 3, timeout);
+		atomic_store(&ide->asleep, 0);
+		for (int i = 0; i < n; i++) {
+			if (ev[i].data.u32 == ON_IRQ)
+				ide_service(ide);
+			else if (ev[i].data.u32 == ON_HANGUP)
+				atomic_store(&ide->gone, 1);
+			else if (atomic_exchange(&ide->service, 0))
+				ide_service(ide);
+		}
+		if (atomic_load(&ide->gone)) {
+			fail_everything(ide);
+			break;
+		}
+		if (timeout < 0) {
+			timeout = TICK_MS;
+			next_tick = ide_now_ms() + TICK_MS;
+		}
+		if (ide_now_ms() >= next_tick) {
+			unsigned long activity = atomic_load_explicit(&ide->activity, memory_order_relaxed);
+			int any = watch(ide);
+
+			timeout = any || activity != seen ? TICK_MS : -1;
+			seen = activity;
+			next_tick = ide_now_ms() + TICK_MS;
+		}
+	}
+	return NULL;
+}
+
+static int add_fd(struct ide *ide, int fd, uint32_t events, uint32_t what)
+{
+	struct epoll_event ev = { .events = events, .data.u32 = what };
+
+	return fd < 0 || !epoll_ctl(ide->epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? 0 : -errno;
+}
+
+/**
+ * ide_start - open the channels for requests
+ * @ide:	controller with its drives configured
+ *
+ * Return: 0 or -errno.
+ */
+int ide_start(struct ide *ide)
+{
+	int ret = add_fd(ide, ide->dev->irq_fd, EPOLLIN | EPOLLET, ON_IRQ);
+
+	if (!ret)
+		ret = add_fd(ide, ide->kick_fd, EPOLLIN | EPOLLET, ON_KICK);
+	if (!ret)
+		ret = add_fd(ide, ide->dev->hangup_fd, EPOLLRDHUP, ON_HANGUP);
+	if (!ret)
+		ret = -pthread_create(&ide->dispatcher, NULL, dispatch, ide);
+	if (ret)
+		return ret;
+	ide->running = 1;
+	for (unsigned int i = 0; i < IDE_CHANNELS; i++)
+		ide_resume(ide, i, IDE_DONE, 0);
+	ide->dev->ops->irq_unmask(ide->dev, NULL, 0);
+	return 0;
+}
+
+/**
+ * ide_stop - end all requests and the dispatcher
+ * @ide:	controller
+ *
+ * Commands that run are given up with -ENODEV: the caller stops the engines
+ * before DMA memory goes. ide_wait_event() returns -ESHUTDOWN.
+ */
+void ide_stop(struct ide *ide)
+{
+	atomic_store(&ide->stop, 1);
+	if (ide->running) {
+		ide_kick(ide);
+		pthread_join(ide->dispatcher, NULL);
+		ide->running = 0;
+	}
+	fail_everything(ide);
+}

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: MIT
+"""The control plane of the CMD680 driver: find drives, set modes, recover, report.
+
+Sections refer to docs/hardware/cmd680.md. The data path is C (ide.h); it freezes a channel that
+met an error, and the thread that runs `_recover_loop` here decides how that goes on.
+"""
+
+import errno
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from usrdrv import errors
+from usrdrv.block import Block, raise_errno
+from usrdrv.device import Device
+from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
+from usrdrv.drivers.ide_cmd680.chip import Chip
+from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
+from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
+from usrdrv.drivers.ide_cmd680.policy import Event, Slower
+from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
+
+ffi, lib = _cmd680.ffi, _cmd680.lib
+log: Final = logging.getLogger("usrdrv.ide_cmd680")
+
+SMART_KEY: Final = lib.ATA_SMART_LBAH << 16 | lib.ATA_SMART_LBAM << 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to drive the controller. Times in seconds."""
+
+    read_only: bool = False
+    highest_mode: Mode | None = None
+    """Never faster than this; a PIO mode turns DMA off."""
+    mmio: bool = True
+    """Registers through BAR5 if it is there, else through the I/O BARs."""
+    timeout: float = 10.0
+    """A read or write that takes longer is treated as hung."""
+    flush_timeout: float = 30.0
+    lost_timeout: float = 0.5
+    """After this a command without an interrupt is looked at."""
+    reset_timeout: float = 10.0
+    """How long a drive may stay busy after a soft reset."""
+
+
+@dataclass
+class Recovery:
+    """Counts of what the error policy did on one drive."""
+
+    media_errors: int = 0
+    refused: int = 0
+    crc_errors: int = 0
+    timeouts: int = 0
+    host_bus_errors: int = 0
+    faults: int = 0
+    resets: int = 0
+    hard_resets: int = 0
+    speed_downs: int = 0
+    pio_fallbacks: int = 0
+    failed_commands: int = 0
+
+
+_COUNTER: Final = {
+    policy.Kind.MEDIA: "media_errors",
+    policy.Kind.REFUSED: "refused",
+    policy.Kind.CRC: "crc_errors",
+    policy.Kind.TIMEOUT: "timeouts",
+    policy.Kind.HOST: "host_bus_errors",
+    policy.Kind.FAULT: "faults",
+}
+
+
+@dataclass(frozen=True)
+class Smart:
+    """Health as the drive itself judges it, and its attributes."""
+
+    healthy: bool
+    attributes: list[SmartAttribute]
+
+
+class Drive:
+    """One disk. `index` is channel * 2 + device."""
+
+    def __init__(self, index: int, identity: Identity, mode: Mode, smart: Smart | None) -> None:
+        self.index = index
+        self.identity = identity
+        self.transfer_mode = mode
+        self.smart = smart
+        self.history = policy.History()
+        self.recovery = Recovery()
+        self.offline = False
+        self.block: Block
+
+    @property
+    def mode(self) -> str:
+        """The transfer mode, such as `UDMA6`."""
+        return str(self.transfer_mode)
+
+
+class Controller:
+    """A CMD680 with its drives, ready for requests. A context manager; close() quiesces the chip."""
+
+    def __init__(self, device: Device, options: Options | None = None) -> None:
+        self._device = device
+        self._options = options or Options()
+        self._chip = Chip(device)
+        self._chip.bring_up()
+        mmio = self._options.mmio and self._chip.has_mmio()
+        self._channels = [Channel(device, number, mmio=mmio) for number in (0, 1)]
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.gone = threading.Event()
+        """Set when the device vanished for good."""
+        self._drives: list[Drive | None] = [None] * 4
+        try:
+            for channel in self._channels:
+                self._probe(channel)
+            self._ide = self._create_data_path(mmio)
+        except BaseException:
+            self._chip.quiesce()
+            raise
+        self._thread = threading.Thread(target=self._recover_loop, name="ide-recovery", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def drives(self) -> tuple[Drive | None, ...]:
+        """Four entries; None where nothing is attached."""
+        return tuple(self._drives)
+
+    # bring-up
+
+    def _probe(self, channel: Channel) -> None:
+        try:
+            found = channel.soft_reset(self._options.reset_timeout)
+        except CommandTimeoutError as error:
+            log.warning("%s: channel %d: %s", self._device.name, channel.number, error)
+            return
+        for device in (0, 1):
+            if not found[device]:
+                continue
+            index = channel.number * 2 + device
+            try:
+                self._drives[index] = self._probe_drive(channel, device)
+            except (CommandError, CommandTimeoutError, ValueError) as error:
+                log.warning("%s: drive %d is not usable: %s", self._device.name, index, error)
+
+    def _probe_drive(self, channel: Channel, device: int) -> Drive:
+        index = channel.number * 2 + device
+        identity = identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY)))
+        mode = self._choose_mode(channel, identity)
+        identity = self._program(channel, index, identity, mode)
+        log.info("%s: drive %d: %s, %s", self._device.name, index, identity.model, mode)
+        return Drive(index, identity, mode, self._read_smart(channel, device, identity))
+
+    def _choose_mode(self, channel: Channel, identity: Identity) -> Mode:
+        highest = self._options.highest_mode
+        pio = Mode(Protocol.PIO, identity.pio_highest)
+        udma, mwdma = identity.udma_mask, identity.mwdma_mask
+        if highest is not None:
+            if highest.protocol is Protocol.PIO:
+                return Mode(Protocol.PIO, min(highest.number, pio.number))
+            upto = (2 << highest.number) - 1
+            udma &= upto if highest.protocol is Protocol.UDMA else 0
+            mwdma &= upto if highest.protocol is Protocol.MWDMA else 7
+        best = modes.best_dma(
+            udma, mwdma, cable80=channel.cable80(), fast_clock=self._chip.fast_clock
+        )
+        return best if identity.dma and best is not None else pio
+
+    def _program(self, channel: Channel, index: int, identity: Identity, mode: Mode) -> Identity:
+        """Set host, then drive, then see whether the drive agrees (section 8). Return its new identity."""
+        device = index % 2
+        self._chip.set_mode(index, mode, identity.pio_highest, iordy=identity.iordy)
+        channel.command(
+            device,
+            TaskFile(lib.ATA_SET_FEATURES, features=lib.ATA_SF_XFER_MODE, count=mode.code),
+        )
+        after = identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY)))
+        if mode.dma and after.selected != str(mode):
+            raise errors.DeviceError(f"drive {index} selected {after.selected} instead of {mode}")
+        return after
+
+    def _read_smart(self, channel: Channel, device: int, identity: Identity) -> Smart | None:
+        if not identity.smart:
+            return None
+
+        def smart(feature: int) -> TaskFile:
+            return TaskFile(lib.ATA_SMART, features=feature, lba=SMART_KEY)
+
+        try:
+            channel.command(device, smart(lib.ATA_SMART_ENABLE))
+            _, mid, high = channel.command(device, smart(lib.ATA_SMART_STATUS))
+            data = channel.command_in(device, smart(lib.ATA_SMART_READ_DATA))
+            thresholds = channel.command_in(device, smart(lib.ATA_SMART_READ_THRESHOLDS))
+            attributes = identify.parse_smart(data, thresholds)
+        except (CommandError, ValueError) as error:
+            log.warning("%s: no SMART: %s", self._device.name, error)
+            return None
+        return Smart((mid, high) == (lib.ATA_SMART_LBAM, lib.ATA_SMART_LBAH), attributes)
+
+    def _create_data_path(self, mmio: bool) -> Any:
+        out = ffi.new("struct ide **")
+        pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
+        raise_errno(lib.ide_create(pointer, mmio, out), f"{self._device.name}: DMA memory")
+        ide = out[0]
+        options = self._options
+        limits = ffi.new(
+            "struct ide_limits *",
+            {
+                "rw_ms": int(options.timeout * 1000),
+                "flush_ms": int(options.flush_timeout * 1000),
+                "lost_ms": int(options.lost_timeout * 1000),
+            },
+        )
+        lib.ide_set_limits(ide, limits)
+        for drive in self._drives:
+            if drive is not None:
+                lib.ide_configure(ide, drive.index, self._conf(drive))
+                block = lib.ide_block(ide, drive.index)
+                drive.block = Block(_cmd680, int(ffi.cast("uintptr_t", block)))
+        self._enable_interrupts()
+        result = lib.ide_start(ide)
+        if result:
+            lib.ide_stop(ide)
+            lib.ide_destroy(ide)
+            raise_errno(result, f"{self._device.name}: dispatcher")
+        return ide
+
+    def _conf(self, drive: Drive) -> Any:
+        identity = drive.identity
+        return ffi.new(
+            "struct ide_drive_conf *",
+            {
+                "sectors": identity.sectors,
+                "physical_block": identity.physical_block,
+                "read_only": self._options.read_only,
+                "rotational": identity.rpm != 1,
+                "lba48": identity.lba48,
+                "fua": identity.fua,
+                "trim": identity.trim,
+                "flush": identity.flush,
+                "dma": drive.transfer_mode.dma,
+            },
+        )
+
+    def _enable_interrupts(self) -> None:
+        for channel in self._channels:
+            channel.stop_engine()
+            channel.control(lib.ATA_CTL_OBS)
+
+    # recovery
+
+    def _recover_loop(self) -> None:
+        number, raw = ffi.new("unsigned int *"), ffi.new("struct ide_event *")
+        while lib.ide_wait_event(self._ide, number, raw) == 0:
+            if raw.kind == lib.IDE_EVENT_GONE:
+                log.error("%s: device is gone", self._device.name)
+                self.gone.set()
+                continue
+            event = Event(*(getattr(raw, name) for name in Event.__dataclass_fields__))
+            channel = self._channels[number[0]]
+            verdict = lib.IDE_FAIL
+            try:
+                verdict = self._handle(channel, event)
+            except errors.UsrdrvError as error:
+                log.error("%s: recovery failed: %s", self._device.name, error)
+                self._take_offline(channel.number)
+            except Exception:
+                log.exception("%s: recovery failed", self._device.name)
+                self._take_offline(channel.number)
+            lib.ide_resume(self._ide, channel.number, verdict, -errno.EIO)
+
+    def _handle(self, channel: Channel, event: Event) -> int:
+        """Carry the policy's decision out; return enum ide_verdict."""
+        drive = self._drives[event.drive]
+        assert drive is not None
+        kind = event.classify()
+        decision = drive.history.decide(event, time.monotonic(), dma=drive.transfer_mode.dma)
+        counter = _COUNTER[kind]
+        setattr(drive.recovery, counter, getattr(drive.recovery, counter) + 1)
+        log.warning(
+            "%s: drive %d: %s at sector %d of command %02xh, sectors %d+%d, try %d: "
+            "status %02x error %02x bus master %02x; %s%s%s",
+            self._device.name,
+            drive.index,
+            kind.name.lower(),
+            event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
+            event.command,
+            event.sector,
+            event.sectors,
+            event.tries + 1,
+            event.status,
+            event.error,
+            event.bm_status,
+            "reset, " if decision.reset else "",
+            f"slower ({decision.slower.name.lower()}), " if decision.slower != Slower.NO else "",
+            decision.verdict.name.lower(),
+        )
+        if decision.slower is not Slower.NO:
+            self._slow_down(drive, decision.slower)
+        if decision.reset:
+            drive.recovery.resets += 1
+            self._reset(channel)
+        self._resume_interrupts(channel)
+        if decision.verdict is policy.Verdict.FAIL or drive.offline:
+            drive.recovery.failed_commands += 1
+            log.error(
+                "%s: drive %d: I/O error, sector %d", self._device.name, drive.index,
+                event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
+            )
+            return int(lib.IDE_FAIL)
+        return int(decision.verdict.value)
+
+    def _resume_interrupts(self, channel: Channel) -> None:
+        channel.stop_engine()
+        channel.control(lib.ATA_CTL_OBS)
+
+    def _slow_down(self, drive: Drive, slower: Slower) -> None:
+        """Choose the next mode of the ladder; the reset that follows programs it."""
+        identity, mode = drive.identity, drive.transfer_mode
+        new: Mode | None = None
+        if slower is Slower.STEP:
+            new = modes.slower(mode, identity.udma_mask, identity.mwdma_mask)
+        elif slower is Slower.CABLE40:
+            limit = (2 << modes.HIGHEST_UDMA_40_WIRE) - 1
+            if mode.protocol is Protocol.UDMA and mode.number <= modes.HIGHEST_UDMA_40_WIRE:
+                new = modes.slower(mode, identity.udma_mask, identity.mwdma_mask)
+            else:
+                new = modes.best_dma(
+                    identity.udma_mask & limit, identity.mwdma_mask, cable80=False, fast_clock=True
+                )
+        if new is None:
+            new = Mode(Protocol.PIO, identity.pio_highest)
+            drive.recovery.pio_fallbacks += 1
+        drive.recovery.speed_downs += 1
+        drive.transfer_mode = new
+        lib.ide_set_protocol(self._ide, drive.index, new.dma)
+        log.warning("%s: drive %d: speed limited from %s to %s", self._device.name, drive.index, mode, new)
+
+    def _reset(self, channel: Channel) -> None:
+        """Reset a channel, soft first and hard at last, and set its drives up again (section 9.4)."""
+        mine = [d for d in self._drives if d is not None and d.index // 2 == channel.number]
+        for attempt in range(3):
+            if attempt == 2:
+                channel.hard_reset()
+                for drive in mine:
+                    drive.recovery.hard_resets += 1
+            try:
+                found = channel.soft_reset(self._options.reset_timeout)
+            except CommandTimeoutError as error:
+                log.warning("%s: channel %d: reset: %s", self._device.name, channel.number, error)
+                continue
+            for drive in mine:
+                self._revive(channel, drive, found[drive.index % 2])
+            return
+        self._take_offline(channel.number)
+
+    def _revive(self, channel: Channel, drive: Drive, present: bool) -> None:
+        """See that a drive is the one it was, and set its mode; else take it out of service."""
+        if drive.offline:
+            return
+        try:
+            if not present:
+                raise errors.NoSuchDeviceError("it does not answer any more")
+            data = channel.command_in(drive.index % 2, TaskFile(lib.ATA_IDENTIFY))
+            identity = identify.parse(data)
+            if (identity.model, identity.serial) != (drive.identity.model, drive.identity.serial):
+                raise errors.NoSuchDeviceError("another drive is in its place")
+            self._program(channel, drive.index, identity, drive.transfer_mode)
+        except (errors.UsrdrvError, ValueError) as error:
+            if isinstance(error, errors.NoSuchDeviceError) and self.gone.is_set():
+                raise
+            log.error("%s: drive %d is out of service: %s", self._device.name, drive.index, error)
+            drive.offline = True
+            lib.ide_offline(self._ide, drive.index, -errno.EIO)
+
+    def _take_offline(self, channel: int) -> None:
+        for drive in self._drives:
+            if drive is not None and drive.index // 2 == channel and not drive.offline:
+                log.error("%s: drive %d is out of service", self._device.name, drive.index)
+                drive.offline = True
+                lib.ide_offline(self._ide, drive.index, -errno.EIO)
+
+    # reporting and end
+
+    def stats(self) -> dict[str, object]:
+        """Return the counters of both channels and what recovery did on each drive."""
+        raw = ffi.new("struct ide_counters *")
+        names = [name for name, _ in ffi.typeof("struct ide_counters").fields]
+        channels = []
+        for number in (0, 1):
+            lib.ide_get_counters(self._ide, number, raw)
+            channels.append({name: int(getattr(raw, name)) for name in names})
+        drives = {
+            str(drive.index): {
+                "mode": drive.mode,
+                "offline": drive.offline,
+                **asdict(drive.recovery),
+            }
+            for drive in self._drives
+            if drive is not None
+        }
+        return {"channels": channels, "drives": drives}
+
+    def close(self) -> None:
+        """End all requests with ENODEV, flush the drives' caches and quiesce the chip. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        lib.ide_stop(self._ide)
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            for channel in self._channels:
+                channel.stop_engine()
+            self._flush_caches()
+            self._chip.quiesce()
+        except errors.NoSuchDeviceError:
+            log.debug("%s: closed after the device vanished", self._device.name)
+        lib.ide_destroy(self._ide)
+
+    def _flush_caches(self) -> None:
+        for drive in self._drives:
+            if drive is None or drive.offline or not drive.identity.flush or self._options.read_only:
+                continue
+            flush = lib.ATA_FLUSH_CACHE_EXT if drive.identity.lba48 else lib.ATA_FLUSH_CACHE
+            channel = self._channels[drive.index // 2]
+            try:
+                channel.command(drive.index % 2, TaskFile(flush), self._options.flush_timeout)
+            except (CommandError, CommandTimeoutError) as error:
+                log.error("%s: drive %d: cache flush at close: %s", self._device.name, drive.index, error)

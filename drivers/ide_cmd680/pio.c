@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Data through the data register, a sector at a time (section 9.3). Slow, and
+ * only for drives or cables on which DMA does not work. Channel lock held.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "ide.h"
+#include "usrdrv/ata.h"
+#include "usrdrv/cmd680_regs.h"
+
+/* The chip takes a 32-bit access as two words, low word first (section 3). */
+#define DWORDS (USRDRV_SECTOR / 4)
+
+static uint8_t *next_sector(struct ide_channel *ch)
+{
+	struct ide_command *cmd = &ch->cmd;
+	uint8_t *p = cmd->cursor->page + cmd->cursor_sector * USRDRV_SECTOR;
+
+	cmd->sectors_left--;
+	if (++cmd->cursor_sector == cmd->cursor->sectors) {
+		cmd->cursor = cmd->cursor->next;
+		cmd->cursor_sector = 0;
+	}
+	return p;
+}
+
+/**
+ * ide_pio_read_sector - take the sector that DRQ announces
+ * @ch:	channel
+ */
+void ide_pio_read_sector(struct ide_channel *ch)
+{
+	struct usrdrv_dev *dev = ch->ide->dev;
+
+	ch->count.register_reads += DWORDS;
+	if (dev->ops->read_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS))
+		ide_lost(ch->ide);
+}
+
+/**
+ * ide_pio_write_sector - give the sector that DRQ asks for
+ * @ch:	channel
+ */
+void ide_pio_write_sector(struct ide_channel *ch)
+{
+	struct usrdrv_dev *dev = ch->ide->dev;
+
+	ch->count.register_writes += DWORDS;
+	if (dev->ops->write_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS))
+		ide_lost(ch->ide);
+}
+
+/**
+ * ide_pio_first_drq - wait for the first DRQ of a PIO write
+ * @ch:		channel
+ * @status:	alternate status seen last
+ *
+ * Drives answer within microseconds; one that takes longer than 100 ms is
+ * treated as hung, so that the channel lock is not kept any longer.
+ *
+ * Return: 0, -EIO if the drive ended the command, -ETIMEDOUT or -ENODEV.
+ */
+int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status)
+{
+	const struct timespec pause = { .tv_nsec = 50000 };
+	uint64_t deadline = ide_now_ms() + 100;
+
+	do {
+		if (ide_get(ch, ch->ports.ctl_region, ch->ports.ctl, 1, status))
+			return -ENODEV;
+		if (!(*status & ATA_BSY)) {
+			if (*status & (ATA_ERR | ATA_DF))
+				return -EIO;
+			if (*status & ATA_DRQ)
+				return 0;
+		}
+		nanosleep(&pause, NULL);
+	} while (ide_now_ms() < deadline);
+	return -ETIMEDOUT;
+}

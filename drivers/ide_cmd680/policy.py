@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""What to do about an error: decisions only, no registers (docs/hardware/cmd680.md section 9.4).
+
+A request climbs down a ladder: the same again after a soft reset, a slower mode, the speed of a
+40-wire cable, PIO; what is left then fails alone. Errors spread over many requests slow the drive
+down by the counting rules that libata uses.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from usrdrv.drivers.ide_cmd680 import _cmd680
+
+R = _cmd680.lib
+
+MAX_TRIES = 3
+"""Attempts of a command that hangs or fails for no good reason, the first one included."""
+
+
+class Kind(Enum):
+    """What went wrong, as the rules count it."""
+
+    MEDIA = auto()
+    """The drive cannot read or write these sectors."""
+    REFUSED = auto()
+    """The drive does not do this command, or not there."""
+    CRC = auto()
+    """Data was damaged on the cable."""
+    TIMEOUT = auto()
+    """A command hangs, or the protocol went astray."""
+    HOST = auto()
+    """The bus master met a PCI abort."""
+    FAULT = auto()
+    """The drive reports a fault of its own."""
+
+
+class Slower(Enum):
+    """How far to slow the drive down."""
+
+    NO = auto()
+    STEP = auto()
+    CABLE40 = auto()
+    """To the highest mode of a 40-wire cable."""
+    PIO = auto()
+
+
+class Verdict(Enum):
+    """How the command ends."""
+
+    RETRY = R.IDE_RETRY
+    SPLIT = R.IDE_SPLIT
+    FAIL = R.IDE_FAIL
+
+
+@dataclass(frozen=True)
+class Event:
+    """struct ide_event of the data path, as Python has it. Sectors of 512 bytes."""
+
+    kind: int
+    drive: int
+    tries: int
+    segments: int
+    sector: int
+    sectors: int
+    bad_sector: int
+    command: int
+    status: int
+    error: int
+    bm_status: int
+
+    def classify(self) -> Kind:
+        """Tell what kind of error this is."""
+        if self.kind == R.IDE_EVENT_BUS:
+            return Kind.HOST
+        if self.kind != R.IDE_EVENT_ERROR:
+            return Kind.TIMEOUT
+        if self.error & R.ATA_ICRC:
+            return Kind.CRC
+        if self.error & R.ATA_UNC:
+            return Kind.MEDIA
+        if self.status & R.ATA_DF:
+            return Kind.FAULT
+        return Kind.REFUSED
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, in this order: reset the channel, slow down, end the command."""
+
+    reset: bool
+    slower: Slower
+    verdict: Verdict
+
+
+_SPEED_KINDS = (Kind.CRC, Kind.TIMEOUT)
+
+
+@dataclass
+class History:
+    """The errors of one drive that count against its speed, and the steps taken so far."""
+
+    errors: deque[tuple[float, Kind]] = field(default_factory=lambda: deque(maxlen=64))
+    steps: int = 0
+
+    def _recent(self, now: float, seconds: float, kinds: tuple[Kind, ...]) -> int:
+        return sum(1 for when, kind in self.errors if now - when <= seconds and kind in kinds)
+
+    def decide(self, event: Event, now: float, *, dma: bool) -> Decision:
+        """Note the error and decide. now: seconds, monotonic; dma: the drive is not in PIO yet."""
+        kind = event.classify()
+        if kind is Kind.MEDIA or kind is Kind.REFUSED:
+            return self._not_its_speed(event, kind)
+        self.errors.append((now, kind))
+        slower = self._slower(event, kind, now) if dma else Slower.NO
+        if slower is not Slower.NO:
+            self.steps += 1
+            self.errors.clear()
+        exhausted = event.tries + 1 >= MAX_TRIES and (kind is not Kind.CRC or not dma)
+        if not exhausted:
+            verdict = Verdict.RETRY
+        else:
+            verdict = Verdict.SPLIT if event.segments > 1 else Verdict.FAIL
+        return Decision(reset=True, slower=slower, verdict=verdict)
+
+    def _not_its_speed(self, event: Event, kind: Kind) -> Decision:
+        """Single the bad sectors out; try them once more; then they fail."""
+        if event.segments > 1:
+            return Decision(reset=False, slower=Slower.NO, verdict=Verdict.SPLIT)
+        if event.tries == 0:
+            # a drive that lost its settings (power) refuses; after a reset they are set again
+            return Decision(
+                reset=kind is Kind.REFUSED and not event.error & R.ATA_IDNF,
+                slower=Slower.NO,
+                verdict=Verdict.RETRY,
+            )
+        return Decision(reset=False, slower=Slower.NO, verdict=Verdict.FAIL)
+
+    def _slower(self, event: Event, kind: Kind, now: float) -> Slower:
+        step = (Slower.STEP, Slower.CABLE40, Slower.PIO)[min(self.steps, 2)]
+        if kind is Kind.CRC and event.tries >= 1:
+            return step  # this request will not get through at this speed
+        if self._recent(now, 300, tuple(Kind)) > 6:
+            return Slower.PIO
+        if self._recent(now, 600, _SPEED_KINDS) > 3:
+            return step
+        if self._recent(now, 600, (Kind.FAULT, Kind.HOST)) > 6:
+            return step
+        return Slower.NO

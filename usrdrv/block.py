@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The block top end for Python: what exporters (and tests) use of a drive."""
+
+from typing import Any, Protocol
+
+from usrdrv import errors
+
+
+class BlockLib(Protocol):
+    """The part of a driver's extension module that a `Block` needs: ffi, and lib with the constants of block.h."""
+
+    ffi: Any
+    lib: Any
+
+
+def raise_errno(result: int, what: str) -> None:
+    """Turn -errno of the data path into an exception that says what failed; 0 passes."""
+    if result == 0:
+        return
+    import os
+
+    error = errors.DeviceError(f"{what}: {os.strerror(-result)}")
+    error.errno = -result
+    raise error
+
+
+class Block:
+    """One drive as a disk of `size` bytes. Offsets and lengths are bytes, multiples of 512.
+
+    Thread-safe: any number of threads may be in the methods at once; the GIL is not held while they wait.
+    Errors are UsrdrvError with .errno EIO (the drive failed), ENODEV (device gone), EROFS, EINVAL, EOPNOTSUPP.
+    """
+
+    def __init__(self, module: BlockLib, pointer: int) -> None:
+        self._ffi = module.ffi
+        self._lib = module.lib
+        self.pointer = pointer
+        self._block = module.ffi.cast("struct usrdrv_block *", pointer)
+        self._submit = module.lib.usrdrv_block_submit
+
+    @property
+    def size(self) -> int:
+        return int(self._block.sectors) * 512
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self._block.read_only)
+
+    @property
+    def can_flush(self) -> bool:
+        return bool(self._block.can_flush)
+
+    @property
+    def can_fua(self) -> bool:
+        return bool(self._block.can_fua)
+
+    @property
+    def can_trim(self) -> bool:
+        return bool(self._block.can_trim)
+
+    @property
+    def rotational(self) -> bool:
+        return bool(self._block.rotational)
+
+    @property
+    def physical_block(self) -> int:
+        return int(self._block.physical_block)
+
+    def read_into(self, buf: Any, offset: int) -> None:
+        """Fill `buf`, any writable buffer, from `offset`."""
+        r = self._submit(
+            self._block, 0, offset, len(buf), self._ffi.from_buffer(buf, require_writable=True), 0
+        )
+        if r:
+            raise_errno(r, f"read of {len(buf)} bytes at sector {offset // 512}")
+
+    def write_from(self, buf: Any, offset: int, fua: bool = False) -> None:
+        """Write `buf` at `offset`; with `fua` it is on the medium when this returns."""
+        r = self._submit(self._block, 1, offset, len(buf), self._ffi.from_buffer(buf), fua)
+        if r:
+            raise_errno(r, f"write of {len(buf)} bytes at sector {offset // 512}")
+
+    def flush(self) -> None:
+        """Make everything that was written durable."""
+        raise_errno(self._submit(self._block, 2, 0, 0, self._ffi.NULL, 0), "flush")
+
+    def trim(self, offset: int, length: int) -> None:
+        """Tell the drive that these bytes are not needed; they read as anything afterwards."""
+        r = self._submit(self._block, 3, offset, length, self._ffi.NULL, 0)
+        raise_errno(r, f"trim of {length} bytes at sector {offset // 512}")
