@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """User-mode drivers, found by PCI vendor and device id."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from usrdrv import errors
-from usrdrv.device import Device
+
+if TYPE_CHECKING:
+    from usrdrv.device import Device
 
 
 def open_driver(device: Device, **options: Any) -> Any:

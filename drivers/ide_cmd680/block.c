@@ -104,6 +104,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		int idle;
 
 		pthread_mutex_lock(&ch->lock);
+		ch->users++;
 		first = ide_take_segments(ch, want);
 		pthread_mutex_unlock(&ch->lock);
 		n = fill(d, first, &r, op, offset, len, buf, flags);
@@ -128,6 +129,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 			}
 		pthread_mutex_lock(&ch->lock);
 		ide_give_segments(ch, first);
+		ch->users--;
 		pthread_mutex_unlock(&ch->lock);
 		if (buf)
 			buf += n;

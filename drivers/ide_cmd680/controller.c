@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ide.h"
@@ -102,13 +103,33 @@ int ide_create(struct usrdrv_dev *dev, int mmio, struct ide **out)
 	return 0;
 }
 
+/* Stopped channels fail every request at once, so their threads are on the way out. */
+static void wait_for_users(struct ide *ide)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (unsigned int i = 0; i < IDE_CHANNELS; i++) {
+		struct ide_channel *ch = &ide->channel[i];
+
+		pthread_mutex_lock(&ch->lock);
+		while (ch->users) {
+			pthread_mutex_unlock(&ch->lock);
+			nanosleep(&pause, NULL);
+			pthread_mutex_lock(&ch->lock);
+		}
+		pthread_mutex_unlock(&ch->lock);
+	}
+}
+
 /**
  * ide_destroy - give everything back
- * @ide:	controller, stopped, its bus master off, no request in submit_wait()
+ * @ide:	controller, stopped, its bus master off; no new request may come
  */
 void ide_destroy(struct ide *ide)
 {
 	struct usrdrv_dev *dev = ide->dev;
+
+	wait_for_users(ide);
 
 	for (unsigned int i = 0; i < IDE_CHANNELS; i++) {
 		if (ide->channel[i].prd_dma.cpu)

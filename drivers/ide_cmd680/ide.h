@@ -202,6 +202,7 @@ struct ide_channel {
 	struct ide_segment *queue, **queue_tail;
 	struct ide_segment *free;
 	unsigned int pool_waiters;
+	unsigned int users;		/* threads inside submit_wait() */
 	pthread_cond_t pool_cond;
 	struct ide_command cmd;
 	struct usrdrv_dma prd_dma, page_dma;
