@@ -6,9 +6,11 @@ from pathlib import Path
 
 INCLUDE = Path(__file__).parent / "include"
 
-_SECTION = re.compile(r"/\* cffi: begin \*/\n(.*?)/\* cffi: end \*/", re.S)
-_COMMENT = re.compile(r"/\*.*?\*/", re.S)
-_EXPRESSION = re.compile(r"^#define[ \t]+(\w+)[ \t]+(?=\S)(?!(?:0x[0-9a-fA-F]+|\d+)[ \t]*$).+$", re.M)
+_SECTION = re.compile(r"/\* cffi: begin \*/\n(.*?)/\* cffi: end \*/", re.DOTALL)
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_EXPRESSION = re.compile(
+    r"^#define[ \t]+(\w+)[ \t]+(?=\S)(?!(?:0x[0-9a-fA-F]+|\d+)[ \t]*$).+$", re.MULTILINE
+)
 
 
 def cdef(header: Path) -> str:

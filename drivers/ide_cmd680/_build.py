@@ -8,10 +8,19 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "usrdrv"))
-from _cffi import INCLUDE, cdef  # noqa: E402
+from _cffi import INCLUDE, cdef
 
 HEADERS = ["dev.h", "block.h", "ata.h", "cmd680_regs.h"]
-SOURCES = ["registers.c", "queue.c", "command.c", "pio.c", "events.c", "dispatch.c", "block.c", "controller.c"]
+SOURCES = [
+    "registers.c",
+    "queue.c",
+    "command.c",
+    "pio.c",
+    "events.c",
+    "dispatch.c",
+    "block.c",
+    "controller.c",
+]
 
 ffibuilder = FFI()
 for header in HEADERS:
@@ -26,5 +35,13 @@ ffibuilder.set_source(
     sources=[str(HERE.joinpath(source).relative_to(HERE.parents[1])) for source in SOURCES],
     include_dirs=[str(INCLUDE), str(HERE)],
     depends=[str(HERE / "ide.h"), *(str(INCLUDE / "usrdrv" / header) for header in HEADERS)],
-    extra_compile_args=["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
+    extra_compile_args=[
+        "-O2",
+        "-g",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-parameter",
+    ],
 )

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from usrdrv import errors
-from usrdrv.block import Block, raise_errno
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
@@ -22,6 +20,9 @@ from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.policy import Event, Slower
 from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
+
+from usrdrv import errors
+from usrdrv.block import Block, raise_errno
 
 ffi, lib = _cmd680.ffi, _cmd680.lib
 log: Final = logging.getLogger("usrdrv.ide_cmd680")
@@ -320,7 +321,9 @@ class Controller:
         if decision.verdict is policy.Verdict.FAIL or drive.offline:
             drive.recovery.failed_commands += 1
             log.error(
-                "%s: drive %d: I/O error, sector %d", self._device.name, drive.index,
+                "%s: drive %d: I/O error, sector %d",
+                self._device.name,
+                drive.index,
                 event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
             )
             return int(lib.IDE_FAIL)
@@ -350,7 +353,9 @@ class Controller:
         drive.recovery.speed_downs += 1
         drive.transfer_mode = new
         lib.ide_set_protocol(self._ide, drive.index, new.dma)
-        log.warning("%s: drive %d: speed limited from %s to %s", self._device.name, drive.index, mode, new)
+        log.warning(
+            "%s: drive %d: speed limited from %s to %s", self._device.name, drive.index, mode, new
+        )
 
     def _reset(self, channel: Channel) -> None:
         """Reset a channel, soft first and hard at last, and set its drives up again (section 9.4)."""
@@ -436,11 +441,18 @@ class Controller:
 
     def _flush_caches(self) -> None:
         for drive in self._drives:
-            if drive is None or drive.offline or not drive.identity.flush or self._options.read_only:
+            if (
+                drive is None
+                or drive.offline
+                or not drive.identity.flush
+                or self._options.read_only
+            ):
                 continue
             flush = lib.ATA_FLUSH_CACHE_EXT if drive.identity.lba48 else lib.ATA_FLUSH_CACHE
             channel = self._channels[drive.index // 2]
             try:
                 channel.command(drive.index % 2, TaskFile(flush), self._options.flush_timeout)
             except (CommandError, CommandTimeoutError) as error:
-                log.error("%s: drive %d: cache flush at close: %s", self._device.name, drive.index, error)
+                log.error(
+                    "%s: drive %d: cache flush at close: %s", self._device.name, drive.index, error
+                )

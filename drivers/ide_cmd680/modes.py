@@ -83,7 +83,7 @@ def best_dma(udma_mask: int, mwdma_mask: int, *, cable80: bool, fast_clock: bool
 
 def slower(mode: Mode, udma_mask: int, mwdma_mask: int) -> Mode | None:
     """Return the next slower DMA mode the drive has; None: only PIO is left."""
-    masks = ((Protocol.UDMA, udma_mask), (Protocol.MWDMA, mwdma_mask))
+    masks = [(Protocol.UDMA, udma_mask), (Protocol.MWDMA, mwdma_mask)]
     if mode.protocol is Protocol.MWDMA:
         masks = masks[1:]
     for protocol, mask in masks:

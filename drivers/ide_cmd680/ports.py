@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from usrdrv import errors
 from usrdrv.drivers.ide_cmd680 import _cmd680
+
+from usrdrv import errors
 
 R = _cmd680.lib
 
@@ -87,7 +88,9 @@ class Channel:
         status = self._r.read8(self._bm[0], self._bm[1] + R.CMD680_BM_STATUS)
         keep = status & (R.CMD680_BM_DEV0_DMA | R.CMD680_BM_DEV1_DMA)
         self._r.write8(
-            self._bm[0], self._bm[1] + R.CMD680_BM_STATUS, keep | R.CMD680_BM_INT | R.CMD680_BM_ERROR
+            self._bm[0],
+            self._bm[1] + R.CMD680_BM_STATUS,
+            keep | R.CMD680_BM_INT | R.CMD680_BM_ERROR,
         )
 
     def cable80(self) -> bool:

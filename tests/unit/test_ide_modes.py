@@ -43,7 +43,9 @@ def test_udma_cycles_are_no_faster_than_the_mode(table: tuple[int, ...], clock_n
         (True, True, 0, "MWDMA2"),
     ],
 )
-def test_best_mode_is_what_all_three_share(cable80: bool, fast: bool, udma: int, expected: str) -> None:
+def test_best_mode_is_what_all_three_share(
+    cable80: bool, fast: bool, udma: int, expected: str
+) -> None:
     assert str(modes.best_dma(udma, 7, cable80=cable80, fast_clock=fast)) == expected
 
 

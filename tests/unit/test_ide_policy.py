@@ -8,7 +8,12 @@ R = _cmd680.lib
 
 
 def event(
-    *, error: int = 0, status: int = 0x51, kind: int = R.IDE_EVENT_ERROR, tries: int = 0, segments: int = 1
+    *,
+    error: int = 0,
+    status: int = 0x51,
+    kind: int = R.IDE_EVENT_ERROR,
+    tries: int = 0,
+    segments: int = 1,
 ) -> Event:
     return Event(
         kind=kind, drive=0, tries=tries, segments=segments, sector=100, sectors=8, bad_sector=103,
@@ -40,7 +45,9 @@ def test_a_bad_sector_is_singled_out_tried_again_and_fails_without_a_reset() -> 
 
 
 def test_one_crc_error_costs_a_reset_but_no_speed() -> None:
-    assert History().decide(event(error=CRC), 0, dma=True) == Decision(True, Slower.NO, Verdict.RETRY)
+    assert History().decide(event(error=CRC), 0, dma=True) == Decision(
+        True, Slower.NO, Verdict.RETRY
+    )
 
 
 def test_a_request_that_keeps_failing_climbs_down_to_pio_and_only_then_fails() -> None:
@@ -68,7 +75,8 @@ def test_errors_far_apart_do_not_slow_down() -> None:
 def test_a_hung_command_fails_after_three_tries_alone() -> None:
     history = History()
     hang = [
-        history.decide(event(kind=R.IDE_EVENT_TIMEOUT, tries=n), 0, dma=True).verdict for n in range(3)
+        history.decide(event(kind=R.IDE_EVENT_TIMEOUT, tries=n), 0, dma=True).verdict
+        for n in range(3)
     ]
     assert hang == [Verdict.RETRY, Verdict.RETRY, Verdict.FAIL]
     merged = event(kind=R.IDE_EVENT_TIMEOUT, tries=2, segments=3)

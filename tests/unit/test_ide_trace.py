@@ -11,7 +11,16 @@ from scripted_device import ScriptedDevice, ffi, lib
 
 SECTORS = 1 << 40
 BM_CMD, BM_STATUS, BM_PRD = 0x00, 0x02, 0x04
-FEATURES, NSECT, LBAL, LBAM, LBAH, DEVICE, COMMAND, ALT = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x8A
+FEATURES, NSECT, LBAL, LBAM, LBAH, DEVICE, COMMAND, ALT = (
+    0x81,
+    0x82,
+    0x83,
+    0x84,
+    0x85,
+    0x86,
+    0x87,
+    0x8A,
+)
 
 
 class Rig:
@@ -34,7 +43,9 @@ class Rig:
             "sectors": SECTORS, "physical_block": 512, "lba48": 1, "fua": 1, "trim": 1, "flush": 1,
             "dma": 1,
         }  # fmt: skip
-        assert lib.ide_configure(self.ide, 0, ffi.new("struct ide_drive_conf *", conf | changes)) == 0
+        assert (
+            lib.ide_configure(self.ide, 0, ffi.new("struct ide_drive_conf *", conf | changes)) == 0
+        )
 
     def react(self, offset: int, value: int) -> None:
         started = offset == BM_CMD and value & 1
@@ -49,7 +60,9 @@ class Rig:
         self.device.unmasked.clear()
         data = buf if buf is not None else ffi.new("char[]", max(sectors * 512, 1))
         size = 0 if op == lib.USRDRV_BLOCK_FLUSH else sectors * 512
-        result = lib.usrdrv_block_submit(lib.ide_block(self.ide, 0), op, sector * 512, size, data, flags)
+        result = lib.usrdrv_block_submit(
+            lib.ide_block(self.ide, 0), op, sector * 512, size, data, flags
+        )
         assert self.device.unmasked.wait(5)
         return int(result)
 
@@ -169,7 +182,9 @@ def test_adjacent_requests_become_one_command(rig: Rig) -> None:
 
     def submit(index: int, sector: int) -> None:
         results.append(
-            lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_WRITE, sector * 512, 4096, buffers[index], 0)
+            lib.usrdrv_block_submit(
+                block, lib.USRDRV_BLOCK_WRITE, sector * 512, 4096, buffers[index], 0
+            )
         )
 
     threads = [threading.Thread(target=submit, args=(0, 100000))]
@@ -202,7 +217,9 @@ def test_adjacent_requests_become_one_command(rig: Rig) -> None:
         (lib.USRDRV_BLOCK_READ, 2**64 - 512, 1024, "EINVAL"),
     ],
 )
-def test_bad_ranges_never_reach_the_drive(rig: Rig, op: int, offset: int, size: int, error: str) -> None:
+def test_bad_ranges_never_reach_the_drive(
+    rig: Rig, op: int, offset: int, size: int, error: str
+) -> None:
     import errno
 
     buf = ffi.new("char[]", 2048)
@@ -220,6 +237,8 @@ def test_read_only_refuses_writes() -> None:
     block = lib.ide_block(rig.ide, 0)
     buf = ffi.new("char[]", 512)
     assert lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_WRITE, 0, 512, buf, 0) == -errno.EROFS
-    assert lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_TRIM, 0, 512, ffi.NULL, 0) == -errno.EROFS
+    assert (
+        lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_TRIM, 0, 512, ffi.NULL, 0) == -errno.EROFS
+    )
     assert rig.device.trace == []
     rig.close()
