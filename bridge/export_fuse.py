@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""A block device without the kernel's NBD client: nbdfuse shows the drive as a file, a loop device takes it.
+
+As root nbdfuse mounts in a mount namespace of its own, which dies with it: however it ends, no
+mount is left, and nobody else sees it. We reach into it through /proc/PID/root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from usrdrv import errors
+from usrdrv.bridge import loop, mounts, rundir
+from usrdrv.bridge.nbd_handshake import Export
+from usrdrv.bridge.process import Child, find_tool
+from usrdrv.bridge.supervisor import Endpoint
+
+FUSE: Final = "/dev/fuse"
+FILE: Final = "disk"
+
+CLONE_NEWNS: Final = 0x20000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 1 << 18
+MNT_DETACH: Final = 2
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def check_access() -> None:
+    """Raise if nbdfuse, FUSE or loop devices are missing or not for us."""
+    find_tool("nbdfuse", "nbdfuse")
+    try:
+        os.close(os.open(FUSE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError as error:
+        raise errors.PermissionDeniedError(f"{FUSE}: no right to open it") from error
+    except OSError as error:
+        raise errors.MissingToolError(
+            f"{FUSE}: {error.strerror}; this kernel has no FUSE (module fuse)"
+        ) from error
+    loop.check_access()
+
+
+def _unwanted_mounts(needed: Sequence[Path]) -> list[bytes]:
+    """Mount points of file systems on disks that nbdfuse has no use for, innermost first."""
+    keep = {Path(where) for where in ("/", "/usr", "/etc")}
+    for path in needed:
+        keep.update(path.resolve().parents)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        where = mounts.unescape(fields.split()[4])
+        if rest.split()[1].startswith("/dev/") and Path(where) not in keep:
+            found.append(os.fsencode(where))
+    return found[::-1]
+
+
+def _leave_namespace(unwanted: Sequence[bytes]) -> None:
+    """In the child: a private copy of the mounts, without the ones that it would pin for others."""
+    if _libc.unshare(CLONE_NEWNS) or _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        os._exit(126)
+    for path in unwanted:
+        _libc.umount2(path, MNT_DETACH)
+
+
+class FuseAttachment:
+    """nbdfuse and a loop device."""
+
+    def __init__(self, endpoint: Endpoint, export: Export, *, timeout: float) -> None:
+        self._private = os.geteuid() == 0
+        if self._private:
+            # In the child's namespace only: the folder itself stays empty and serves everybody.
+            self._folder = rundir.path() / "mnt"
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+        else:
+            self._folder = Path(tempfile.mkdtemp(prefix="usrdrv-"))
+        nbdfuse = find_tool("nbdfuse", "nbdfuse")
+        unwanted = _unwanted_mounts(
+            (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))
+        )
+        read_only = ["-r"] if export.read_only else []
+        self._child = Child(
+            "nbdfuse",
+            [nbdfuse, *read_only, str(self._folder / FILE), endpoint.uri],
+            prepare=(lambda: _leave_namespace(unwanted)) if self._private else None,
+            parent_death=signal.SIGKILL if self._private else signal.SIGTERM,
+        )
+        self.children = (self._child,)
+        self._loop: loop.LoopDevice | None = None
+        self._connection: int | None = None
+        try:
+            fd = self._open(os.O_RDONLY if export.read_only else os.O_RDWR, timeout)
+            try:
+                self._connection = os.fstat(fd).st_dev
+                self._loop = loop.LoopDevice(fd, name=endpoint.uri, read_only=export.read_only)
+            finally:
+                os.close(fd)
+        except BaseException:
+            self.close()
+            raise
+        self._child.talk()
+        self.where = self._loop.path
+
+    def _open(self, flags: int, timeout: float) -> int:
+        root = f"/proc/{self._child.pid}/root" if self._private else ""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return os.open(f"{root}{self._folder}/{FILE}", flags | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if self._child.wait(0.01):
+                    said = self._child.lines[-1] if self._child.lines else self._child.status()
+                    raise errors.DeviceError(f"nbdfuse: {said.removeprefix('nbdfuse: ')}") from None
+                if time.monotonic() > deadline:
+                    raise errors.DeviceError(
+                        f"nbdfuse is not ready after {timeout:.0f} s"
+                    ) from None
+            except OSError as error:
+                raise errors.DeviceError(f"nbdfuse: {error.strerror}") from error
+
+    def users(self) -> list[str]:
+        return mounts.users(self._loop.name) if self._loop else []
+
+    def sync(self) -> None:
+        if self._loop:
+            self._loop.sync()
+
+    def close(self) -> None:
+        try:
+            if self._loop:
+                self._loop.close()
+        finally:
+            self._child.mute()  # it reports the signal as an error
+            if not self._child.stop(grace=5):
+                self._abort()
+            if not self._private:
+                fusermount = shutil.which("fusermount3")
+                if fusermount:
+                    subprocess.run(
+                        [fusermount, "-q", "-u", "-z", str(self._folder)],
+                        stderr=subprocess.DEVNULL,
+                        check=False,
+                    )
+                with suppress(OSError):
+                    self._folder.rmdir()
+
+    def _abort(self) -> None:
+        """End all requests of a FUSE server that does not even die, so that nobody waits for it."""
+        if self._connection is not None:
+            with suppress(OSError):
+                number = os.minor(self._connection)
+                Path(f"/sys/fs/fuse/connections/{number}/abort").write_text("1")

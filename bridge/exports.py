@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""How a served drive gets to its user: the choice, and what all the ways have in common."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from usrdrv import errors
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.supervisor import NbdServer
+
+
+class Attachment(Protocol):
+    """A drive that is usable; `close` detaches it, also after everything behind it died."""
+
+    where: str
+    """A device path or an NBD address."""
+
+    @property
+    def children(self) -> Sequence[Child]:
+        """Processes without which it does not work."""
+
+    def users(self) -> list[str]:
+        """Where it is mounted or used otherwise, so that it should not be detached."""
+
+    def sync(self) -> None:
+        """Push what the kernel caches of it to the drive; OSError if that fails."""
+
+    def close(self) -> None:
+        """Detach. Idempotent."""
+
+
+class SocketAttachment:
+    """The NBD server itself, for clients in user space."""
+
+    children: Sequence[Child] = ()
+
+    def __init__(self, server: NbdServer) -> None:
+        self.where = server.endpoint.uri
+
+    def users(self) -> list[str]:
+        return []
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:
+    """Whether the kernel's NBD client is there; loads it if we may."""
+    if not module.exists() and os.geteuid() == 0:
+        modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        if modprobe:
+            subprocess.run([modprobe, "-q", "nbd"], stderr=subprocess.DEVNULL, check=False)
+    return module.exists()
+
+
+def choose(wanted: str) -> tuple[str, str]:
+    """Turn `auto` into the best export that this kernel has. Return it and the reason."""
+    if wanted != "auto":
+        return wanted, "as asked"
+    if kernel_has_nbd():
+        return "nbd", "the kernel has an NBD client"
+    return "fuse", "the kernel has no NBD client (module nbd)"
+
+
+def check(export: str) -> None:
+    """Raise now, before the device is touched, if `export` cannot work here."""
+    if export == "nbd":
+        if not kernel_has_nbd():
+            raise errors.MissingToolError(
+                "this kernel has no NBD client: module nbd (CONFIG_BLK_DEV_NBD)"
+            )
+    elif export == "fuse":
+        from usrdrv.bridge.export_fuse import check_access
+
+        check_access()
+
+
+def attach(export: str, server: NbdServer, *, timeout: float = 30.0) -> Attachment:
+    """Attach a running server."""
+    if export == "nbd":
+        from usrdrv.bridge.export_nbd import NbdAttachment
+
+        return NbdAttachment(server.endpoint.address, timeout=timeout)
+    if export == "fuse":
+        from usrdrv.bridge.export_fuse import FuseAttachment
+
+        return FuseAttachment(server.endpoint, server.export, timeout=timeout)
+    return SocketAttachment(server)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The client's half of NBD's fixed newstyle handshake, up to the transmission phase.
+
+The kernel's NBD client does not negotiate: user space does and hands the socket over.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from usrdrv import errors
+
+INIT_MAGIC: Final = 0x4E42444D41474943
+OPTION_MAGIC: Final = 0x49484156454F5054
+REPLY_MAGIC: Final = 0x3E889045565A9
+
+FIXED_NEWSTYLE: Final = 1
+NO_ZEROES: Final = 2
+
+OPT_GO: Final = 7
+REP_ACK: Final = 1
+REP_INFO: Final = 3
+REP_ERROR: Final = 1 << 31
+INFO_EXPORT: Final = 0
+INFO_BLOCK_SIZE: Final = 3
+
+FLAG_READ_ONLY: Final = 1 << 1
+FLAG_CAN_MULTI_CONN: Final = 1 << 8
+
+LONGEST_REPLY: Final = 1 << 16
+
+
+@dataclass(frozen=True)
+class Export:
+    """What the server said of the export. Sizes in bytes."""
+
+    size: int
+    flags: int
+    minimum_block: int = 512
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.flags & FLAG_READ_ONLY)
+
+    @property
+    def multi_conn(self) -> bool:
+        return bool(self.flags & FLAG_CAN_MULTI_CONN)
+
+
+def _receive(sock: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        part = sock.recv(length - len(data))
+        if not part:
+            raise errors.DeviceError("NBD server closed the connection in the handshake")
+        data += part
+    return bytes(data)
+
+
+def negotiate(sock: socket.socket, name: str = "") -> Export:
+    """Enter the transmission phase of export `name` on a connected socket.
+
+    DeviceError if the server refuses or talks nonsense; OSError, TimeoutError among them, from the socket.
+    """
+    magic, option_magic, flags = struct.unpack(">QQH", _receive(sock, 18))
+    if (magic, option_magic) != (INIT_MAGIC, OPTION_MAGIC) or not flags & FIXED_NEWSTYLE:
+        raise errors.DeviceError("this is no NBD server of the fixed newstyle kind")
+    sock.sendall(struct.pack(">I", flags & (FIXED_NEWSTYLE | NO_ZEROES)))
+    encoded = name.encode()
+    request = struct.pack(f">I{len(encoded)}sHH", len(encoded), encoded, 1, INFO_BLOCK_SIZE)
+    sock.sendall(struct.pack(">QII", OPTION_MAGIC, OPT_GO, len(request)) + request)
+    size: int | None = None
+    export_flags, minimum = 0, 512
+    while True:
+        magic, option, kind, length = struct.unpack(">QIII", _receive(sock, 20))
+        if magic != REPLY_MAGIC or option != OPT_GO or length > LONGEST_REPLY:
+            raise errors.DeviceError("bad NBD option reply")
+        data = _receive(sock, length)
+        if kind & REP_ERROR:
+            text = data.decode(errors="replace") or f"error {kind & ~REP_ERROR}"
+            raise errors.DeviceError(f"NBD server refuses the export: {text}")
+        if kind == REP_ACK:
+            break
+        if kind != REP_INFO or length < 2:
+            raise errors.DeviceError("bad NBD option reply")
+        info = int.from_bytes(data[:2], "big")
+        if info == INFO_EXPORT and length == 12:
+            size, export_flags = struct.unpack(">QH", data[2:])
+        elif info == INFO_BLOCK_SIZE and length == 14:
+            minimum = int.from_bytes(data[2:6], "big")
+    if size is None:
+        raise errors.DeviceError("NBD server did not say the size of the export")
+    return Export(size, export_flags, minimum)
+
+
+def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.socket, Export]:
+    """Connect to a Unix socket path or (host, port) and negotiate."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+        export = negotiate(sock)
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, export
+
+
+def disconnect(sock: socket.socket) -> None:
+    """Send NBD_CMD_DISC and close, so that the server does not log an aborted connection."""
+    with sock:
+        try:
+            sock.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0))
+        except OSError:
+            pass  # the server is gone: nothing to take leave of

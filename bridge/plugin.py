@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""The nbdkit plugin: one drive of one device as an NBD export.
+
+    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0]
+
+nbdkit embeds the system's interpreter, so the folders where usrdrv is installed come in the
+environment variable USRDRV_SITE. addsitedir rather than sys.path: an editable installation is
+found through a .pth file.
+"""
+
+import errno
+import os
+import site
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import nbdkit  # type: ignore[import-not-found]
+
+for folder in filter(None, os.environ.get("USRDRV_SITE", "").split(os.pathsep)):
+    site.addsitedir(folder)
+
+from usrdrv import errors  # noqa: E402
+from usrdrv.device import open_device  # noqa: E402
+from usrdrv.drivers import open_driver  # noqa: E402
+
+if TYPE_CHECKING:
+    from usrdrv.block import Block
+
+API_VERSION = 2
+
+FUA: Final[int] = nbdkit.FLAG_FUA
+
+# What NBD can say; everything else, a vanished device included, is an I/O error to the client.
+NBD_ERRORS: Final = frozenset(
+    (
+        errno.EPERM,
+        errno.EIO,
+        errno.ENOMEM,
+        errno.EINVAL,
+        errno.ENOSPC,
+        errno.EOPNOTSUPP,
+        errno.EROFS,
+    )
+)
+
+parameters: dict[str, str] = {"drive": "0", "readonly": "0", "trim": "1"}
+opened: Final = ExitStack()
+block: "Block"
+# Bound once the device is open: nothing is looked up on the way of a request.
+read_into: Callable[[Any, int], None]
+write_from: Callable[[Any, int, bool], None]
+
+format_exception: Final = traceback.format_exception
+
+
+def describe(kind: type[BaseException], *rest: Any) -> list[str]:
+    """Give nbdkit, which formats every exception with its traceback, one line for the expected ones."""
+    if issubclass(kind, errors.UsrdrvError):
+        return [str(rest[0])]
+    return format_exception(kind, *rest)
+
+
+traceback.format_exception = describe  # type: ignore[assignment]
+
+
+def thread_model() -> int:
+    return int(nbdkit.THREAD_MODEL_PARALLEL)
+
+
+def config(key: str, value: str) -> None:
+    if key not in ("device", *parameters):
+        raise errors.UsageError(f"unknown parameter {key}")
+    if key != "device" and not (value.isascii() and value.isdigit()):
+        raise errors.UsageError(f"{key}={value} is not a number")
+    parameters[key] = value
+
+
+def config_complete() -> None:
+    if "device" not in parameters:
+        raise errors.UsageError("the parameter device=NAME is needed")
+
+
+def after_fork() -> None:
+    """Open the device. Not earlier: the driver starts threads, which a fork would lose."""
+    global block, read_into, write_from
+    name, index = parameters["device"], int(parameters["drive"])
+    with ExitStack() as stack:
+        device = stack.enter_context(open_device(name))
+        controller = stack.enter_context(
+            open_driver(device, read_only=parameters["readonly"] != "0")
+        )
+        drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
+        if drive is None:
+            there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
+            raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
+        block = drive.block
+        read_into, write_from = block.read_into, block.write_from
+        opened.push(stack.pop_all())
+    threading.Thread(target=end_with, args=(controller.gone,), daemon=True).start()
+
+
+def end_with(gone: threading.Event) -> None:
+    """Stop the server when the device has vanished for good, be it while nothing is asked of it."""
+    gone.wait()
+    nbdkit.shutdown()
+
+
+def cleanup() -> None:
+    """Close the device after the last request."""
+    opened.close()
+
+
+def fail(error: errors.UsrdrvError) -> NoReturn:
+    nbdkit.set_error(error.errno if error.errno in NBD_ERRORS else errno.EIO)
+    raise error
+
+
+def open(readonly: bool) -> int:
+    """Begin a connection; all of them share the drive."""
+    return 1
+
+
+def get_size(handle: int) -> int:
+    return block.size
+
+
+def block_size(handle: int) -> tuple[int, int, int]:
+    return 512, max(4096, block.physical_block), 32 << 20
+
+
+def is_rotational(handle: int) -> bool:
+    return block.rotational
+
+
+def can_multi_conn(handle: int) -> bool:
+    """Yes: a flush on one connection covers what any of them wrote."""
+    return True
+
+
+def can_write(handle: int) -> bool:
+    return not block.read_only
+
+
+def can_flush(handle: int) -> bool:
+    return block.can_flush
+
+
+def can_fua(handle: int) -> int:
+    if block.can_fua:
+        return int(nbdkit.FUA_NATIVE)
+    return int(nbdkit.FUA_EMULATE if block.can_flush else nbdkit.FUA_NONE)
+
+
+def can_trim(handle: int) -> bool:
+    return block.can_trim and parameters["trim"] != "0"
+
+
+def can_zero(handle: int) -> bool:
+    """No: trimmed sectors of an ATA drive need not read as zeroes, so nbdkit writes them."""
+    return False
+
+
+def pread(handle: int, buf: memoryview, offset: int, flags: int) -> None:
+    try:
+        read_into(buf, offset)
+    except errors.UsrdrvError as error:
+        fail(error)
+
+
+def pwrite(handle: int, buf: memoryview, offset: int, flags: int) -> None:
+    try:
+        write_from(buf, offset, flags & FUA != 0)
+    except errors.UsrdrvError as error:
+        fail(error)
+
+
+def flush(handle: int, flags: int) -> None:
+    try:
+        block.flush()
+    except errors.UsrdrvError as error:
+        fail(error)
+
+
+def trim(handle: int, count: int, offset: int, flags: int) -> None:
+    try:
+        block.trim(offset, count)
+        if flags & FUA:
+            block.flush()
+    except errors.UsrdrvError as error:
+        fail(error)
+
+
+def unload() -> None:
+    """Remove the socket, whose maker may have been killed: nbdkit leaves it behind."""
+    path = os.environ.get("USRDRV_SOCKET")
+    if path:
+        try:
+            os.unlink(path)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                print(f"{path}: {error.strerror}", file=sys.stderr)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Requests to end, as something that can be polled together with everything else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A request to end came while there was nothing to detach yet."""
+
+
+class Signals:
+    """Within the context: SIGINT, SIGTERM and SIGHUP raise `Interrupted` until `poll_only`, then go to `fd`."""
+
+    def __init__(self) -> None:
+        self._raising = True
+        self._received: deque[signal.Signals] = deque()
+        self._before: dict[signal.Signals, Any] = {}
+        self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def __enter__(self) -> Self:
+        for number in HANDLED:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._raising:
+            self._raising = False  # once: the way out is not interrupted
+            raise Interrupted
+        self._received.append(signal.Signals(number))
+        os.write(self._write_fd, b"!")
+
+    def poll_only(self) -> None:
+        """Stop raising."""
+        self._raising = False
+
+    def take(self) -> list[signal.Signals]:
+        """What came since the last call."""
+        os.read(self.fd, 4096)
+        received = list(self._received)
+        self._received.clear()
+        return received

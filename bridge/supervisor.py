@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""The driver process (nbdkit with our plugin): started, awaited, watched, stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import socket
+import sysconfig
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+from usrdrv import errors
+from usrdrv.bridge import nbd_handshake
+from usrdrv.bridge.process import Child, find_tool
+
+LONGEST_SOCKET_PATH: Final = 107
+START_TIMEOUT: Final = 90.0
+"""Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""
+
+_ERROR: Final = re.compile(
+    r"^nbdkit: (?:python[.\d\[\]]*: )?error: (?:.*?plugin\.py: \w+: error: )?"
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the NBD server listens: a Unix socket or, with `port`, TCP on `host`."""
+
+    path: Path | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+    @property
+    def address(self) -> str | tuple[str, int]:
+        return (self.host, self.port) if self.port is not None else str(self.path)
+
+    @property
+    def uri(self) -> str:
+        if self.port is not None:
+            return f"nbd://{self.host}:{self.port}"
+        return f"nbd+unix:///?socket={quote(str(self.path))}"
+
+
+def claim_socket_path(path: Path) -> None:
+    """See that a server can listen at `path`; removes what a killed one left behind."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise errors.UsageError(f"{path}: socket path longer than {LONGEST_SOCKET_PATH} bytes")
+    if not path.parent.is_dir():
+        raise errors.UsageError(f"{path}: no such folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise errors.PermissionDeniedError(f"{path}: no right to write in {path.parent}")
+    if not path.is_socket():
+        if path.exists() or path.is_symlink():
+            raise errors.UsageError(f"{path}: exists and is not a socket")
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise errors.UsageError(f"{path}: {error.strerror}") from error
+        else:
+            raise errors.DeviceBusyError(f"{path}: another server listens on this socket")
+
+
+def claim_port(host: str, port: int) -> None:
+    """See that TCP `port` can be had."""
+    with socket.socket(socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise errors.UsageError(f"{host} port {port}: {error.strerror}") from error
+
+
+def site_folders() -> str:
+    """Where the interpreter inside nbdkit finds the packages that this one has."""
+    found = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    return os.pathsep.join(dict.fromkeys(found))
+
+
+class NbdServer:
+    """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`."""
+
+    def __init__(
+        self,
+        device: str,
+        drive: int,
+        endpoint: Endpoint,
+        *,
+        read_only: bool = False,
+        trim: bool = True,
+        threads: int = 16,
+    ) -> None:
+        self.device = device
+        self.endpoint = endpoint
+        self._argv = self._command(
+            (
+                f"device={device}",
+                f"drive={drive}",
+                f"readonly={int(read_only)}",
+                f"trim={int(trim)}",
+            ),
+            threads,
+        )
+        self.child: Child
+        self.export: nbd_handshake.Export
+
+    def _command(self, parameters: Sequence[str], threads: int) -> list[str]:
+        end = self.endpoint
+        listen = (
+            ["-i", end.host, "-p", str(end.port)] if end.port is not None else ["-U", str(end.path)]
+        )
+        return [
+            find_tool("nbdkit", "nbdkit"),
+            *("-f", "--exit-with-parent", "--threads", str(threads), *listen),
+            *("python", str(Path(__file__).with_name("plugin.py")), *parameters),
+        ]
+
+    def __enter__(self) -> Self:
+        env = {**os.environ, "USRDRV_SITE": site_folders()}
+        if self.endpoint.port is not None:
+            claim_port(self.endpoint.host, self.endpoint.port)
+        elif self.endpoint.path is not None:
+            claim_socket_path(self.endpoint.path)
+            env["USRDRV_SOCKET"] = str(self.endpoint.path)
+        self.child = Child("nbdkit", self._argv, env=env)
+        try:
+            self._await_ready(time.monotonic() + START_TIMEOUT)
+        except BaseException:
+            self.stop()
+            raise
+        self.child.talk()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _await_ready(self, deadline: float) -> None:
+        while True:
+            try:
+                sock, self.export = nbd_handshake.connect(self.endpoint.address, START_TIMEOUT)
+            except OSError as error:  # not listening yet, or it died while we were in its queue
+                if self.child.wait(0.01):
+                    raise self._explain() from error
+                if time.monotonic() > deadline:
+                    raise errors.DeviceError(
+                        f"{self.device}: the driver is not ready after {START_TIMEOUT:.0f} s"
+                    ) from error
+            except errors.DeviceError as error:
+                if self.child.wait(1):
+                    raise self._explain() from error
+                raise
+            else:
+                nbd_handshake.disconnect(sock)
+                return
+
+    def _explain(self) -> errors.UsrdrvError:
+        """Say why it ended before it was ready, in its own words."""
+        found = [line for line in self.child.lines if "error: " in line]
+        if any("nbdkit-python-plugin.so" in line for line in found):
+            return errors.MissingToolError(
+                "nbdkit has no Python plugin (Debian package nbdkit-plugin-python)"
+            )
+        if found and found[0].endswith("(most recent call last):"):
+            last = [line for line in self.child.lines if line][-1]
+            return errors.DeviceError(f"{self.device}: the driver failed: {last.strip()}")
+        if found:
+            return errors.DeviceError(_ERROR.sub("", found[0]))
+        return errors.DeviceError(f"{self.device}: nbdkit {self.child.status()}")
+
+    def stop(self) -> None:
+        """End the driver: it quiesces the device. Idempotent."""
+        self.child.stop()
+        if self.endpoint.path is not None:
+            with suppress(FileNotFoundError):
+                self.endpoint.path.unlink()
