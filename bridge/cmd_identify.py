@@ -91,13 +91,13 @@ def _print_table(name: str, drive: dict[str, Any]) -> None:
         "firmware": drive["firmware"],
         "size": f"{human_size(drive['size'])} ({drive['size']} bytes, {drive['sectors']} sectors)",
         "sector": f"512 bytes, physical {drive['physical_block']}",
-        "geometry": "{cylinders} cylinders, {heads} heads, {sectors_per_track} sectors".format_map(
-            drive
-        ),
+        "geometry": f"{drive['cylinders']} cylinders, {drive['heads']} heads, "
+        f"{drive['sectors_per_track']} sectors",
         "medium": {0: "not said", 1: "solid state"}.get(drive["rpm"], f"{drive['rpm']} rpm"),
         "mode": f"{drive['mode']} of {' '.join(drive['modes'])}",
         "LBA48": _yes(drive["lba48"]),
-        "write cache": f"{_yes(drive['write_cache'])}, {'on' if drive['write_cache_enabled'] else 'off'}",
+        "write cache": f"{_yes(drive['write_cache'])}, "
+        f"{'on' if drive['write_cache_enabled'] else 'off'}",
         "flush, FUA, trim": ", ".join(_yes(drive[key]) for key in ("flush", "fua", "trim")),
         "health": _health(drive["smart"]),
     }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A block device without the kernel's NBD client: nbdfuse shows the drive as a file, a loop device takes it.
+"""A block device without the kernel's NBD client.
 
-As root nbdfuse mounts in a mount namespace of its own, which dies with it: however it ends, no
-mount is left, and nobody else sees it. We reach into it through /proc/PID/root.
+nbdfuse shows the drive as a file, a loop device takes it. As root
+nbdfuse mounts in a mount namespace of its own, which dies with it: however it ends, no mount is
+left, and nobody else sees it. We reach into it through /proc/PID/root.
 """
 
 from __future__ import annotations

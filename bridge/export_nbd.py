@@ -48,10 +48,10 @@ class NbdMessage(genlmsg):  # type: ignore[misc]
         ("NBD_ATTR_DEAD_CONN_TIMEOUT", "uint64"),
     )
 
-    class sockets(nla):  # type: ignore[misc]  # noqa: N801 - named in nla_map
+    class sockets(nla):  # type: ignore[misc]
         nla_map = (("NBD_SOCK_UNSPEC", "none"), ("NBD_SOCK_ITEM", "item"))
 
-        class item(nla):  # type: ignore[misc]  # noqa: N801
+        class item(nla):  # type: ignore[misc]
             nla_map = (("NBD_SOCK_ITEM_UNSPEC", "none"), ("NBD_SOCK_FD", "uint32"))
 
 

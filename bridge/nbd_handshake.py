@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,8 @@ from usrdrv import errors
 INIT_MAGIC: Final = 0x4E42444D41474943
 OPTION_MAGIC: Final = 0x49484156454F5054
 REPLY_MAGIC: Final = 0x3E889045565A9
+REQUEST_MAGIC: Final = 0x25609513
+CMD_DISC: Final = 2
 
 FIXED_NEWSTYLE: Final = 1
 NO_ZEROES: Final = 2
@@ -63,7 +66,7 @@ def _receive(sock: socket.socket, length: int) -> bytes:
 def negotiate(sock: socket.socket, name: str = "") -> Export:
     """Enter the transmission phase of export `name` on a connected socket.
 
-    DeviceError if the server refuses or talks nonsense; OSError, TimeoutError among them, from the socket.
+    DeviceError if the server refuses or talks nonsense; OSError from the socket, TimeoutError too.
     """
     magic, option_magic, flags = struct.unpack(">QQH", _receive(sock, 18))
     if (magic, option_magic) != (INIT_MAGIC, OPTION_MAGIC) or not flags & FIXED_NEWSTYLE:
@@ -113,8 +116,5 @@ def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.sock
 
 def disconnect(sock: socket.socket) -> None:
     """Send NBD_CMD_DISC and close, so that the server does not log an aborted connection."""
-    with sock:
-        try:
-            sock.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0))
-        except OSError:
-            pass  # the server is gone: nothing to take leave of
+    with sock, suppress(OSError):  # OSError: the server is gone, nothing to take leave of
+        sock.sendall(struct.pack(">IHHQQI", REQUEST_MAGIC, 0, CMD_DISC, 0, 0, 0))

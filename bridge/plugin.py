@@ -58,7 +58,7 @@ format_exception: Final = traceback.format_exception
 
 
 def describe(kind: type[BaseException], *rest: Any) -> list[str]:
-    """Give nbdkit, which formats every exception with its traceback, one line for the expected ones."""
+    """Give nbdkit, which prints every exception with its traceback, one line for expected ones."""
     if issubclass(kind, errors.UsrdrvError):
         return [str(rest[0])]
     return format_exception(kind, *rest)

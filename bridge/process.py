@@ -30,7 +30,7 @@ def find_tool(name: str, package: str) -> str:
 
 
 class Child:
-    """A running program. Its standard error comes out of ours, one prefix a line, once `talk` was called.
+    """A running program. Once `talk` was called, its standard error comes out of ours.
 
     prepare: runs in the child before exec.
     parent_death: signal that the kernel sends the child when we are gone, however that happens.

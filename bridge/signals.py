@@ -17,7 +17,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Within the context: SIGINT, SIGTERM and SIGHUP raise `Interrupted` until `poll_only`, then go to `fd`."""
+    """Within the context, requests to end raise `Interrupted`; after `poll_only` they go to `fd`."""
 
     def __init__(self) -> None:
         self._raising = True

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Loop devices: the structure handed to the kernel, and real ones where that is allowed."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import loop, mounts
+
+
+def test_config_has_the_layout_of_the_kernel() -> None:
+    raw = loop.pack_config(5, 0x1C, "x" * 100)
+    assert len(raw) == 304
+    assert struct.unpack_from("=II", raw) == (5, 512)
+    info = raw[8:240]
+    assert struct.unpack_from("=5Q4I", info) == (0,) * 8 + (0x1C,)
+    assert info[56:120] == b"x" * 63 + b"\0"
+    assert not any(info[120:]) and not any(raw[240:])
+
+
+def real_loop_devices() -> bool:
+    try:
+        loop.check_access()
+    except errors.UsrdrvError:
+        return False
+    return True
+
+
+needs_loop = pytest.mark.skipif(not real_loop_devices(), reason="no right to use loop devices")
+
+
+def backing(name: str) -> Path:
+    return Path(f"/sys/block/{name}/loop/backing_file")
+
+
+@needs_loop
+def test_attach_read_write_detach(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    fd = os.open(image, os.O_RDWR)
+    device = loop.LoopDevice(fd, name="test")
+    os.close(fd)
+    try:
+        assert backing(device.name).read_text().strip() == str(image)
+        assert Path(f"/sys/block/{device.name}/size").read_text().strip() == "2048"
+        with Path(device.path).open("r+b") as disk:
+            disk.seek(4096)
+            disk.write(b"hello")
+        device.sync()
+        assert image.read_bytes()[4096:4101] == b"hello"
+    finally:
+        device.close()
+    device.close()
+    assert not backing(device.name).exists()
+
+
+@needs_loop
+def test_read_only(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    fd = os.open(image, os.O_RDONLY)
+    device = loop.LoopDevice(fd, name="test", read_only=True)
+    os.close(fd)
+    try:
+        assert Path(f"/sys/block/{device.name}/ro").read_text().strip() == "1"
+        assert Path(device.path).read_bytes() == bytes(1 << 20)
+        with pytest.raises(OSError), Path(device.path).open("r+b", buffering=0) as disk:
+            disk.write(bytes(512))
+    finally:
+        device.close()
+
+
+@needs_loop
+def test_detached_by_the_kernel_when_the_owner_dies(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        device = loop.LoopDevice(os.open(image, os.O_RDWR), name="test")
+        os.write(theirs, device.name.encode())
+        os.kill(os.getpid(), 9)
+    name = os.read(ours, 100).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert os.waitpid(pid, 0)[1] == 9
+    assert name.startswith("loop")
+    assert not backing(name).exists()
+
+
+def test_no_loop_control_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CONTROL", "/dev/usrdrv-no-such-node")
+    with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_LOOP"):
+        loop.check_access()
+
+
+def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(errors.PermissionDeniedError, match="/dev/loop-control.*root or the group"):
+        loop.check_access()
+
+
+def test_users_of_the_root_file_system(tmp_path: Path) -> None:
+    """Our own root's device number stands in for a mounted disk."""
+    line = next(
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if line.split()[4] == "/"
+    )
+    disk = tmp_path / "disk9"
+    (disk / "holders").mkdir(parents=True)
+    (disk / "holders" / "dm-7").mkdir()
+    (disk / "dev").write_text("999:999\n")
+    assert mounts.users("disk9", tmp_path) == ["/dev/dm-7"]
+    (disk / "dev").write_text(line.split()[2] + "\n")
+    assert mounts.users("disk9", tmp_path)[:2] == ["/dev/dm-7", "/"]
+
+
+def test_mount_points_with_spaces() -> None:
+    assert mounts.unescape(r"/a\040b\134c") == "/a b\\c"

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""What we say to the kernel's nbd family, byte by byte (linux/nbd-netlink.h), and how we take its answers."""
+
+import socket
+import struct
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import export_nbd, nbd_handshake
+from usrdrv.bridge.nbd_handshake import Export
+
+
+def attributes(data: bytes) -> list[tuple[int, bytes]]:
+    """Decode netlink attributes without any help of pyroute2."""
+    found = []
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        assert length >= 4
+        found.append((kind & 0x3FFF, data[4:length]))
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+def encoded(message: export_nbd.NbdMessage) -> tuple[int, int, list[tuple[int, bytes]]]:
+    message.encode()
+    data = bytes(message.data)
+    assert struct.unpack_from("=I", data)[0] == len(data)
+    command, version = data[16], data[17]
+    return command, version, attributes(data[20:])
+
+
+def test_connect_message() -> None:
+    command, version, found = encoded(
+        export_nbd.connect_message(Export(1 << 40, 0x1FD, 512), [7, 9], index=3)
+    )
+    assert (command, version) == (1, 1)
+    plain = {kind: int.from_bytes(value, "little") for kind, value in found if kind != 7}
+    assert plain == {1: 3, 2: 1 << 40, 3: 512, 4: export_nbd.COMMAND_TIMEOUT, 5: 0x1FD}
+    assert {kind: len(value) for kind, value in found if kind != 7} == {
+        1: 4,
+        2: 8,
+        3: 8,
+        4: 8,
+        5: 8,
+    }
+    (sockets,) = [value for kind, value in found if kind == 7]
+    items = attributes(sockets)
+    assert [kind for kind, _ in items] == [1, 1]
+    assert [attributes(value) for _, value in items] == [
+        [(1, struct.pack("=I", 7))],
+        [(1, struct.pack("=I", 9))],
+    ]
+
+
+def test_any_free_device_is_no_index() -> None:
+    _, _, found = encoded(export_nbd.connect_message(Export(512, 0), [4]))
+    assert 1 not in [kind for kind, _ in found]
+
+
+def test_disconnect_and_reconfigure() -> None:
+    assert encoded(export_nbd.disconnect_message(2)) == (2, 1, [(1, struct.pack("=I", 2))])
+    assert encoded(export_nbd.keep_while_open_message(2)) == (
+        3,
+        1,
+        [(1, struct.pack("=I", 2)), (6, struct.pack("=Q", 2))],
+    )
+
+
+def test_a_kernel_without_the_family_is_named() -> None:
+    if export_nbd_family_exists():
+        pytest.skip("this kernel has nbd")
+    with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
+        export_nbd.NbdAttachment("/nonexistent", timeout=1)
+
+
+def export_nbd_family_exists() -> bool:
+    try:
+        export_nbd._Family().close()
+    except errors.MissingToolError:
+        return False
+    return True
+
+
+GREETING = struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 3)
+
+
+def reply(kind: int, data: bytes = b"", *, magic: int = 0x3E889045565A9, option: int = 7) -> bytes:
+    return struct.pack(">QIII", magic, option, kind, len(data)) + data
+
+
+def info_export(size: int, flags: int) -> bytes:
+    return reply(3, struct.pack(">HQH", 0, size, flags))
+
+
+def talk(answer: bytes, name: str = "") -> tuple[Export, bytes]:
+    """Negotiate with a server that says `answer`; return the result and what it heard."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(5)
+        theirs.sendall(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        export = nbd_handshake.negotiate(ours, name)
+        return export, theirs.recv(4096)
+
+
+def test_handshake() -> None:
+    export, heard = talk(
+        GREETING
+        + info_export(1 << 33, 0x103)
+        + reply(3, struct.pack(">HIII", 3, 4096, 4096, 1 << 25))
+        + reply(3, b"\0\x63unknown")
+        + reply(1),
+        "a",
+    )
+    assert export == Export(1 << 33, 0x103, 4096)
+    assert export.read_only and export.multi_conn
+    assert heard == struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">IIIsHH", 7, 9, 1, b"a", 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "closed"),
+        (GREETING[:10], "closed"),
+        (b"x" * 18, "fixed newstyle"),
+        (struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 0), "fixed newstyle"),
+        (GREETING + reply(1), "did not say the size"),
+        (GREETING + reply(3, b"\0"), "bad NBD option reply"),
+        (GREETING + reply(77), "bad NBD option reply"),
+        (GREETING + reply(1, magic=1), "bad NBD option reply"),
+        (GREETING + reply(1, option=1), "bad NBD option reply"),
+        (GREETING + struct.pack(">QIII", 0x3E889045565A9, 7, 3, 1 << 30), "bad NBD option reply"),
+        (GREETING + reply(1 << 31 | 6, b"unknown export"), "refuses the export: unknown export"),
+    ],
+)
+def test_handshake_with_a_bad_server(answer: bytes, message: str) -> None:
+    with pytest.raises(errors.DeviceError, match=message):
+        talk(answer)
+
+
+def test_handshake_with_a_silent_server_times_out(tmp_path: object) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with pytest.raises(TimeoutError):
+            nbd_handshake.connect(listener.getsockname(), 0.1)
+
+
+def test_disconnect_says_so() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        nbd_handshake.disconnect(ours)
+        assert theirs.recv(100) == struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0)
