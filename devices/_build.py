@@ -10,12 +10,45 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "usrdrv"))
 from _cffi import INCLUDE, cdef  # noqa: E402
 
+SHARED = ["model.h", "dev.h", "ata.h", "cmd680_regs.h"]
+HEADERS = [
+    "cmd680.h",
+    "testhost.h",
+]
+SOURCES = [
+    "cmd680.c",
+    "regs.c",
+    "config.c",
+    "bmdma.c",
+    "ata.c",
+    "ata_data.c",
+    "ata_cmds.c",
+    "ata_features.c",
+    "ata_identify.c",
+    "ata_smart.c",
+    "store.c",
+    "worker.c",
+    "fault.c",
+    "testhost.c",
+]
+
 ffibuilder = FFI()
-ffibuilder.cdef(cdef(INCLUDE / "usrdrv/model.h"))
-ffibuilder.cdef(cdef(INCLUDE / "usrdrv/dev.h"))
+for header in SHARED:
+    ffibuilder.cdef(cdef(INCLUDE / "usrdrv" / header))
+for header in HEADERS:
+    ffibuilder.cdef(cdef(HERE / header))
 ffibuilder.set_source(
     "usrdrv.devices._models",
-    '#include "usrdrv/dev.h"\n#include "usrdrv/model.h"\n',
-    include_dirs=[str(INCLUDE)],
-    extra_compile_args=["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
-)
+    "".join(f'#include "usrdrv/{header}"\n' for header in SHARED)
+    + "".join(f'#include "{header}"\n' for header in HEADERS),
+    sources=[str(HERE.joinpath(source).relative_to(HERE.parent)) for source in SOURCES],
+    include_dirs=[str(INCLUDE), str(HERE)],
+    depends=[
+        *(str(HERE / header) for header in [*HEADERS, "cmd680_priv.h"]),
+        *(str(INCLUDE / "usrdrv" / header) for header in SHARED),
+    ],
+    libraries=["pthread"],
+    extra_compile_args=[
+        "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+    ],
+)  # fmt: skip

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+/* The device side of a channel: task file, resets, and how commands end (sections 7.1 to 7.3). */
+#include <string.h>
+
+#include "cmd680_priv.h"
+
+#define FLOATING	0x7f	/* nobody drives the bus; D7 is pulled down */
+
+bool drive_there(const struct drive *d)
+{
+	return d->present && !d->unplugged && !d->unseen;
+}
+
+/* Device control and the chip's reset and tri-state bits keep the drives off the bus. */
+static bool in_reset(const struct channel *ch)
+{
+	return ch->control & ATA_CTL_SRST || ch->chcfg & CMD680_CHCFG_RESET;
+}
+
+/* The drive whose registers answer: device 0 also for an absent device 1. NULL: nobody. */
+static struct drive *answering(struct channel *ch)
+{
+	struct drive *d = &ch->drive[ch->select];
+
+	if (ch->chcfg & CMD680_CHCFG_TRISTATE)
+		return NULL;
+	if (drive_there(d))
+		return d;
+	return ch->select && drive_there(&ch->drive[0]) ? &ch->drive[0] : NULL;
+}
+
+/* The drive that takes commands and moves data, or NULL. */
+struct drive *ata_selected(struct channel *ch)
+{
+	struct drive *d = &ch->drive[ch->select];
+
+	return answering(ch) == d ? d : NULL;
+}
+
+static void note_access(struct channel *ch)
+{
+	if (ch->bm_cmd & CMD680_BM_START)
+		ch->m->count.tf_while_dma++;
+}
+
+uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
+{
+	struct drive *d = answering(ch);
+
+	note_access(ch);
+	if (!d)
+		return FLOATING;
+	switch (reg) {
+	case TF_COMMAND:
+		if (d->index % 2 != ch->select)
+			return 0;	/* device 0 for an absent device 1 */
+		if (!alternate) {
+			uint8_t status = d->status;
+
+			d->irq = false;
+			irq_update(ch);
+			return status;
+		}
+		return d->status;
+	case TF_DEVICE:
+		return d->cur[TF_DEVICE];
+	case TF_FEATURES:
+		return ch->control & ATA_CTL_HOB ? d->prev[TF_FEATURES] : d->error;
+	default:
+		return ch->control & ATA_CTL_HOB ? d->prev[reg] : d->cur[reg];
+	}
+}
+
+static void diagnostic(struct channel *ch)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		if (!drive_there(&ch->drive[i]))
+			continue;
+		ata_stop(&ch->drive[i]);
+		ch->drive[i].count->commands++;
+		ata_signature(&ch->drive[i]);
+	}
+	ch->select = 0;
+	if (drive_there(&ch->drive[0]))
+		ata_interrupt(&ch->drive[0]);
+	irq_update(ch);
+}
+
+void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
+{
+	struct drive *d = answering(ch);
+
+	note_access(ch);
+	if (ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
+		return;
+	ch->control &= (uint8_t)~ATA_CTL_HOB;
+	if (d && d->status & (ATA_BSY | ATA_DRQ)) {
+		ch->m->count.unexpected++;
+		return;
+	}
+	if (reg == TF_COMMAND) {
+		if (value == ATA_EXECUTE_DIAGNOSTIC)
+			diagnostic(ch);
+		else if (ata_selected(ch))
+			ata_command(ata_selected(ch), value);
+		return;
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		d = &ch->drive[i];
+		d->prev[reg] = d->cur[reg];
+		d->cur[reg] = value;
+	}
+	if (reg == TF_DEVICE) {
+		ch->select = value & ATA_DEV_DEV1 ? 1 : 0;
+		irq_update(ch);
+	}
+}
+
+/* Drop the command in hand, its data phase and its interrupt. */
+void ata_stop(struct drive *d)
+{
+	if (d->ch->job.drive == d)
+		worker_cancel(d->ch);
+	d->x = (struct xfer){ .kind = XFER_NONE };
+	d->irq = false;
+	d->mute = false;
+}
+
+void ata_signature(struct drive *d)
+{
+	memset(d->cur, 0, sizeof(d->cur));
+	memset(d->prev, 0, sizeof(d->prev));
+	d->cur[TF_NSECT] = 1;
+	d->cur[TF_LBAL] = 1;
+	d->error = 1;
+	d->status = d->stuck ? ATA_BSY : ATA_READY;
+}
+
+/* What a soft reset brings back unless SET FEATURES 66h was given. */
+static void defaults(struct drive *d)
+{
+	d->multiple = MAX_MULTIPLE;
+	d->write_cache = true;
+	d->look_ahead = true;
+	d->apm = 0;
+}
+
+void ata_power_on(struct drive *d)
+{
+	defaults(d);
+	d->keep_settings = false;
+	d->autosave = true;
+	d->smart = true;
+	d->pio = 0;
+	d->mwdma = -1;
+	d->udma = -1;
+	d->heads = 16;
+	d->spt = 63;
+	d->power = POWER_ACTIVE;
+	if (!d->max_kept)
+		d->max_kept = d->store.size / SECTOR;
+	d->sectors = d->max_kept;
+	d->native_read = false;
+}
+
+static void soft_reset(struct channel *ch, bool held)
+{
+	ch->select = 0;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct drive *d = &ch->drive[i];
+
+		if (!d->present || d->unplugged)
+			continue;
+		ata_stop(d);
+		if (held) {
+			d->status = ATA_BSY;
+			d->count->resets++;
+			continue;
+		}
+		if (d->unseen)
+			ata_power_on(d);
+		else if (!d->keep_settings)
+			defaults(d);
+		d->unseen = false;
+		if (d->power == POWER_SLEEP)
+			d->power = POWER_STANDBY;
+		ata_signature(d);
+	}
+	irq_update(ch);
+}
+
+void ata_control(struct channel *ch, uint8_t value)
+{
+	uint8_t old = ch->control;
+
+	note_access(ch);
+	if (ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
+		return;
+	ch->control = value & (ATA_CTL_HOB | ATA_CTL_SRST | ATA_CTL_NIEN);
+	if ((old ^ value) & ATA_CTL_SRST)
+		soft_reset(ch, value & ATA_CTL_SRST);
+	irq_update(ch);
+}
+
+/* RESET-: while the chip's reset bit is set, and when it is released. */
+void ata_hard_reset(struct channel *ch)
+{
+	bool held = ch->chcfg & CMD680_CHCFG_RESET;
+
+	ch->select = 0;
+	ch->control = 0;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct drive *d = &ch->drive[i];
+
+		if (!d->present || d->unplugged)
+			continue;
+		ata_stop(d);
+		ata_power_on(d);
+		d->stuck = 0;
+		d->unseen = false;
+		if (held) {
+			d->status = ATA_BSY;
+			d->count->resets++;
+		} else {
+			ata_signature(d);
+		}
+	}
+	irq_update(ch);
+}
+
+void ata_interrupt(struct drive *d)
+{
+	d->irq = !d->mute;
+	irq_update(d->ch);
+}
+
+void ata_ok(struct drive *d)
+{
+	d->x.kind = XFER_NONE;
+	d->status = ATA_READY;
+	ata_interrupt(d);
+}
+
+/* End a command with ERR; status adds DF. */
+void ata_fail(struct drive *d, uint8_t status, uint8_t error)
+{
+	d->x.kind = XFER_NONE;
+	d->error = error;
+	d->status = ATA_READY | ATA_ERR | status;
+	d->count->errors++;
+	ata_interrupt(d);
+}
+
+void ata_abort(struct drive *d)
+{
+	ata_fail(d, 0, ATA_ABRT);
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+/* Data phases: PIO in DRQ blocks, and DMA together with the engine (section 7.2). */
+#include "cmd680_priv.h"
+
+/* End with what a drive says about a sector it cannot read or write. */
+void media_error(struct drive *d, uint64_t lba, bool write)
+{
+	ata_set_lba(d, lba, d->x.ext);
+	if (write)
+		ata_fail(d, ATA_DF, ATA_ABRT);
+	else
+		ata_fail(d, 0, ATA_UNC);
+}
+
+static void durable(struct drive *d, int error)
+{
+	if (error)
+		ata_fail(d, ATA_DF, ATA_ABRT);
+	else
+		ata_ok(d);
+}
+
+/* End the command when everything written before is on the medium. */
+void xfer_durable(struct drive *d)
+{
+	d->x.kind = XFER_NONE;
+	if (d->store.fd < 0 || d->store.read_only) {
+		ata_ok(d);
+		return;
+	}
+	d->status = ATA_BSY;
+	worker_defer(d, 0, true, durable);
+}
+
+/* All data has moved. */
+static void finish(struct drive *d)
+{
+	struct xfer *x = &d->x;
+
+	x->kind = XFER_NONE;
+	if (x->fault) {
+		ata_fail(d, ATA_DF, ATA_ABRT);
+	} else if (x->crc) {
+		d->count->crc_errors++;
+		ata_fail(d, 0, ATA_ICRC | ATA_ABRT);
+	} else if (x->done) {
+		x->done(d);
+	} else if (x->media && x->write && (x->fua || !d->write_cache)) {
+		xfer_durable(d);
+	} else {
+		ata_ok(d);
+	}
+}
+
+/* The first bad sector among the next len bytes: at most so many bytes come before it. */
+static struct cmd680_fault *bad_ahead(struct drive *d, uint64_t len, uint64_t *good, uint64_t *lba)
+{
+	struct xfer *x = &d->x;
+	uint64_t first = x->pos / SECTOR;
+	struct cmd680_fault *f = NULL;
+
+	*good = len;
+	if (!x->media || x->crc || x->fault)
+		return NULL;
+	f = fault_bad_sector(d, first, (x->pos + len + SECTOR - 1) / SECTOR - first, x->write, lba);
+	if (f)
+		*good = *lba * SECTOR > x->pos ? *lba * SECTOR - x->pos : 0;
+	return f;
+}
+
+static void block_begin(struct drive *d)
+{
+	struct xfer *x = &d->x;
+
+	x->have = x->left < x->block ? (uint32_t)x->left : x->block;
+	x->at = 0;
+	d->status = ATA_READY | ATA_DRQ;
+}
+
+/* A block that holds a bad sector fails as a whole, before its DRQ. */
+static void pio_in_next(struct drive *d)
+{
+	struct xfer *x = &d->x;
+	struct cmd680_fault *bad;
+	uint64_t good, lba;
+	size_t done;
+
+	block_begin(d);
+	bad = bad_ahead(d, x->have, &good, &lba);
+	if (bad) {
+		fault_hit(d->ch->m, bad);
+		media_error(d, lba, false);
+		return;
+	}
+	if (x->media && store_rw(&d->store, false, d->buf, x->have, x->pos, &done)) {
+		media_error(d, (x->pos + done) / SECTOR, false);
+		return;
+	}
+	ata_interrupt(d);
+}
+
+static void pio_out_store(struct drive *d)
+{
+	struct xfer *x = &d->x;
+	struct cmd680_fault *bad;
+	uint64_t good, lba;
+	size_t done;
+
+	bad = bad_ahead(d, x->have, &good, &lba);
+	if (x->media && !x->fault && good) {
+		if (store_rw(&d->store, true, d->buf, good, x->pos, &done)) {
+			media_error(d, (x->pos + done) / SECTOR, true);
+			return;
+		}
+	}
+	if (bad) {
+		fault_hit(d->ch->m, bad);
+		media_error(d, lba, true);
+		return;
+	}
+	x->pos += x->have;
+	x->left -= x->have;
+	if (!x->left) {
+		finish(d);
+		return;
+	}
+	block_begin(d);
+	ata_interrupt(d);
+}
+
+/* A drive in its data phase, or NULL: then the access is a driver's mistake. */
+static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
+{
+	struct drive *d = ata_selected(ch);
+
+	if (ch->bm_cmd & CMD680_BM_START)
+		ch->m->count.tf_while_dma++;
+	if (d && d->x.kind == kind && d->status & ATA_DRQ)
+		return d;
+	ch->m->count.unexpected++;
+	return NULL;
+}
+
+uint16_t ata_data_read(struct channel *ch)
+{
+	struct drive *d = data_phase(ch, XFER_PIO_IN);
+	struct xfer *x;
+	uint16_t word;
+
+	if (!d)
+		return 0xffff;
+	x = &d->x;
+	word = (uint16_t)(d->buf[x->at] | d->buf[x->at + 1] << 8);
+	x->at += 2;
+	if (x->at == x->have) {
+		x->pos += x->have;
+		x->left -= x->have;
+		if (x->left) {
+			pio_in_next(d);
+		} else {
+			x->kind = XFER_NONE;	/* no interrupt after the last block */
+			d->status = ATA_READY;
+		}
+	}
+	return word;
+}
+
+void ata_data_write(struct channel *ch, uint16_t value)
+{
+	struct drive *d = data_phase(ch, XFER_PIO_OUT);
+
+	if (!d)
+		return;
+	d->buf[d->x.at++] = (uint8_t)value;
+	d->buf[d->x.at++] = (uint8_t)(value >> 8);
+	if (d->x.at == d->x.have)
+		pio_out_store(d);
+}
+
+/**
+ * xfer_dma() - move data until the device or the table is through
+ * @d: a drive with DMARQ up while the engine is active in the right direction
+ */
+void xfer_dma(struct drive *d)
+{
+	struct channel *ch = d->ch;
+	struct xfer *x = &d->x;
+	struct cmd680_fault *bad;
+	uint64_t good, lba = 0;
+	enum bm_result result;
+	int error = 0;
+
+	if (fault_take(d, CMD680_FAULT_DMA_ABORT, d->cur[TF_COMMAND],
+		       x->write ? CMD680_ON_WRITE : CMD680_ON_READ)) {
+		bm_abort(ch);
+		return;
+	}
+	bad = bad_ahead(d, x->left, &good, &lba);
+	result = bm_move(d, good, &error);
+	switch (result) {
+	case BM_SHORT:	/* section 6.3: the device keeps DRQ */
+		ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
+		return;
+	case BM_ABORT:
+		bm_abort(ch);
+		return;
+	case BM_MEDIA:
+		media_error(d, x->pos / SECTOR, x->write);
+		return;
+	case BM_DONE:
+		break;
+	}
+	if (bad) {
+		fault_hit(ch->m, bad);
+		media_error(d, lba, x->write);
+		return;
+	}
+	if (bm_exact(ch))
+		ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
+	finish(d);
+}
+
+/* The medium has found its place. */
+static void begin(struct drive *d, int error)
+{
+	switch (d->x.kind) {
+	case XFER_PIO_IN:
+		pio_in_next(d);
+		break;
+	case XFER_PIO_OUT:
+		block_begin(d);		/* the first block has no interrupt */
+		break;
+	case XFER_DMA:
+		d->x.ready = true;
+		d->status = ATA_READY | ATA_DRQ;
+		bm_run(d->ch);
+		break;
+	case XFER_NONE:
+		break;
+	}
+}
+
+/**
+ * xfer_media() - start the data phase of a read or write
+ * @d: in a command, BSY
+ * @plan: kind, write, fua, ext, pos, left and block
+ */
+void xfer_media(struct drive *d, const struct xfer *plan)
+{
+	struct xfer *x = &d->x;
+	uint8_t op = d->cur[TF_COMMAND];
+	unsigned int direction = plan->write ? CMD680_ON_WRITE : CMD680_ON_READ;
+	uint64_t delay;
+
+	*x = *plan;
+	x->media = true;
+	d->power = POWER_ACTIVE;
+	if (x->write)
+		d->count->writes++;
+	else
+		d->count->reads++;
+	d->count->sectors += x->left / SECTOR;
+	d->count->bytes += x->left;
+	if (x->write)
+		x->fault = fault_take(d, CMD680_FAULT_WRITE_FAULT, op, direction);
+	if (x->kind == XFER_DMA) {
+		d->count->mode_mismatch += mode_mismatch(d);
+		x->crc = mode_crc(d);
+	}
+	delay = fault_delay(d, x->left, direction);
+	if (delay)
+		worker_defer(d, delay, false, begin);
+	else
+		begin(d, 0);
+}
+
+/* Give the host the sector in buf, by PIO. */
+void xfer_buffer_in(struct drive *d)
+{
+	d->x = (struct xfer){ .kind = XFER_PIO_IN, .left = SECTOR, .block = SECTOR };
+	pio_in_next(d);
+}
+
+/**
+ * xfer_buffer_out() - take len bytes from the host into buf
+ * @done: ends the command
+ */
+void xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d))
+{
+	d->x = (struct xfer){ .kind = kind, .write = true, .left = len, .block = len, .done = done };
+	begin(d, 0);
+}
