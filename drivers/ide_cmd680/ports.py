@@ -141,9 +141,6 @@ class Channel:
         quiet = R.ATA_CTL_OBS | R.ATA_CTL_NIEN
         self.stop_engine()
         self.control(quiet)
-        answered = [self._answers(0), self._answers(1)]
-        self.select(0)
-        self.control(quiet)
         time.sleep(20e-6)
         self.control(quiet | R.ATA_CTL_SRST)
         time.sleep(20e-6)
@@ -152,10 +149,8 @@ class Channel:
         if self.alt_status() == 0xFF:
             return [False, False]
         self.wait_ready(seconds)
-        found = []
-        for device in (0, 1):
-            present = answered[device] and self._is_disk(device, seconds)
-            found.append(present)
+        # Presence is tried after the reset, not before: a hung drive ignores what is written.
+        found = [self._is_disk(device, seconds) and self._answers(device) for device in (0, 1)]
         self.select(0)
         self.stop_engine()
         return found
