@@ -4,15 +4,73 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from usrdrv import errors
+from usrdrv.bridge.signals import Interrupted, Signals
+from usrdrv.bridge.supervisor import claim_socket_path
+
+DRIVES = 4
+
+
+class _AddDrive(argparse.Action):
+    """Collect --image and --ram in one list: their order numbers the drives."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.drives = [*namespace.drives, (self.dest, str(values))]
+        if len(namespace.drives) > DRIVES:
+            parser.error(f"a cmd680 has {DRIVES} drives at most")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("model", help="run a device model", description=__doc__)
+    parser = commands.add_parser(
+        "model",
+        help="run a device model",
+        description="Serve a device in software on a vfio-user socket, until told to end. "
+        "Drives are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second.",
+    )
     parser.add_argument("kind", choices=("cmd680",), metavar="KIND", help="cmd680")
-    parser.set_defaults(run=run)
+    parser.add_argument("--socket", type=Path, required=True, help="path of the socket to make")
+    parser.add_argument(
+        "--image", action=_AddDrive, metavar="FILE[,ro]", help="a drive in a raw image file"
+    )
+    parser.add_argument("--ram", action=_AddDrive, metavar="SIZE", help="a drive in memory")
+    for channel in (0, 1):
+        parser.add_argument(
+            f"--cable{channel}", choices=("40", "80"), help=f"wires of channel {channel}'s cable"
+        )
+    parser.add_argument("--class", dest="pci_class", metavar="HEX", help="PCI class, such as 0101")
+    parser.add_argument(
+        "--control", type=Path, help="path of the control socket (default: SOCKET.ctl)"
+    )
+    parser.set_defaults(run=run, drives=[])
+
+
+def options(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the model's options as a `model:` device name has them."""
+    found: dict[str, list[str]] = {}
+    for index, (kind, value) in enumerate(args.drives):
+        if kind == "image" and value.endswith(",ro"):
+            value = value.removesuffix(",ro")
+            found[f"ro{index}"] = ["1"]
+        found[f"{kind}{index}"] = [value]
+    for key, value in (
+        ("cable0", args.cable0),
+        ("cable1", args.cable1),
+        ("class", args.pci_class),
+    ):
+        if value is not None:
+            found[key] = [value]
+    return found
 
 
 def run(args: argparse.Namespace) -> int:

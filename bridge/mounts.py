@@ -29,7 +29,7 @@ def _mount_tables() -> Iterator[Path]:
 
 
 def users(name: str, sysfs: Path = Path("/sys/block")) -> list[str]:
-    """Where the disk `name` (such as loop0) or a partition of it is in use, as the user knows it."""
+    """Where the disk `name` (such as loop0) or a partition of it is in use, in words."""
     disks = [sysfs / name, *(p.parent for p in (sysfs / name).glob(f"{name}p*/partition"))]
     numbers, nodes = set(), {f"/dev/{disk.name}" for disk in disks}
     found: list[str] = []

@@ -17,7 +17,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Within the context, requests to end raise `Interrupted`; after `poll_only` they go to `fd`."""
+    """Within the context, signals to end raise `Interrupted`, after `poll_only` go to `fd`."""
 
     def __init__(self) -> None:
         self._raising = True

@@ -102,7 +102,7 @@ def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(errors.PermissionDeniedError, match="/dev/loop-control.*root or the group"):
+    with pytest.raises(errors.PermissionDeniedError, match=r"/dev/loop-control.*root or the group"):
         loop.check_access()
 
 

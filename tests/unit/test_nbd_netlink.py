@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What we say to the kernel's nbd family, byte by byte (linux/nbd-netlink.h), and how we take its answers."""
+"""What we say to the kernel's nbd family, byte by byte (linux/nbd-netlink.h), and the handshake."""
 
 import socket
 import struct
