@@ -91,8 +91,12 @@ void ide_service(struct ide *ide)
 			struct ide_channel *ch = &ide->channel[i];
 
 			pthread_mutex_lock(&ch->lock);
-			if (busy(ch))
+			if (busy(ch)) {
 				mine |= ide_interrupt(ch, &l);
+				/* Once the channel is free, an acknowledgement that came late would hit another command's interrupt. */
+				if (!busy(ch))
+					ide_flush_list(ch, &l);
+			}
 			pthread_mutex_unlock(&ch->lock);
 		}
 		for (int i = 0; i < IDE_CHANNELS && !mine; i++) {
@@ -101,6 +105,7 @@ void ide_service(struct ide *ide)
 			pthread_mutex_lock(&ch->lock);
 			if (ch->state == IDE_IDLE || ch->state == IDE_FROZEN)
 				ide_idle_interrupt(ch, &l);
+			ide_flush_list(ch, &l);
 			pthread_mutex_unlock(&ch->lock);
 		}
 		if (dev->ops->irq_unmask(dev, l.w, l.n))
