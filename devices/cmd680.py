@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 from usrdrv.devices._models import ffi, lib
@@ -166,7 +166,7 @@ class Cmd680Model:
             model, self._model = self._model, None
             model.ops.destroy(model)
 
-    def __enter__(self) -> "Cmd680Model":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
