@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""kill -9 of each part under a running client: an error in time, and nothing left behind."""
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Running, World, needs_block, wait_until
+
+# Writes and reads back one block after the other, past the page cache, until something fails;
+# each line is the number of blocks that were right.
+CLIENT = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+buf = mmap.mmap(-1, 65536)
+size = os.lseek(fd, 0, os.SEEK_END)
+done = 0
+try:
+    while True:
+        at = done * 65536 % size
+        data = bytes([done % 251 + 1]) * 65536
+        buf[:] = data
+        os.pwrite(fd, buf, at)
+        buf[:] = bytes(65536)
+        os.preadv(fd, [buf], at)
+        if buf[:] != data:
+            print("wrong data", flush=True)
+            sys.exit(2)
+        done += 1
+        print(done, flush=True)
+except OSError as error:
+    print(f"errno {error.errno}", flush=True)
+"""
+
+TIME_LIMIT = 15.0
+
+
+class Client:
+    """A process that uses a block device until it fails."""
+
+    def __init__(self, device: str, folder: Path) -> None:
+        self._log = folder / "client.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", CLIENT, device], stdout=log)
+
+    def lines(self) -> list[str]:
+        return self._log.read_text().splitlines()
+
+    def wait_busy(self) -> None:
+        """Until it has done work, so that the kill comes in the middle of more."""
+        wait_until(lambda: len(self.lines()) >= 20, 20, "work done by the client")
+
+    def assert_failed_in_time(self) -> None:
+        """It got an I/O error, soon, and all that it did before was right."""
+        began = time.monotonic()
+        self.process.wait(TIME_LIMIT)
+        assert time.monotonic() - began < TIME_LIMIT
+        *work, last = self.lines()
+        assert self.process.returncode == 0, "wrong data"
+        assert len(work) >= 20
+        assert last in {f"errno {number}" for number in (errno.EIO, errno.ENXIO, errno.ENODEV)}
+
+
+@pytest.fixture
+def model(world: World) -> Running:
+    socket = world.folder / "m.sock"
+    image = world.image("disk.img", 32 << 20)
+    return world.start("model", "cmd680", "--socket", str(socket), "--image", str(image))
+
+
+@needs_block
+@pytest.mark.parametrize("victim", ["model", "nbdkit", "nbdfuse"])
+def test_killed_part_under_a_client(world: World, model: Running, victim: str) -> None:
+    running = world.start("block", model.line, "--export", "fuse")
+    client = Client(running.line, world.folder)
+    client.wait_busy()
+    if victim == "model":
+        model.process.kill()
+    else:
+        signal.pidfd_send_signal(_pidfd(running.child(victim)), signal.SIGKILL)
+    client.assert_failed_in_time()
+    assert running.wait(TIME_LIMIT) == 1
+    error = running.stderr.splitlines()[-1]
+    assert error.startswith("usrdrv: error: ")
+    assert ("device is gone" if victim == "model" else f"{victim} was killed by SIGKILL") in error
+    if victim != "model":
+        _still_works(world, model)
+        assert model.end(signal.SIGTERM) == 0
+    else:
+        model.wait()
+        (world.folder / "m.sock").unlink()  # a killed model's own: the next one takes it over
+        (world.folder / "m.sock.ctl").unlink()
+    world.assert_clean()
+
+
+@needs_block
+def test_killed_supervisor_under_a_client(world: World, model: Running) -> None:
+    running = world.start("block", model.line, "--export", "fuse")
+    client = Client(running.line, world.folder)
+    client.wait_busy()
+    running.process.kill()
+    running.wait()
+    client.assert_failed_in_time()
+    wait_until(lambda: len(world.processes()) == 1, 10, "only the model running")
+    assert not world.loop_devices() and not world.mounts()
+    _still_works(world, model)
+    assert model.end(signal.SIGTERM) == 0
+    world.assert_clean()
+
+
+def _pidfd(pid: int) -> int:
+    import os
+
+    return os.pidfd_open(pid)
+
+
+def _still_works(world: World, model: Running) -> None:
+    """The device can be had again, and has what the client wrote first."""
+    again = world.start("block", model.line, "--export", "socket")
+    nbd = pytest.importorskip("nbd")
+    client = nbd.NBD()
+    client.connect_uri(again.line)
+    assert client.pread(65536, 65536) == bytes([2]) * 65536
+    client.shutdown()
+    assert again.end() == 0
+
+
+def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
+    """A request under way gets EIO; the server ends by itself."""
+    nbd = pytest.importorskip("nbd")
+    socket = world.folder / "m.sock"
+    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    running = world.start("block", model.line, "--export", "socket")
+    client = nbd.NBD()
+    client.connect_uri(running.line)
+    client.pwrite(b"\x42" * 4096, 4096)
+    assert client.pread(4096, 4096) == b"\x42" * 4096
+    added = world.run("fault", f"{socket}.ctl", "add", "hang", "on=read")
+    assert added.returncode == 0, added.stderr
+    buffer = nbd.Buffer(4096)
+    results: list[int] = []
+    client.aio_pread(buffer, 4096, completion=lambda error: results.append(error.value) or 1)
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        client.poll(100)
+    assert not results, "the request hangs"
+    model.process.kill()
+    model.wait()
+    deadline = time.monotonic() + TIME_LIMIT
+    while not results and time.monotonic() < deadline:
+        client.poll(1000)
+    assert results == [errno.EIO]
+    assert running.wait(TIME_LIMIT) == 1
+    assert running.stderr.splitlines()[-1].endswith("device is gone")
+    for name in ("m.sock", "m.sock.ctl"):
+        (world.folder / name).unlink()
+
+
+def test_model_that_vanishes_while_nothing_is_asked(world: World) -> None:
+    socket = world.folder / "m.sock"
+    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    running = world.start("block", model.line, "--export", "socket")
+    model.process.kill()
+    model.wait()
+    assert running.wait(TIME_LIMIT) == 1
+    assert running.stderr.splitlines()[-1].endswith("device is gone")
+    for name in ("m.sock", "m.sock.ctl"):
+        (world.folder / name).unlink()
+
+
+@needs_block
+def test_nbdkit_killed_while_mounted(world: World) -> None:
+    """The user's mount stays the user's; it fails, and umount frees the loop device."""
+    running = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+    folder = world.folder / "mnt"
+    folder.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", running.line], check=True, timeout=30)
+    subprocess.run(["mount", running.line, folder], check=True, timeout=30)
+    try:
+        (folder / "file").write_bytes(b"x" * 4096)
+        signal.pidfd_send_signal(_pidfd(running.child("nbdkit")), signal.SIGKILL)
+        assert running.wait(TIME_LIMIT) == 1
+        assert f"still in use ({folder})" in running.stderr.splitlines()[-1]
+        assert folder.is_mount()
+        subprocess.run(["sync", "-f", folder], timeout=TIME_LIMIT, check=False)
+    finally:
+        subprocess.run(["umount", folder], check=True, timeout=TIME_LIMIT)
+    world.assert_clean()

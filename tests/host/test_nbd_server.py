@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""Our nbdkit plugin, judged by libnbd and by a reference array."""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Running, World
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
+
+SIZE = 64 << 20
+SECTOR = 512
+
+
+def connect(uri: str) -> "nbd.NBD":
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """One server over a model in memory, for all tests that leave it as usable as they found it."""
+    with tempfile.TemporaryDirectory(prefix="usrdrv-test-") as folder:
+        world = World(Path(folder))
+        yield world.start("block", f"model:cmd680?ram={SIZE}", "--export", "socket")
+        world.close()
+        world.assert_clean()
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator["nbd.NBD"]:
+    handle = connect(server.line)
+    yield handle
+    handle.shutdown()
+
+
+def test_what_it_says_of_itself(client: "nbd.NBD") -> None:
+    assert client.get_size() == SIZE
+    assert client.get_block_size(nbd.SIZE_MINIMUM) == SECTOR
+    assert client.get_block_size(nbd.SIZE_PREFERRED) == 4096
+    assert client.get_block_size(nbd.SIZE_MAXIMUM) == 32 << 20
+    assert client.can_multi_conn() and client.can_flush() and client.can_fua()
+    assert client.can_trim()
+    assert not client.is_read_only()
+    assert client.is_rotational()
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["read", "write", "write fua", "flush", "trim", "zero"]),
+        st.integers(0, 511),
+        st.one_of(st.integers(1, 16), st.integers(1, 512)),
+        st.integers(1, 255),
+        st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(base=st.integers(0, SIZE // SECTOR - 512), operations=OPERATIONS)
+def test_any_mix_of_requests_equals_an_array(
+    clients: tuple["nbd.NBD", "nbd.NBD"],
+    base: int,
+    operations: list[tuple[str, int, int, int, int]],
+) -> None:
+    """Through two connections in turn. Trimmed sectors may read as anything, but always the same."""
+    start = base * SECTOR
+    reference = bytearray(512 * SECTOR)
+    clients[0].pwrite(bytes(reference), start)
+    for kind, first, sectors, value, which in operations:
+        client = clients[which]
+        offset, length = first * SECTOR, min(sectors, 512 - first) * SECTOR
+        if kind == "read":
+            assert client.pread(length, start + offset) == reference[offset : offset + length]
+        elif kind.startswith("write"):
+            data = bytes((value + n // SECTOR) & 0xFF for n in range(length))
+            client.pwrite(data, start + offset, nbd.CMD_FLAG_FUA if kind == "write fua" else 0)
+            reference[offset : offset + length] = data
+        elif kind == "trim":
+            client.trim(length, start + offset)
+            reference[offset : offset + length] = client.pread(length, start + offset)
+        elif kind == "zero":
+            client.zero(length, start + offset)
+            reference[offset : offset + length] = bytes(length)
+        else:
+            client.flush()
+    assert clients[1].pread(len(reference), start) == reference
+
+
+@pytest.fixture(scope="module")
+def clients(server: Running) -> Iterator[tuple["nbd.NBD", "nbd.NBD"]]:
+    pair = connect(server.line), connect(server.line)
+    yield pair
+    for handle in pair:
+        handle.shutdown()
+
+
+def test_many_requests_at_once(client: "nbd.NBD") -> None:
+    """64 writes under way together, then 64 reads, of different lengths."""
+    pieces = []
+    at = 0
+    for number in range(64):
+        length = SECTOR * (1 + number * 7 % 200)
+        pieces.append((at, bytes([number + 1]) * length))
+        at += length
+    handles = [client.aio_pwrite(nbd.Buffer.from_bytearray(data), at) for at, data in pieces]
+    finish(client, handles)
+    buffers = [(nbd.Buffer(len(data)), at, data) for at, data in pieces]
+    finish(client, [client.aio_pread(buffer, at) for buffer, at, _ in buffers])
+    for buffer, at, data in buffers:
+        assert bytes(buffer.to_bytearray()) == data, f"piece at {at}"
+
+
+def finish(client: "nbd.NBD", cookies: list[int]) -> None:
+    for cookie in cookies:
+        while not client.aio_command_completed(cookie):
+            client.poll(10_000)
+
+
+def test_a_request_of_the_largest_size(client: "nbd.NBD") -> None:
+    data = bytes(range(256)) * (32 << 12)
+    client.pwrite(data, SIZE - len(data))
+    assert client.pread(len(data), SIZE - len(data)) == data
+
+
+@pytest.mark.parametrize(("length", "offset"), [(100, 0), (512, 1), (511, 512)])
+def test_misaligned_is_refused(client: "nbd.NBD", length: int, offset: int) -> None:
+    client.set_strict_mode(0)
+    with pytest.raises(nbd.Error) as caught:
+        client.pread(length, offset)
+    assert caught.value.errnum == errno.EINVAL
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(bytes(length), offset)
+    assert caught.value.errnum == errno.EINVAL
+    assert len(client.pread(512, 0)) == 512, "the connection goes on"
+
+
+def test_beyond_the_end_is_refused(client: "nbd.NBD") -> None:
+    client.set_strict_mode(0)
+    with pytest.raises(nbd.Error) as caught:
+        client.pread(1024, SIZE - 512)
+    assert caught.value.errnum in (errno.EINVAL, errno.ENOSPC)
+
+
+def test_read_only(world: World) -> None:
+    image = world.image()
+    image.write_bytes(b"\x5a" * (1 << 20))
+    running = world.start("block", f"model:cmd680?image={image}", "--read-only", "--export", "socket")
+    client = connect(running.line)
+    assert client.is_read_only()
+    assert client.pread(4096, 8192) == b"\x5a" * 4096
+    client.set_strict_mode(0)
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(bytes(512), 0)
+    assert caught.value.errnum in (errno.EPERM, errno.EROFS)
+    client.shutdown()
+    assert running.end() == 0
+    assert image.read_bytes() == b"\x5a" * (1 << 20)
+
+
+def test_written_data_is_in_the_image(world: World) -> None:
+    """Through a model in its own process, and the second drive."""
+    images = [world.image("a.img", 8 << 20), world.image("b.img", 16 << 20)]
+    socket = world.folder / "m.sock"
+    model = world.start(
+        "model", "cmd680", "--socket", str(socket), *(f"--image={image}" for image in images)
+    )
+    running = world.start("block", model.line, "--drive", "1", "--export", "socket")
+    client = connect(running.line)
+    assert client.get_size() == 16 << 20
+    data = bytes(range(256)) * 1000
+    client.pwrite(data, 1 << 20)
+    client.flush()
+    assert images[1].read_bytes()[1 << 20 : (1 << 20) + len(data)] == data
+    client.shutdown()
+    assert running.end() == 0
+    assert model.end(15) == 0
+    assert images[0].read_bytes() == bytes(8 << 20)
+
+
+def test_tcp(world: World) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = world.start("block", "model:cmd680?ram=1M", "--port", str(port))
+    assert running.line == f"nbd://127.0.0.1:{port}"
+    client = connect(running.line)
+    client.pwrite(b"\x77" * 512, 512)
+    assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
+    client.shutdown()
+    again = world.run("block", "model:cmd680?ram=1M", "--port", str(port))
+    assert again.returncode == 2
+    assert f"port {port}: Address already in use" in again.stderr
+    assert running.end() == 0
+
+
+def test_driver_counters_nothing_but_our_errors(world: World) -> None:
+    """An injected bad sector fails that request alone, with EIO, and the rest goes on."""
+    socket = world.folder / "m.sock"
+    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    running = world.start("block", model.line, "--export", "socket")
+    added = world.run("fault", f"{socket}.ctl", "add", "bad-sector", "lba=100", "on=read")
+    assert added.returncode == 0, added.stderr
+    client = connect(running.line)
+    client.pwrite(b"\x11" * 65536, 32768)
+    with pytest.raises(nbd.Error) as caught:
+        client.pread(4096, 100 * 512 - 1024)
+    assert caught.value.errnum == errno.EIO
+    assert client.pread(1024, 98 * 512) == b"\x11" * 1024
+    assert client.pread(4096, 101 * 512)[:512] == b"\x11" * 512
+    assert world.run("fault", f"{socket}.ctl", "clear", added.stdout.strip()).returncode == 0
+    assert client.pread(4096, 100 * 512 - 1024) == b"\x11" * 4096
+    client.shutdown()
+    assert running.end() == 0
+    assert "sector 100" in running.stderr

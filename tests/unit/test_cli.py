@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""The command line without a device: arguments, choices, messages."""
+
+import argparse
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import cli, cmd_block, cmd_fault, cmd_identify, cmd_model, exports, supervisor
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.signals import Interrupted, Signals
+
+
+def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    """Run a command that fails; return its exit code and its only line of error."""
+    try:
+        code: Any = cli.main(argv)
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("usrdrv: error: "), err
+    assert not out
+    return code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "COMMAND"),
+        (("frobnicate",), "frobnicate"),
+        (("block",), "DEVICE"),
+        (("block", "x", "--drive", "4"), "4 is not in 0 to 3"),
+        (("block", "x", "--drive", "-1"), "-1 is not in 0 to 3"),
+        (("block", "x", "--port", "0"), "0 is not in 1 to 65535"),
+        (("block", "x", "--port", "65536"), "65536 is not in 1 to 65535"),
+        (("block", "x", "--port", "http"), "'http' is not a number"),
+        (("block", "x", "--threads", "0"), "0 is not in 1 to 1024"),
+        (("block", "x", "--export", "ftp"), "ftp"),
+        (("block", "x", "--port", "9", "--socket", "/s"), "exclude each other"),
+        (("block", "x", "--port", "9", "--export", "fuse"), "does not go with --export fuse"),
+        (("identify", "x", "--drive", "9"), "9 is not in 0 to 3"),
+        (("model", "cmd681", "--socket", "/s"), "cmd681"),
+        (("model", "cmd680"), "--socket"),
+        (("model", "cmd680", "--socket", "/s", *(["--ram", "1M"] * 5)), "4 drives at most"),
+        (("model", "cmd680", "--socket", "/s", "--cable0", "60"), "60"),
+        (("fault", "/c", "add", "gremlin"), "gremlin"),
+        (("fault", "/c", "clear", "x"), "neither the number of a fault nor all"),
+    ],
+)
+def test_wrong_usage(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
+) -> None:
+    code, line = failing(capsys, *argv)
+    assert code == 2
+    assert message in line
+
+
+def test_fault_without_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, line = failing(capsys, "fault", str(tmp_path / "none.ctl"), "list")
+    assert code == 1
+    assert "none.ctl" in line
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    return cli._parser().parse_args(argv)
+
+
+def test_model_options_keep_the_order_of_the_drives() -> None:
+    args = parse(
+        *("model", "cmd680", "--socket", "/s", "--image", "a&b.img,ro", "--ram", "1M"),
+        *("--image", "c.img", "--cable1", "40", "--class", "0101"),
+    )
+    assert cmd_model.options(args) == {
+        "ro0": ["1"],
+        "image0": ["a&b.img"],
+        "ram1": ["1M"],
+        "image2": ["c.img"],
+        "cable1": ["40"],
+        "class": ["0101"],
+    }
+
+
+def test_fault_requests() -> None:
+    args = parse("fault", "/c", "add", "bad-sector", "lba=100", "on=read", "--json")
+    request = cmd_fault._request(args)
+    assert request["op"] == "fault-add"
+    assert request["fault"].items() >= {"kind": "bad-sector", "lba": 100, "on": "read"}.items()
+    assert cmd_fault._request(parse("fault", "/c", "clear")) == {"op": "fault-clear"}
+    assert cmd_fault._request(parse("fault", "/c", "clear", "7")) == {"op": "fault-clear", "id": 7}
+    assert cmd_fault._request(parse("fault", "/c", "counters")) == {"op": "counters"}
+
+
+def test_counters_by_name() -> None:
+    counters = {"interrupts": 3, "drives": [None, {"reads": 4}]}
+    assert list(cmd_fault._flat(counters)) == [("interrupts", 3), ("drive1.reads", 4)]
+
+
+def test_auto_takes_nbd_where_the_kernel_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert exports.kernel_has_nbd(tmp_path)
+    monkeypatch.setattr(exports, "kernel_has_nbd", lambda: True)
+    assert exports.choose("auto")[0] == "nbd"
+    monkeypatch.setattr(exports, "kernel_has_nbd", lambda: False)
+    export, reason = exports.choose("auto")
+    assert export == "fuse" and "no NBD client" in reason
+    assert exports.choose("socket")[0] == "socket"
+    with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
+        exports.check("nbd")
+
+
+def test_socket_path_in_use_stale_or_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(errors.DeviceBusyError, match="another server"):
+            supervisor.claim_socket_path(path)
+    assert path.is_socket()
+    supervisor.claim_socket_path(path)
+    assert not path.exists(), "left over by a killed server"
+    path.write_text("precious")
+    with pytest.raises(errors.UsageError, match="not a socket"):
+        supervisor.claim_socket_path(path)
+    assert path.read_text() == "precious"
+    with pytest.raises(errors.UsageError, match="no such folder"):
+        supervisor.claim_socket_path(Path("nowhere/s"))
+    supervisor.claim_socket_path(Path("x" * 107))
+    with pytest.raises(errors.UsageError, match="107 bytes"):
+        supervisor.claim_socket_path(Path("x" * 108))
+
+
+def test_error_lines_of_nbdkit_lose_their_prefix() -> None:
+    line = "nbdkit: error: /usr/lib/x/plugin.py: after_fork: error: model:x: no drive 3"
+    assert supervisor._ERROR.sub("", line) == "model:x: no drive 3"
+    line = "nbdkit: error: bind: Address already in use"
+    assert supervisor._ERROR.sub("", line) == "bind: Address already in use"
+
+
+def test_sizes_for_people() -> None:
+    assert cmd_identify.human_size(512) == "512 B"
+    assert cmd_identify.human_size(64 << 20) == "64 MiB"
+    assert cmd_identify.human_size(1536 << 20) == "1.5 GiB"
+    assert cmd_identify.human_size(5000 << 40) == "5000 TiB"
+
+
+def test_signals_raise_and_then_are_polled() -> None:
+    with Signals() as signals:
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # the way out is not interrupted
+        assert signals.take() == [signal.SIGTERM]
+    with Signals() as signals:
+        signals.poll_only()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.take() == [signal.SIGINT, signal.SIGTERM]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_child_that_ignores_termination_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
+    child = Child("stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 9; done"])
+    while not child.lines:
+        assert not child.wait(0.01)
+    child.talk()
+    assert child.stop(grace=0.2)
+    assert child.status() == "was killed by SIGKILL"
+    assert capsys.readouterr().err == "stubborn: ready\n"
+    assert child.stop(), "again is no harm"
+
+
+def test_child_dies_with_its_parent() -> None:
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        child = Child("sleep", ["sleep", "60"])
+        os.write(theirs, f"{child.pid}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(theirs)
+    grandchild = int(os.read(ours, 100))
+    pidfd = os.pidfd_open(grandchild)
+    os.waitpid(pid, 0)
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(5000), "still running"
+    os.close(pidfd)
+    os.close(ours)
+
+
+def test_block_without_rights_to_the_run_directory(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USRDRV_RUN_DIR", "/proc/none")
+    code, line = failing(capsys, "block", "x", "--export", "socket")
+    assert code == 1
+    assert "/proc/none" in line
+
+
+def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
+    class Server:
+        endpoint = supervisor.Endpoint(path=Path("/a b"))
+        export = supervisor.nbd_handshake.Export(4096, 3)
+        child = argparse.Namespace(pid=7)
+
+    class Attachment:
+        where = "/dev/nbd3"
+
+    cmd_block._announce(
+        argparse.Namespace(json=True), "nbd", Server(), Attachment()  # type: ignore[arg-type]
+    )
+    assert json.loads(capsys.readouterr().out) == {
+        "device": "/dev/nbd3",
+        "export": "nbd",
+        "uri": "nbd+unix:///?socket=/a%20b",
+        "size": 4096,
+        "read_only": True,
+        "driver_pid": 7,
+    }
