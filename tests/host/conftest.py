@@ -96,7 +96,11 @@ class World:
         self.running: list[Running] = []
 
     def run(
-        self, *args: str, timeout: float = 30, env: dict[str, str] | None = None, user: int | None = None
+        self,
+        *args: str,
+        timeout: float = 30,
+        env: dict[str, str] | None = None,
+        user: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(

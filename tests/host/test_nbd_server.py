@@ -155,7 +155,9 @@ def test_beyond_the_end_is_refused(client: "nbd.NBD") -> None:
 def test_read_only(world: World) -> None:
     image = world.image()
     image.write_bytes(b"\x5a" * (1 << 20))
-    running = world.start("block", f"model:cmd680?image={image}", "--read-only", "--export", "socket")
+    running = world.start(
+        "block", f"model:cmd680?image={image}", "--read-only", "--export", "socket"
+    )
     client = connect(running.line)
     assert client.is_read_only()
     assert client.pread(4096, 8192) == b"\x5a" * 4096
