@@ -222,9 +222,9 @@ def _mode(key: str, text: str) -> int | None:
     return _int(key, text)
 
 
-def _int(key: str, text: str) -> int:
+def _int(key: str, text: str, base: int = 0) -> int:
     try:
-        return int(text, 0)
+        return int(text, base)
     except ValueError:
         raise UsageError(f"{key}={text}: not a number") from None
 
@@ -261,7 +261,7 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
     """Make a model from `image=a.img&image1=b.img&ram2=64M&cable0=40`.
 
     Drive options take the drive's number (0-3; none means 0). `cableN` is 40 or 80 wires of
-    channel N, `class` the PCI class code.
+    channel N, `class` the PCI class code in hexadecimal.
     """
     if isinstance(options, str):
         try:
@@ -280,7 +280,7 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
                 raise UsageError(f"{key}={text}: 40 or 80 wires")
             cables[int(key[-1])] = text == "80"
         elif key == "class":
-            pci_class = int(text, 16) if text in ("0101", "0104", "0180") else _int(key, text)
+            pci_class = _int(key, text, 16)
         else:
             name, drive = _split(key)
             field, read = _DRIVE_OPTIONS[name]
