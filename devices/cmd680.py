@@ -267,7 +267,9 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
         try:
             options = parse_qs(options, keep_blank_values=True, strict_parsing=bool(options))
         except ValueError:
-            raise UsageError(f"bad model options {options!r}: expected name=value&name=value") from None
+            raise UsageError(
+                f"bad model options {options!r}: expected name=value&name=value"
+            ) from None
     specs: list[dict[str, Any]] = [{} for _ in range(DRIVES)]
     cables = [True, True]
     pci_class = 0x0180

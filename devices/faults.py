@@ -172,7 +172,9 @@ def parse_fault(words: Sequence[str]) -> Fault:
         key, equals, text = pair.partition("=")
         key = key.replace("-", "_")
         if not equals or key not in allowed:
-            raise UsageError(f"{kind}: unknown parameter {pair!r}: one of {', '.join(sorted(allowed))}")
+            raise UsageError(
+                f"{kind}: unknown parameter {pair!r}: one of {', '.join(sorted(allowed))}"
+            )
         values[key] = text if key == "on" else _number(kind, key, text)
     if kind == "bad-sector" and "lba" not in values:
         raise UsageError("bad-sector: lba= is missing")

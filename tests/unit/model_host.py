@@ -4,7 +4,7 @@
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.cmd680 import Cmd680Model, DriveSpec
@@ -20,7 +20,9 @@ CTL = 0x8A
 class Machine:
     """A model with memory at MEM_BASE. Registers are BAR5 offsets of channel 0 plus `ch`."""
 
-    def __init__(self, *drives: DriveSpec | None, enable: int = 7, split: int = 0, **kw: Any) -> None:
+    def __init__(
+        self, *drives: DriveSpec | None, enable: int = 7, split: int = 0, **kw: Any
+    ) -> None:
         self.model = Cmd680Model(drives or [DriveSpec(ram=1 << 20)], **kw)
         self.mem = bytearray(MEM_SIZE)
         self._buf = ffi.from_buffer(self.mem)
@@ -35,7 +37,7 @@ class Machine:
     def close(self) -> None:
         self.model.close()
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

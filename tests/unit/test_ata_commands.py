@@ -478,12 +478,17 @@ def test_image_errors(tmp_path: Path) -> None:
         Machine(DriveSpec(image=tmp_path))
     disk = image(tmp_path / "d.img", MIB)
     with Machine(DriveSpec(image=disk)):
-        with pytest.raises(DeviceBusyError, match=rf"d\.img is in use by process {os.getpid()}") as e:
+        with pytest.raises(
+            DeviceBusyError, match=rf"d\.img is in use by process {os.getpid()}"
+        ) as e:
             Machine(DriveSpec(image=disk))
         assert e.value.errno == errno.EBUSY
         with pytest.raises(DeviceBusyError):
             Machine(DriveSpec(image=disk, read_only=True))
-    with Machine(DriveSpec(image=disk, read_only=True)), Machine(DriveSpec(image=disk, read_only=True)):
+    with (
+        Machine(DriveSpec(image=disk, read_only=True)),
+        Machine(DriveSpec(image=disk, read_only=True)),
+    ):
         pass
     Machine(DriveSpec(image=disk)).close()
 

@@ -118,6 +118,7 @@ def test_a_peer_that_hangs_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
+
         def serve() -> None:
             client, _ = listener.accept()
             client.recv(1000)

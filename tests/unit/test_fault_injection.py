@@ -297,7 +297,7 @@ def test_bad_words(words: list[str], message: str) -> None:
 
 
 def test_words() -> None:
-    fault = parse_fault("bad-sector lba=0x64 sectors=8 on=read drive=1 count=2".split())
+    fault = parse_fault(["bad-sector", "lba=0x64", "sectors=8", "on=read", "drive=1", "count=2"])
     assert fault == Fault("bad-sector", lba=100, sectors=8, on="read", drive=1, count=2)
     assert Fault.from_json(fault.to_json()) == fault
     assert parse_fault(["slow", "seek-ms=1.5"]) == Fault("slow", seek_ms=1.5)

@@ -51,6 +51,8 @@ def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
          ROOT / "tests/fuzz/fuzz_model.c", *sources, "-lpthread", "-o", program],
         check=True,
     )  # fmt: skip
-    done = subprocess.run([program, "5", "42"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [program, "5", "42"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[0]) > 10
