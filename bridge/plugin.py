@@ -11,11 +11,10 @@ found through a .pth file.
 import errno
 import os
 import site
-import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import nbdkit  # type: ignore[import-not-found]
@@ -110,7 +109,11 @@ def end_with(gone: threading.Event) -> None:
 
 
 def cleanup() -> None:
-    """Close the device after the last request."""
+    """Close the device after the last request. Before that, remove the socket, which nbdkit leaves."""
+    path = os.environ.get("USRDRV_SOCKET")
+    if path:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     opened.close()
 
 
@@ -192,14 +195,3 @@ def trim(handle: int, count: int, offset: int, flags: int) -> None:
             block.flush()
     except errors.UsrdrvError as error:
         fail(error)
-
-
-def unload() -> None:
-    """Remove the socket, whose maker may have been killed: nbdkit leaves it behind."""
-    path = os.environ.get("USRDRV_SOCKET")
-    if path:
-        try:
-            os.unlink(path)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                print(f"{path}: {error.strerror}", file=sys.stderr)
