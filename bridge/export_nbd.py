@@ -11,9 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg, nla
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink import (  # type: ignore[import-untyped]
+    NLM_F_ACK,
+    NLM_F_REQUEST,
+    genlmsg,
+    nla,
+)
+from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
 from usrdrv import errors
 from usrdrv.bridge import mounts, nbd_handshake

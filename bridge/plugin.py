@@ -109,7 +109,7 @@ def end_with(gone: threading.Event) -> None:
 
 
 def cleanup() -> None:
-    """Close the device after the last request. Before that, remove the socket, which nbdkit leaves."""
+    """Remove the socket, which nbdkit leaves, and close the device: the last request is done."""
     path = os.environ.get("USRDRV_SOCKET")
     if path:
         with suppress(FileNotFoundError):

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What we say to the kernel's nbd family, byte by byte (linux/nbd-netlink.h), and the handshake."""
 
+import os
 import socket
 import struct
+from typing import Any
 
 import pytest
 
@@ -152,3 +154,93 @@ def test_disconnect_says_so() -> None:
     with theirs:
         nbd_handshake.disconnect(ours)
         assert theirs.recv(100) == struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0)
+
+
+class FakeKernel:
+    """Stands in for the nbd family: writes down what it is asked, in turn with `open`."""
+
+    index: int | None = 5
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.closed = False
+
+    def request(self, message: export_nbd.NbdMessage) -> list[Any]:
+        self.log.append({1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]])
+        if message["cmd"] == 1:
+            fds = [
+                item[1]["attrs"][0][1]
+                for item in dict(message["attrs"])["NBD_ATTR_SOCKETS"]["attrs"]
+            ]
+            assert len(set(fds)) == len(fds)
+            for fd in fds:
+                socket.socket(fileno=os.dup(fd)).close()  # they are open sockets
+            self.log.append(f"{len(fds)} sockets")
+        reply = export_nbd.NbdMessage()
+        reply["attrs"] = [("NBD_ATTR_INDEX", self.index)] if self.index is not None else []
+        return [reply]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    kernel = FakeKernel()
+    monkeypatch.setattr(export_nbd, "_Family", lambda: kernel)
+    monkeypatch.setattr(
+        export_nbd.NbdAttachment, "_await_size", lambda self, sectors, deadline: None
+    )
+    monkeypatch.setattr(
+        nbd_handshake,
+        "connect",
+        lambda address, timeout: (socket.socketpair()[0], Export(1 << 20, kernel_flags)),
+    )
+    real_open = os.open
+
+    def open_node(path: str, flags: int) -> int:
+        kernel.log.append(f"open {path} {'rw' if flags & os.O_RDWR else 'ro'}")
+        return real_open("/dev/null", flags)
+
+    monkeypatch.setattr(export_nbd.os, "open", open_node)
+    return kernel
+
+
+kernel_flags = 0x101
+
+
+def test_attach_and_detach(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    attachment = export_nbd.NbdAttachment("/s", timeout=1)
+    assert attachment.where == "/dev/nbd5"
+    assert kernel.log == ["connect", "4 sockets", "open /dev/nbd5 rw", "keep while open"]
+    attachment.close()
+    assert kernel.log[4:] == ["disconnect"]
+    assert kernel.closed
+
+
+def test_detach_while_in_use_leaves_it_to_the_last_close(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attachment = export_nbd.NbdAttachment("/s", timeout=1)
+    monkeypatch.setattr(export_nbd.mounts, "users", lambda name: ["/mnt"])
+    attachment.close()
+    assert "disconnect" not in kernel.log
+    assert kernel.closed
+
+
+def test_failed_attach_is_undone(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(export_nbd.os, "open", fail)
+    with pytest.raises(errors.DeviceError, match="Permission denied"):
+        export_nbd.NbdAttachment("/s", timeout=1)
+    assert kernel.log[-1] == "disconnect"
+    assert kernel.closed
+
+
+def test_kernel_without_an_answer(kernel: FakeKernel) -> None:
+    kernel.index = None
+    with pytest.raises(errors.DeviceError, match="no device number"):
+        export_nbd.NbdAttachment("/s", timeout=1)
+    assert kernel.closed
