@@ -10,12 +10,20 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from _cffi import INCLUDE, cdef  # noqa: E402
 
+SHARED = ["dev.h", "model.h"]
+SOURCES = ["inproc.c", "vfio_user.c"]
+
 ffibuilder = FFI()
-ffibuilder.cdef(cdef(INCLUDE / "usrdrv/model.h"))
-ffibuilder.cdef(cdef(INCLUDE / "usrdrv/dev.h"))
+for header in SHARED:
+    ffibuilder.cdef(cdef(INCLUDE / "usrdrv" / header))
+ffibuilder.cdef(cdef(HERE / "backends.h"))
 ffibuilder.set_source(
     "usrdrv.backends._access",
-    '#include "usrdrv/dev.h"\n#include "usrdrv/model.h"\n',
-    include_dirs=[str(INCLUDE)],
-    extra_compile_args=["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
+    '#include "backends.h"\n',
+    sources=[str(HERE.joinpath(source).relative_to(HERE.parents[1])) for source in SOURCES],
+    include_dirs=[str(INCLUDE), str(HERE)],
+    depends=[str(HERE / "backends.h"), *(str(path) for path in (INCLUDE / "usrdrv").glob("*.h"))],
+    extra_compile_args=[
+        *("-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
+    ],
 )

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The in-process backend: a device model called directly. A register access
+ * is a function call; an interrupt that is held costs no system call.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "backends.h"
+
+#define MAX_AREAS	64
+#define BUS_BASE	0x10000000u
+#define PAGE		4096u
+
+struct area {
+	uint64_t bus;
+	size_t len;
+	uint8_t *cpu;
+};
+
+struct inproc {
+	struct usrdrv_dev dev;
+	struct usrdrv_model *model;
+	pthread_rwlock_t lock;		/* areas */
+	unsigned int n;
+	struct area area[MAX_AREAS];	/* sorted by bus address */
+	pthread_mutex_t irq_lock;
+	int level;
+	int masked;
+	int pending;			/* an interrupt was raised while held */
+	int holders;
+};
+
+static struct inproc *of(struct usrdrv_dev *dev)
+{
+	return (struct inproc *)dev;
+}
+
+/* The area that holds a bus address; lock held. */
+static struct area *find(struct inproc *p, uint64_t bus)
+{
+	unsigned int lo = 0, hi = p->n;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (p->area[mid].bus + p->area[mid].len <= bus)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->n && p->area[lo].bus <= bus ? &p->area[lo] : NULL;
+}
+
+static void *dma_ptr(void *ctx, uint64_t addr, size_t len, int device_writes, size_t *avail)
+{
+	struct inproc *p = ctx;
+	struct area *a;
+	void *cpu = NULL;
+
+	pthread_rwlock_rdlock(&p->lock);
+	a = find(p, addr);
+	if (a) {
+		uint64_t room = a->bus + a->len - addr;
+
+		*avail = room < len ? (size_t)room : len;
+		cpu = a->cpu + (addr - a->bus);
+	}
+	pthread_rwlock_unlock(&p->lock);
+	return cpu;
+}
+
+static int dma_copy(void *ctx, uint64_t addr, void *buf, size_t len, int to_memory)
+{
+	uint8_t *b = buf;
+
+	while (len) {
+		size_t n;
+		void *cpu = dma_ptr(ctx, addr, len, to_memory, &n);
+
+		if (!cpu)
+			return -EFAULT;
+		if (to_memory)
+			memcpy(cpu, b, n);
+		else
+			memcpy(b, cpu, n);
+		addr += n;
+		b += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int dma_read(void *ctx, uint64_t addr, void *buf, size_t len)
+{
+	return dma_copy(ctx, addr, buf, len, 0);
+}
+
+static int dma_write(void *ctx, uint64_t addr, const void *buf, size_t len)
+{
+	return dma_copy(ctx, addr, (void *)(uintptr_t)buf, len, 1);
+}
+
+/* Signal a raised, unmasked interrupt, or latch it for whoever holds; irq_lock held. */
+static void deliver(struct inproc *p)
+{
+	if (!p->level || p->masked)
+		return;
+	p->masked = 1;
+	if (p->holders)
+		p->pending = 1;
+	else
+		eventfd_write(p->dev.irq_fd, 1);
+}
+
+static void irq(void *ctx, int level)
+{
+	struct inproc *p = ctx;
+
+	pthread_mutex_lock(&p->irq_lock);
+	p->level = level;
+	deliver(p);
+	pthread_mutex_unlock(&p->irq_lock);
+}
+
+static int do_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
+		   uint32_t *value)
+{
+	struct usrdrv_model *m = of(dev)->model;
+
+	*value = m->ops->read(m, region, (uint32_t)offset, width);
+	return 0;
+}
+
+static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
+{
+	struct usrdrv_model *m = of(dev)->model;
+
+	for (; n--; w++)
+		m->ops->write(m, w->region, w->offset, w->width, w->value);
+	return 0;
+}
+
+static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
+		       void *buf, unsigned int count)
+{
+	struct usrdrv_model *m = of(dev)->model;
+	uint8_t *b = buf;
+
+	for (; count--; b += width) {
+		uint32_t v = m->ops->read(m, region, (uint32_t)offset, width);
+
+		memcpy(b, &v, width);
+	}
+	return 0;
+}
+
+static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
+			const void *buf, unsigned int count)
+{
+	struct usrdrv_model *m = of(dev)->model;
+	const uint8_t *b = buf;
+
+	for (; count--; b += width) {
+		uint32_t v = 0;
+
+		memcpy(&v, b, width);
+		m->ops->write(m, region, (uint32_t)offset, width, v);
+	}
+	return 0;
+}
+
+/* First gap that fits; there are few areas, made at start-up. */
+static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)
+{
+	struct inproc *p = of(dev);
+	uint64_t bus = BUS_BASE;
+	unsigned int i;
+	int ret = 0;
+
+	if (!len || align & (align - 1))
+		return -EINVAL;
+	if (align < PAGE)
+		align = PAGE;
+	len = (len + PAGE - 1) & ~(size_t)(PAGE - 1);
+	pthread_rwlock_wrlock(&p->lock);
+	for (i = 0; i < p->n; i++) {
+		bus = (bus + align - 1) & ~(uint64_t)(align - 1);
+		if (bus + len <= p->area[i].bus)
+			break;
+		bus = p->area[i].bus + p->area[i].len;
+	}
+	bus = (bus + align - 1) & ~(uint64_t)(align - 1);
+	if (p->n == MAX_AREAS || bus + len - 1 > limit || bus + len - 1 > UINT32_MAX)
+		ret = -ENOSPC;
+	if (!ret) {
+		void *cpu = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (cpu == MAP_FAILED) {
+			ret = -errno;
+		} else {
+			memmove(&p->area[i + 1], &p->area[i], (p->n - i) * sizeof(p->area[0]));
+			p->area[i] = (struct area){ .bus = bus, .len = len, .cpu = cpu };
+			p->n++;
+			*dma = (struct usrdrv_dma){ .cpu = cpu, .bus = bus, .len = len };
+		}
+	}
+	pthread_rwlock_unlock(&p->lock);
+	return ret;
+}
+
+static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
+{
+	struct inproc *p = of(dev);
+
+	pthread_rwlock_wrlock(&p->lock);
+	for (unsigned int i = 0; i < p->n; i++) {
+		if (p->area[i].bus != dma->bus)
+			continue;
+		munmap(p->area[i].cpu, p->area[i].len);
+		p->n--;
+		memmove(&p->area[i], &p->area[i + 1], (p->n - i) * sizeof(p->area[0]));
+		break;
+	}
+	pthread_rwlock_unlock(&p->lock);
+	memset(dma, 0, sizeof(*dma));
+}
+
+static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
+{
+	struct inproc *p = of(dev);
+
+	do_write_list(dev, w, n);
+	pthread_mutex_lock(&p->irq_lock);
+	p->masked = 0;
+	deliver(p);
+	pthread_mutex_unlock(&p->irq_lock);
+	return 0;
+}
+
+static void do_irq_hold(struct usrdrv_dev *dev)
+{
+	struct inproc *p = of(dev);
+
+	pthread_mutex_lock(&p->irq_lock);
+	p->holders++;
+	pthread_mutex_unlock(&p->irq_lock);
+}
+
+static int do_irq_release(struct usrdrv_dev *dev)
+{
+	struct inproc *p = of(dev);
+	int mine = 0;
+
+	pthread_mutex_lock(&p->irq_lock);
+	if (!--p->holders && p->pending) {
+		p->pending = 0;
+		mine = 1;
+	}
+	pthread_mutex_unlock(&p->irq_lock);
+	return mine;
+}
+
+static int do_reset(struct usrdrv_dev *dev)
+{
+	struct usrdrv_model *m = of(dev)->model;
+
+	m->ops->reset(m);
+	return 0;
+}
+
+static void do_close(struct usrdrv_dev *dev)
+{
+	struct inproc *p = of(dev);
+	struct usrdrv_model *m = p->model;
+
+	m->ops->write(m, USRDRV_REGION_CONFIG, 4, 2, m->ops->read(m, USRDRV_REGION_CONFIG, 4, 2) & ~4u);
+	m->ops->reset(m);
+	for (unsigned int i = 0; i < p->n; i++)
+		munmap(p->area[i].cpu, p->area[i].len);
+	close(dev->irq_fd);
+	pthread_rwlock_destroy(&p->lock);
+	pthread_mutex_destroy(&p->irq_lock);
+	free(p);
+}
+
+static const struct usrdrv_dev_ops ops = {
+	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_unmask = do_irq_unmask,
+	.irq_hold = do_irq_hold, .irq_release = do_irq_release, .reset = do_reset, .close = do_close,
+};
+
+/**
+ * usrdrv_inproc_open - make a device of a model in this process
+ * @m:		model; stays the caller's, and must outlive the device
+ * @out:	result
+ *
+ * Return: 0 or -errno.
+ */
+int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out)
+{
+	struct inproc *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->dev.irq_fd < 0) {
+		int ret = -errno;
+
+		free(p);
+		return ret;
+	}
+	p->model = m;
+	p->dev.ops = &ops;
+	p->dev.hangup_fd = -1;
+	for (int i = 0; i < 6; i++) {
+		p->dev.bar[i].size = m->bar[i].size;
+		p->dev.bar[i].flags = m->bar[i].io ? USRDRV_BAR_IO : 0;
+	}
+	pthread_rwlock_init(&p->lock, NULL);
+	pthread_mutex_init(&p->irq_lock, NULL);
+	m->host = (struct usrdrv_model_host){ .ctx = p, .dma_read = dma_read, .dma_write = dma_write,
+					       .dma_ptr = dma_ptr, .irq = irq };
+	*out = &p->dev;
+	return 0;
+}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Exclusive claims: one process at a time has a device.
+
+A claim is an flock on a file named after the device, so it ends with its process, however that ends.
+The file holds the owner's pid for the message to the next one.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from usrdrv.errors import DeviceBusyError, PermissionDeniedError
+
+
+def run_directory() -> Path:
+    """Return the folder for sockets and claims of this user, made if need be, closed to others.
+
+    USRDRV_RUN_DIR overrides; else /run/usrdrv for root, $XDG_RUNTIME_DIR/usrdrv, /tmp/usrdrv-UID.
+    """
+    if given := os.environ.get("USRDRV_RUN_DIR"):
+        path = Path(given)
+    elif os.geteuid() == 0:
+        path = Path("/run/usrdrv")
+    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(runtime) / "usrdrv"
+    else:
+        path = Path(f"/tmp/usrdrv-{os.geteuid()}")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionDeniedError(f"{path}: {error.strerror}") from error
+    if path.stat().st_uid != os.geteuid():
+        raise PermissionDeniedError(f"{path}: belongs to another user")
+    return path
+
+
+class Claim:
+    """The claim of one device, held from construction until release().
+
+    DeviceBusyError names the owner's pid; that may be this very process.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._path = run_directory() / f"{quote(name, safe=':')}.claim"
+        self._fd = -1
+        while self._fd < 0:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                raise DeviceBusyError(f"{name}: taken by process {owner or 'unknown'}") from None
+            if self._is_current(fd):
+                self._fd = fd
+            else:  # its last owner removed the file between our open and our lock
+                os.close(fd)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the device back. Idempotent."""
+        if self._fd >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""A claimed PCI function, for the Python part of a driver. The C part has struct usrdrv_dev (dev.h)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from usrdrv import errors, names
+from usrdrv.backends import _access
+from usrdrv.claim import Claim
+
+ffi, lib = _access.ffi, _access.lib
+
+CONFIG: Final = lib.USRDRV_REGION_CONFIG
+PCI_COMMAND: Final = 0x04
+COMMAND_MASTER: Final = 0x04
+REPLY_TIMEOUT_MS: Final = 5000
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A base address register: `size` in bytes, I/O ports or memory."""
+
+    size: int
+    io: bool
+
+
+class DmaMemory:
+    """Memory that the device reaches at `bus`; `buffer` is the CPU's view. Freed by free() or with its device."""
+
+    def __init__(self, device: Device, size: int, align: int, limit: int) -> None:
+        self._device = device
+        self._dma = ffi.new("struct usrdrv_dma *")
+        dev = device.c
+        device.check(dev.ops.dma_alloc(dev, size, align, limit, self._dma), f"{size} bytes for DMA")
+        self.bus = int(self._dma.bus)
+        self.size = size
+        self.buffer: Any = ffi.buffer(self._dma.cpu, size)
+
+    def free(self) -> None:
+        """Take it away from the device and give it back. Idempotent."""
+        if self._dma.cpu != ffi.NULL:
+            self.buffer = None
+            self._device.c.ops.dma_free(self._device.c, self._dma)
+            self._dma.cpu = ffi.NULL
+
+
+class Device:
+    """One PCI function, exclusively ours until close(). A context manager.
+
+    Accesses are 8, 16 or 32 bits wide; region is a BAR number. NoSuchDeviceError once the device is gone.
+    Thread-safe between open and close. close() takes bus mastering away before any memory is released.
+    """
+
+    def __init__(self, name: str, c: Any, claim: Claim | None = None, model: Any = None) -> None:
+        self.name = name
+        self.c = c
+        self.model = model
+        """The model object behind a `model:` name, for faults and counters; else None."""
+        self._claim = claim
+        self._memory: list[DmaMemory] = []
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pointer(self) -> int:
+        """Address of struct usrdrv_dev, for a driver's C part."""
+        return int(ffi.cast("uintptr_t", self.c))
+
+    @property
+    def bars(self) -> list[Bar]:
+        return [Bar(int(b.size), bool(b.flags & lib.USRDRV_BAR_IO)) for b in self.c.bar]
+
+    def check(self, result: int, what: str) -> None:
+        """Raise for -errno."""
+        if result == 0:
+            return
+        if result in (-errno.ENODEV, -errno.ECONNRESET):
+            raise errors.NoSuchDeviceError(f"{self.name}: device is gone")
+        error = errors.DeviceError(f"{self.name}: {what}: {os.strerror(-result)}")
+        error.errno = -result
+        raise error
+
+    def _read(self, region: int, offset: int, width: int) -> int:
+        value = ffi.new("uint32_t *")
+        result = self.c.ops.read(self.c, region, offset, width, value)
+        self.check(result, f"read of region {region} at {offset:#x}")
+        return int(value[0])
+
+    def _write(self, region: int, offset: int, width: int, value: int) -> None:
+        write = ffi.new(
+            "struct usrdrv_write *",
+            {"region": region, "width": width, "offset": offset, "value": value},
+        )
+        result = self.c.ops.write_list(self.c, write, 1)
+        self.check(result, f"write of region {region} at {offset:#x}")
+
+    def read8(self, region: int, offset: int) -> int:
+        return self._read(region, offset, 1)
+
+    def read16(self, region: int, offset: int) -> int:
+        return self._read(region, offset, 2)
+
+    def read32(self, region: int, offset: int) -> int:
+        return self._read(region, offset, 4)
+
+    def write8(self, region: int, offset: int, value: int) -> None:
+        self._write(region, offset, 1, value)
+
+    def write16(self, region: int, offset: int, value: int) -> None:
+        self._write(region, offset, 2, value)
+
+    def write32(self, region: int, offset: int, value: int) -> None:
+        self._write(region, offset, 4, value)
+
+    def config_read(self, offset: int, width: int) -> int:
+        """Read 1, 2 or 4 bytes of configuration space."""
+        return self._read(CONFIG, offset, width)
+
+    def config_write(self, offset: int, width: int, value: int) -> None:
+        self._write(CONFIG, offset, width, value)
+
+    def dma_alloc(self, size: int, align: int = 4096, limit: int = 0xFFFFFFFF) -> DmaMemory:
+        """Return zeroed memory whose bus addresses end at or below `limit`."""
+        memory = DmaMemory(self, size, align, limit)
+        self._memory.append(memory)
+        return memory
+
+    def irq_wait(self, timeout: float | None) -> bool:
+        """Wait for an interrupt (seconds; None: for ever); it stays masked until irq_unmask()."""
+        poll = select.poll()
+        poll.register(self.c.irq_fd, select.POLLIN)
+        if not poll.poll(None if timeout is None else timeout * 1000):
+            return False
+        os.eventfd_read(self.c.irq_fd)
+        return True
+
+    def irq_unmask(self) -> None:
+        """Let the next interrupt through; one still raised comes again."""
+        self.check(self.c.ops.irq_unmask(self.c, ffi.NULL, 0), "interrupt")
+
+    def reset(self) -> None:
+        """Reset the function."""
+        self.check(self.c.ops.reset(self.c), "reset")
+
+    def close(self) -> None:
+        """Quiesce the function and give everything back. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            command = self.config_read(PCI_COMMAND, 2)
+            self.config_write(PCI_COMMAND, 2, command & ~COMMAND_MASTER)
+        except errors.NoSuchDeviceError:
+            pass  # what is gone masters no bus
+        for memory in self._memory:
+            memory.free()
+        self.c.ops.close(self.c)
+        if self.model is not None:
+            self.model.close()
+        if self._claim is not None:
+            self._claim.release()
+
+
+def open_device(text: str) -> Device:
+    """Claim and open the device named `text` (see usrdrv.names).
+
+    UsageError: no name; NoSuchDeviceError: nothing there; DeviceBusyError: names the owner's pid.
+    """
+    name = names.parse(text)
+    match name:
+        case names.ModelName():
+            return _open_model(text, name)
+        case names.VfioUserName():
+            return _open_vfio_user(text, name.path)
+        case names.PciName():
+            if not Path("/sys/bus/pci/devices", name.address).exists():
+                raise errors.NoSuchDeviceError(f"{name.address}: no such PCI device")
+            raise errors.UsageError(f"{name.address}: real PCI devices are not supported yet")
+
+
+def _open_model(text: str, name: names.ModelName) -> Device:
+    from usrdrv.devices import models
+
+    model = models.create(name.kind, name.options)
+    out = ffi.new("struct usrdrv_dev **")
+    result = lib.usrdrv_inproc_open(ffi.cast("struct usrdrv_model *", model.pointer), out)
+    if result:
+        model.close()
+        raise errors.DeviceError(f"{text}: {os.strerror(-result)}")
+    return Device(text, out[0], model=model)
+
+
+def _open_vfio_user(text: str, path: Path) -> Device:
+    claim = Claim(f"vfio-user:{path.resolve()}")
+    out = ffi.new("struct usrdrv_dev **")
+    result = lib.usrdrv_vfio_user_open(str(path).encode(), REPLY_TIMEOUT_MS, out)
+    if result == 0:
+        return Device(text, out[0], claim)
+    claim.release()
+    match -result:
+        case errno.ENOENT | errno.ENOTDIR:
+            raise errors.NoSuchDeviceError(f"{text}: no such socket")
+        case errno.ECONNREFUSED:
+            raise errors.NoSuchDeviceError(f"{text}: nobody serves this socket")
+        case errno.EBUSY:
+            raise errors.DeviceBusyError(f"{text}: the server has another client")
+        case errno.EACCES | errno.EPERM:
+            raise errors.PermissionDeniedError(f"{text}: no right to connect")
+        case code:
+            raise errors.DeviceError(f"{text}: {os.strerror(code)}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A device that could be opened. `owner`: pid of the process that has it, or None."""
+
+    name: str
+    vendor: int
+    device: int
+    driver: str
+    owner: int | None
+
+
+KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680"}
+
+
+def list_devices() -> list[Found]:
+    """Return the PCI functions of this machine that usrdrv has a driver for."""
+    found = []
+    for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
+        try:
+            ids = (int((entry / "vendor").read_text(), 16), int((entry / "device").read_text(), 16))
+        except (OSError, ValueError):
+            continue
+        if ids in KNOWN:
+            found.append(Found(entry.name, *ids, KNOWN[ids], None))
+    return found

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from usrdrv.errors import UsageError
+
+_PCI = re.compile(r"^(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
+LONGEST_SOCKET_PATH = 107
+"""Bytes; sun_path of a Unix socket less its NUL."""
+
+
+@dataclass(frozen=True)
+class PciName:
+    """A function of this machine's PCI bus; `address` is complete: 0000:03:00.0."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class VfioUserName:
+    """A device model or emulator on a Unix socket."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A device model in this process; `options` as in a query string."""
+
+    kind: str
+    options: str
+
+
+Name = PciName | VfioUserName | ModelName
+
+
+def check_socket_path(path: Path) -> None:
+    """UsageError if `path` cannot be a Unix socket's address."""
+    if len(str(path).encode()) > LONGEST_SOCKET_PATH:
+        raise UsageError(f"{path}: socket path longer than {LONGEST_SOCKET_PATH} bytes")
+
+
+def parse(text: str) -> Name:
+    """Return what `text` names; UsageError says what names look like."""
+    if match := _PCI.match(text):
+        domain, bus, slot, function = match.groups()
+        return PciName(f"{domain or '0000'}:{bus}:{slot}.{function}".lower())
+    scheme, colon, rest = text.partition(":")
+    if colon and rest and scheme == "vfio-user":
+        check_socket_path(Path(rest))
+        return VfioUserName(Path(rest).absolute())
+    if colon and rest and scheme == "model":
+        kind, _, options = rest.partition("?")
+        return ModelName(kind, options)
+    raise UsageError(
+        f"{text}: not a device name (0000:03:00.0, vfio-user:/path or model:cmd680?image=FILE)"
+    )
