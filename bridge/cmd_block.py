@@ -11,13 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from usrdrv import errors
-from usrdrv.bridge import exports, rundir
+from usrdrv import errors, names
+from usrdrv.bridge import exports
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.claim import run_directory
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Return the exit code."""
+    names.parse(args.device)
     endpoint = _endpoint(args)
     wanted = args.export or ("auto" if args.port is None else "socket")
     export, reason = exports.choose(wanted)
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _endpoint(args: argparse.Namespace) -> Endpoint:
     if args.port is None:
-        socket = args.socket or rundir.path() / f"block-{os.getpid()}.sock"
+        socket = args.socket or run_directory() / f"block-{os.getpid()}.sock"
         return Endpoint(path=socket.absolute())
     if args.socket is not None:
         raise errors.UsageError("--socket and --port exclude each other")

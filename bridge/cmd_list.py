@@ -22,4 +22,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(device) for device in found], indent=2))
         return 0
+    for device in found:
+        owner = "free" if device.owner is None else f"taken by process {device.owner}"
+        print(f"{device.name}  {device.vendor:04x}:{device.device:04x}  {device.driver}  {owner}")
     return 0

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from usrdrv import errors
-from usrdrv.bridge import loop, mounts, rundir
+from usrdrv.bridge import loop, mounts
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child, find_tool
 from usrdrv.bridge.supervisor import Endpoint
+from usrdrv.claim import run_directory
 
 FUSE: Final = "/dev/fuse"
 FILE: Final = "disk"
@@ -80,7 +81,7 @@ class FuseAttachment:
         self._private = os.geteuid() == 0
         if self._private:
             # In the child's namespace only: the folder itself stays empty and serves everybody.
-            self._folder = rundir.path() / "mnt"
+            self._folder = run_directory() / "mnt"
             self._folder.mkdir(mode=0o700, exist_ok=True)
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="usrdrv-"))

@@ -20,8 +20,8 @@ from urllib.parse import quote
 from usrdrv import errors
 from usrdrv.bridge import nbd_handshake
 from usrdrv.bridge.process import Child, find_tool
+from usrdrv.names import check_socket_path
 
-LONGEST_SOCKET_PATH: Final = 107
 START_TIMEOUT: Final = 90.0
 """Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""
 
@@ -51,8 +51,7 @@ class Endpoint:
 
 def claim_socket_path(path: Path) -> None:
     """See that a server can listen at `path`; removes what a killed one left behind."""
-    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        raise errors.UsageError(f"{path}: socket path longer than {LONGEST_SOCKET_PATH} bytes")
+    check_socket_path(path)
     if not path.parent.is_dir():
         raise errors.UsageError(f"{path}: no such folder {path.parent}")
     if not os.access(path.parent, os.W_OK):

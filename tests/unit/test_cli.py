@@ -17,6 +17,9 @@ from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
 
 
+RAM = "model:cmd680?ram=1M"
+
+
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     """Run a command that fails; return its exit code and its only line of error."""
     try:
@@ -43,8 +46,10 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("block", "x", "--port", "http"), "'http' is not a number"),
         (("block", "x", "--threads", "0"), "0 is not in 1 to 1024"),
         (("block", "x", "--export", "ftp"), "ftp"),
-        (("block", "x", "--port", "9", "--socket", "/s"), "exclude each other"),
-        (("block", "x", "--port", "9", "--export", "fuse"), "does not go with --export fuse"),
+        (("block", RAM, "--port", "9", "--socket", "/s"), "exclude each other"),
+        (("block", RAM, "--port", "9", "--export", "fuse"), "does not go with --export fuse"),
+        (("block", "x"), "x: not a device name"),
+        (("identify", "x"), "x: not a device name"),
         (("identify", "x", "--drive", "9"), "9 is not in 0 to 3"),
         (("model", "cmd681", "--socket", "/s"), "cmd681"),
         (("model", "cmd680"), "--socket"),
@@ -168,7 +173,9 @@ def test_signals_raise_and_then_are_polled() -> None:
 
 
 def test_child_that_ignores_termination_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
-    child = Child("stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 9; done"])
+    child = Child(
+        "stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 9; done"]
+    )
     while not child.lines:
         assert not child.wait(0.01)
     child.talk()
@@ -202,7 +209,7 @@ def test_block_without_rights_to_the_run_directory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USRDRV_RUN_DIR", "/proc/none")
-    code, line = failing(capsys, "block", "x", "--export", "socket")
+    code, line = failing(capsys, "block", RAM, "--export", "socket")
     assert code == 1
     assert "/proc/none" in line
 
@@ -217,7 +224,10 @@ def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
         where = "/dev/nbd3"
 
     cmd_block._announce(
-        argparse.Namespace(json=True), "nbd", Server(), Attachment()  # type: ignore[arg-type]
+        argparse.Namespace(json=True),
+        "nbd",
+        Server(),
+        Attachment(),  # type: ignore[arg-type]
     )
     assert json.loads(capsys.readouterr().out) == {
         "device": "/dev/nbd3",
