@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Names, claims, and the access layer over the in-process backend."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from usrdrv import errors, names
+from usrdrv.claim import Claim
+from usrdrv.device import open_device
+
+
+@pytest.fixture(autouse=True)
+def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0000:03:00.0", names.PciName("0000:03:00.0")),
+        ("0A:1f.7", names.PciName("0000:0a:1f.7")),
+        ("vfio-user:/run/x.sock", names.VfioUserName(Path("/run/x.sock"))),
+        ("model:cmd680", names.ModelName("cmd680", "")),
+        ("model:cmd680?ram=1M&ram1=2M", names.ModelName("cmd680", "ram=1M&ram1=2M")),
+    ],
+)
+def test_names(text: str, expected: names.Name) -> None:
+    assert names.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sda", "/dev/sda", "0000:03:00.8", "vfio-user:", "model:", "x:y"]
+)
+def test_bad_names_are_named(text: str) -> None:
+    with pytest.raises(errors.UsageError, match="not a device name"):
+        names.parse(text)
+
+
+def test_a_socket_path_has_a_limit() -> None:
+    assert names.parse("vfio-user:/" + "x" * 106)
+    with pytest.raises(errors.UsageError, match="longer than 107"):
+        names.parse("vfio-user:/" + "x" * 107)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("0000:ff:1f.7", errors.NoSuchDeviceError),
+        ("vfio-user:/nonexistent/socket", errors.NoSuchDeviceError),
+        ("model:toaster", errors.UsageError),
+        ("model:cmd680?image=/nonexistent", errors.UsrdrvError),
+        ("model:cmd680?colour=red", errors.UsageError),
+    ],
+)
+def test_opening_what_is_not_there(text: str, error: type[errors.UsrdrvError]) -> None:
+    with pytest.raises(error):
+        open_device(text)
+
+
+def test_a_claim_is_exclusive_and_names_its_owner() -> None:
+    claim = Claim("thing")
+    with pytest.raises(errors.DeviceBusyError, match=f"process {os.getpid()}$"):
+        Claim("thing")
+    claim.release()
+    claim.release()
+    Claim("thing").release()
+
+
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        claim = Claim("thing")
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        os._exit(0 if claim else 1)
+    os.read(ready[0], 1)
+    with pytest.raises(errors.DeviceBusyError, match=f"process {child}$"):
+        Claim("thing")
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    Claim("thing").release()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_image_has_one_user(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(65536))
+    with open_device(f"model:cmd680?image={image}"):
+        with pytest.raises(errors.DeviceBusyError, match=str(os.getpid())):
+            open_device(f"model:cmd680?image={image}")
+    open_device(f"model:cmd680?image={image}").close()
+
+
+def test_config_space_bars_and_dma() -> None:
+    with open_device("model:cmd680?ram=1M") as device:
+        assert device.config_read(0, 4) == 0x0680_1095
+        assert [bar.size for bar in device.bars] == [8, 4, 8, 4, 16, 256]
+        assert [bar.io for bar in device.bars] == [True] * 5 + [False]
+        device.config_write(4, 2, 7)
+        device.write32(5, 0x4C, 0x12345678)
+        assert device.read32(5, 0x4C) == 0x12345678
+        assert (device.read8(5, 0x4D), device.read16(5, 0x4E)) == (0x56, 0x1234)
+        assert device.config_read(0x8C, 4) == 0x12345678
+        first = device.dma_alloc(100, align=65536)
+        second = device.dma_alloc(8192)
+        assert first.bus % 65536 == 0
+        assert first.bus + first.size <= second.bus or second.bus + 8192 <= first.bus
+        assert bytes(first.buffer) == bytes(100)
+        second.buffer[:4] = b"abcd"
+        first.free()
+        first.free()
+        assert device.dma_alloc(100, align=65536).bus % 65536 == 0
+
+
+def test_dma_memory_below_an_impossible_limit() -> None:
+    with open_device("model:cmd680?ram=1M") as device:
+        with pytest.raises(errors.DeviceError) as caught:
+            device.dma_alloc(4096, limit=0xFFF)
+        assert caught.value.errno == errno.ENOSPC
+
+
+def test_an_interrupt_is_masked_until_it_is_unmasked() -> None:
+    """NOP ends with an error and an interrupt; the level stays until status is read and W1C done."""
+    with open_device("model:cmd680?ram=1M") as device:
+        device.config_write(4, 2, 7)
+        assert not device.irq_wait(0)
+        device.write8(5, 0x86, 0xE0)
+        device.write8(5, 0x87, 0x00)
+        assert device.irq_wait(1)
+        assert not device.irq_wait(0.05)
+        device.irq_unmask()  # still raised: comes again
+        assert device.irq_wait(1)
+        device.read8(5, 0x87)
+        device.write8(5, 0x02, 0x04)
+        device.irq_unmask()
+        assert not device.irq_wait(0.05)
+
+
+def test_close_takes_bus_mastering_away_first_and_is_idempotent() -> None:
+    device = open_device("model:cmd680?ram=1M")
+    device.config_write(4, 2, 7)
+    device.dma_alloc(4096)
+    device.close()
+    device.close()
