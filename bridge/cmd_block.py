@@ -122,8 +122,9 @@ def _serve(server: NbdServer, attachment: Attachment, signals: Signals) -> int:
     warned = False
     while True:
         ready = [fd for fd, _ in poll.poll()]
-        for child in (children[fd] for fd in ready if fd in children):
-            raise errors.NoSuchDeviceError(_death(server, attachment, child))
+        dead = [children[fd] for fd in ready if fd in children]
+        if dead:
+            raise errors.NoSuchDeviceError(_death(server, attachment, dead[0]))
         force = any(number != signal.SIGINT for number in signals.take())
         users = ", ".join(attachment.users())
         if users and not (force or warned):
@@ -145,7 +146,8 @@ def _serve(server: NbdServer, attachment: Attachment, signals: Signals) -> int:
 
 
 def _death(server: NbdServer, attachment: Attachment, child: Child) -> str:
-    child.wait(0)
+    if child is not server.child and server.child.wait(0.5):
+        child = server.child  # nbdfuse ends with its server
     said = f"{server.device}: {child.name} {child.status()}"
     if child is server.child and child.status().endswith("status 0"):
         said = f"{server.device}: the driver ended, its device is gone"

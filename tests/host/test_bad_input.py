@@ -233,6 +233,7 @@ def test_interrupted_while_starting(world: World) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
+        listener.settimeout(20)
         listener.accept()[0].detach()
         process.send_signal(2)
         _, err = process.communicate(timeout=30)
