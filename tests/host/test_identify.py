@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""`usrdrv identify`, `list` and `--version`."""
+
+import json
+
+import pytest
+from conftest import World
+
+
+def test_identify_json(world: World) -> None:
+    done = world.run(
+        "identify", "model:cmd680?ram=64M&ram3=8M&cable1=40&rpm3=1&serial3=A1", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert [drive["drive"] for drive in said["drives"]] == [0, 3]
+    first, last = said["drives"]
+    assert first["size"] == 64 << 20 and last["size"] == 8 << 20
+    assert first["sectors"] == 131072
+    assert first["mode"] == "UDMA6"
+    assert last["mode"] == "UDMA2", "a 40-wire cable carries no more"
+    assert "UDMA6" in last["modes"] and "PIO4" in last["modes"]
+    assert (first["rpm"], last["rpm"]) == (7200, 1)
+    assert last["serial"] == "A1"
+    assert first["smart"]["healthy"] is True
+    assert 197 in [attribute["id"] for attribute in first["smart"]["attributes"]]
+
+
+def test_identify_table(world: World) -> None:
+    done = world.run("identify", "model:cmd680?ram=64M&ram1=8M&model1=[b]Disk", "--drive", "1")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
+    assert "drive 1" in text and "drive 0" not in text
+    assert "[b]Disk" in text, "a drive's name is no markup"
+    assert "8 MiB (8388608 bytes, 16384 sectors)" in text
+    assert "16 heads, 63 sectors" in text
+    assert "passed" in text and "SMART attributes" in text
+
+
+def test_identify_without_drives(world: World) -> None:
+    done = world.run("identify", "model:cmd680")
+    assert (done.returncode, done.stdout) == (0, "model:cmd680: no drives\n")
+
+
+def test_list(world: World) -> None:
+    done = world.run("list", "--json")
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), list)
+    assert world.run("list").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("list",), ("identify",), ("block",), ("model",), ("fault",)]
+)
+def test_help(world: World, command: tuple[str, ...]) -> None:
+    done = world.run(*command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: {' '.join(('usrdrv', *command))}")
+
+
+def test_version(world: World) -> None:
+    assert world.run("--version").stdout.startswith("usrdrv ")
