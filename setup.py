@@ -6,7 +6,7 @@ USRDRV_ONLY=devices (or backends, ide_cmd680) builds just that one.
 
 import os
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 BUILDERS = {
     "backends": "usrdrv/backends/_build.py:ffibuilder",
@@ -15,4 +15,16 @@ BUILDERS = {
 }
 only = os.environ.get("USRDRV_ONLY")
 
-setup(cffi_modules=[BUILDERS[only]] if only else list(BUILDERS.values()))
+REQUEST = Extension(
+    "usrdrv._request",
+    ["usrdrv/_request.c"],
+    include_dirs=["usrdrv/include"],
+    depends=["usrdrv/include/usrdrv/block.h"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
+    py_limited_api=True,
+)
+
+setup(
+    cffi_modules=[BUILDERS[only]] if only else list(BUILDERS.values()),
+    ext_modules=[] if only else [REQUEST],
+)

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The block top end for Python: what exporters (and tests) use of a drive."""
 
-from typing import Any, Protocol
+from __future__ import annotations
 
-from usrdrv import errors
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from usrdrv import _request, errors
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class BlockLib(Protocol):
@@ -17,8 +23,6 @@ def raise_errno(result: int, what: str) -> None:
     """Turn -errno of the data path into an exception that says what failed; 0 passes."""
     if result == 0:
         return
-    import os
-
     error = errors.DeviceError(f"{what}: {os.strerror(-result)}")
     error.errno = -result
     raise error
@@ -27,7 +31,7 @@ def raise_errno(result: int, what: str) -> None:
 class Block:
     """One drive as a disk of `size` bytes. Offsets and lengths are bytes, multiples of 512.
 
-    Thread-safe: any number of threads may be in the methods at once; the GIL is not held while they wait.
+    Thread-safe: any number of threads may be in the methods at once; the GIL is given up while they wait.
     Errors are UsrdrvError with .errno EIO (the drive failed), ENODEV (device gone), EROFS, EINVAL, EOPNOTSUPP.
     """
 
@@ -66,19 +70,17 @@ class Block:
     def physical_block(self) -> int:
         return int(self._block.physical_block)
 
-    def read_into(self, buf: Any, offset: int) -> None:
+    def read_into(self, buf: Buffer, offset: int) -> None:
         """Fill `buf`, any writable buffer, from `offset`."""
-        r = self._submit(
-            self._block, 0, offset, len(buf), self._ffi.from_buffer(buf, require_writable=True), 0
-        )
-        if r:
-            raise_errno(r, f"read of {len(buf)} bytes at sector {offset // 512}")
+        result = _request.read(self.pointer, buf, offset)
+        if result:
+            raise_errno(result, f"read of {memoryview(buf).nbytes} bytes at sector {offset // 512}")
 
-    def write_from(self, buf: Any, offset: int, fua: bool = False) -> None:
+    def write_from(self, buf: Buffer, offset: int, fua: bool = False) -> None:
         """Write `buf` at `offset`; with `fua` it is on the medium when this returns."""
-        r = self._submit(self._block, 1, offset, len(buf), self._ffi.from_buffer(buf), fua)
-        if r:
-            raise_errno(r, f"write of {len(buf)} bytes at sector {offset // 512}")
+        result = _request.write(self.pointer, buf, offset, fua)
+        if result:
+            raise_errno(result, f"write of {memoryview(buf).nbytes} bytes at sector {offset // 512}")
 
     def flush(self) -> None:
         """Make everything that was written durable."""

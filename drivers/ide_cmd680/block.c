@@ -14,10 +14,13 @@
 #define TRIM_RANGE_SECTORS	65535
 #define TRIM_SECTORS		((uint64_t)TRIM_RANGES * TRIM_RANGE_SECTORS)
 
-static void wait_for(struct ide_request *r)
+static void wait_for(struct ide_request *r, struct usrdrv_gate *gate)
 {
 	uint32_t pending = IDE_PENDING;
 
+	if (__atomic_load_n(&r->wait, __ATOMIC_ACQUIRE) == IDE_FINISHED)
+		return;
+	usrdrv_gate_leave(gate);
 	if (!__atomic_compare_exchange_n(&r->wait, &pending, IDE_SLEEPING, 0, __ATOMIC_ACQ_REL,
 					 __ATOMIC_ACQUIRE))
 		return;
@@ -86,7 +89,7 @@ static int check(const struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 }
 
 static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len,
-		       void *data, unsigned int flags)
+		       void *data, unsigned int flags, struct usrdrv_gate *gate)
 {
 	struct ide_drive *d = (struct ide_drive *)b;
 	struct ide_channel *ch = d->channel;
@@ -105,6 +108,11 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 
 		pthread_mutex_lock(&ch->lock);
 		ch->users++;
+		if (!ch->free) {
+			pthread_mutex_unlock(&ch->lock);
+			usrdrv_gate_leave(gate);
+			pthread_mutex_lock(&ch->lock);
+		}
 		first = ide_take_segments(ch, want);
 		pthread_mutex_unlock(&ch->lock);
 		n = fill(d, first, &r, op, offset, len, buf, flags);
@@ -119,7 +127,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		if (!ret) {
 			if (idle)
 				ide_run_channel(ch);
-			wait_for(&r);
+			wait_for(&r, gate);
 			ret = r.status;
 		}
 		if (!ret && op == USRDRV_BLOCK_READ)

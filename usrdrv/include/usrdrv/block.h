@@ -27,13 +27,24 @@ enum usrdrv_block_op {
 
 struct usrdrv_block;
 
+/*
+ * A lock of the caller's (Python's GIL) that it need not give up for a request
+ * which completes at once. Whoever is about to sleep calls leave() first, once;
+ * the caller looks at left afterwards and takes its lock again.
+ */
+struct usrdrv_gate {
+	void (*leave)(struct usrdrv_gate *gate);
+	int left;
+	void *state;		/* the caller's */
+};
+
 struct usrdrv_block_ops {
 	/*
 	 * Do one request and wait for it. buf: len bytes (read, write; NULL else); offset and len are
-	 * bytes, multiples of 512. Any number of threads may call it at once.
+	 * bytes, multiples of 512. gate: NULL if there is none. Any number of threads may call it at once.
 	 */
 	int (*submit_wait)(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len,
-			   void *buf, unsigned int flags);
+			   void *buf, unsigned int flags, struct usrdrv_gate *gate);
 };
 
 struct usrdrv_block {
@@ -52,7 +63,15 @@ struct usrdrv_block {
 static inline int usrdrv_block_submit(struct usrdrv_block *b, int op, uint64_t offset, uint64_t len,
 				      void *buf, unsigned int flags)
 {
-	return b->ops->submit_wait(b, (enum usrdrv_block_op)op, offset, len, buf, flags);
+	return b->ops->submit_wait(b, (enum usrdrv_block_op)op, offset, len, buf, flags, NULL);
+}
+
+static inline void usrdrv_gate_leave(struct usrdrv_gate *gate)
+{
+	if (gate && !gate->left) {
+		gate->left = 1;
+		gate->leave(gate);
+	}
 }
 
 #endif
