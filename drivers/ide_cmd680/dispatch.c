@@ -129,7 +129,7 @@ void ide_run_channel(struct ide_channel *ch)
 {
 	struct ide *ide = ch->ide;
 	struct ide_list l = { .n = 0 };
-	int interrupted;
+	int interrupted, watched;
 
 	pthread_mutex_lock(&ch->lock);
 	if (ch->state != IDE_IDLE || !ch->queue) {
@@ -143,9 +143,14 @@ void ide_run_channel(struct ide_channel *ch)
 	pthread_mutex_unlock(&ch->lock);
 	if (interrupted)
 		ide_service(ide);
-	/* A command stays under way and the dispatcher has no time-out: it must watch now. */
-	if (atomic_load(&ide->asleep) && (busy(&ide->channel[0]) || busy(&ide->channel[1])))
-		ide_kick(ide);
+	if (atomic_load(&ide->asleep)) {
+		pthread_mutex_lock(&ch->lock);
+		watched = !busy(ch);
+		pthread_mutex_unlock(&ch->lock);
+		/* a command stays under way and the dispatcher has no time-out: it must have one now */
+		if (!watched)
+			ide_kick(ide);
+	}
 }
 
 static void fail_everything(struct ide *ide)
