@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
+import select
+import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usrdrv import errors
 from usrdrv.bridge.signals import Interrupted, Signals
-from usrdrv.bridge.supervisor import claim_socket_path
+
+if TYPE_CHECKING:
+    from usrdrv.devices.server import Server
 
 DRIVES = 4
 
@@ -35,8 +40,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "model",
         help="run a device model",
-        description="Serve a device in software on a vfio-user socket, until told to end. "
-        "Drives are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second.",
+        description="Serve a device in software on a vfio-user socket, until told to end. Drives "
+        "are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second.",
     )
     parser.add_argument("kind", choices=("cmd680",), metavar="KIND", help="cmd680")
     parser.add_argument("--socket", type=Path, required=True, help="path of the socket to make")
@@ -60,9 +65,8 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for index, (kind, value) in enumerate(args.drives):
         if kind == "image" and value.endswith(",ro"):
-            value = value.removesuffix(",ro")
             found[f"ro{index}"] = ["1"]
-        found[f"{kind}{index}"] = [value]
+        found[f"{kind}{index}"] = [value.removesuffix(",ro") if kind == "image" else value]
     for key, value in (
         ("cable0", args.cable0),
         ("cable1", args.cable1),
@@ -75,4 +79,45 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end."""
+    from usrdrv.devices import models
+    from usrdrv.devices.control import ControlServer
+    from usrdrv.devices.server import Server
+
+    path = args.socket.absolute()
+    control_path = args.control.absolute() if args.control else Path(f"{path}.ctl")
+    try:
+        with (
+            Signals() as signals,
+            models.create(args.kind, options(args)) as model,
+            closing(Server(model.pointer, path)) as server,
+            ControlServer(control_path, model),
+        ):
+            signals.poll_only()
+            _serve(server, f"vfio-user:{path}", signals)
+    except Interrupted:
+        raise errors.DeviceError("interrupted before the model was ready") from None
     return 0
+
+
+def _serve(server: Server, name: str, signals: Signals) -> None:
+    """Run the server in a thread: Python handles signals in the main one."""
+    failure: list[errors.UsrdrvError] = []
+    ended, end = os.pipe2(os.O_CLOEXEC)
+
+    def serve() -> None:
+        try:
+            server.run()
+        except errors.UsrdrvError as error:
+            failure.append(error)
+        finally:
+            os.close(end)
+
+    thread = threading.Thread(target=serve, name="server")
+    thread.start()
+    print(name, flush=True)
+    select.select([signals.fd, ended], [], [])
+    server.stop()
+    thread.join()
+    os.close(ended)
+    if failure:
+        raise failure[0]
