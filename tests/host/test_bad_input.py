@@ -160,7 +160,7 @@ def test_no_python_plugin(world: World) -> None:
     folder.mkdir()
     (folder / "nbdkit").write_text(
         '#!/bin/sh\necho \'nbdkit: error: cannot open plugin "python": '
-        "/usr/lib/nbdkit/plugins/nbdkit-python-plugin.so: cannot open shared object file' >&2\nexit 1\n"
+        "/usr/lib/nbdkit/plugins/nbdkit-python-plugin.so: cannot open it' >&2\nexit 1\n"
     )
     (folder / "nbdkit").chmod(0o755)
     env = {"PATH": f"{folder}:{os.environ['PATH']}"}

@@ -73,7 +73,7 @@ def test_any_mix_of_requests_equals_an_array(
     base: int,
     operations: list[tuple[str, int, int, int, int]],
 ) -> None:
-    """Through two connections in turn. Trimmed sectors may read as anything, but always the same."""
+    """Two connections take turns. Trimmed sectors read as anything, but always the same."""
     start = base * SECTOR
     reference = bytearray(512 * SECTOR)
     clients[0].pwrite(bytes(reference), start)
