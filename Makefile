@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+#
+#   make setup   Debian packages (as root), .venv, the package with its C parts
+#   make demo    ext4 on a disk whose driver is a process (root)
+#   make test    all tests that this machine can run
+#   make lint    style, types, warnings
+#   make bench   measurements; results in bench/results/latest.json
+#   make fuzz    the fuzzers and the stress test, FUZZ_SECONDS each
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+GENERATED := usrdrv/backends/_access.c devices/_models.c drivers/ide_cmd680/_cmd680.c
+C_FOLDERS := usrdrv usrdrv/backends devices drivers/ide_cmd680
+HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(C_FOLDERS:=/*.h))
+SOURCES := $(filter-out $(GENERATED),$(wildcard $(C_FOLDERS:=/*.c)))
+BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
+FUZZ_SECONDS ?= 300
+
+.PHONY: setup demo test lint bench fuzz clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py packages.txt scripts/setup.sh $(BUILDERS) $(SOURCES) $(HEADERS)
+	scripts/setup.sh
+	touch $@
+
+demo: setup
+	$(PYTHON) scripts/demo.py
+
+test: setup
+	$(PYTHON) -m pytest
+
+lint: setup
+	PYTHON=$(PYTHON) scripts/lint.sh $(SOURCES)
+
+bench: setup
+	$(PYTHON) -m bench --json bench/results/latest.json
+
+fuzz: setup
+	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest -o timeout=0 \
+		tests/unit/test_fuzz_*.py tests/unit/test_stress_*.py
+
+clean:
+	rm -rf build .venv *.egg-info $(GENERATED)
+	find usrdrv bridge devices drivers tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find usrdrv bridge devices drivers \( -name '*.so' -o -name '*.o' \) -delete
