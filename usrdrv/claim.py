@@ -8,7 +8,9 @@ The file holds the owner's pid for the message to the next one.
 import fcntl
 import os
 from pathlib import Path
-from urllib.parse import quote
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, unquote
 
 from usrdrv.errors import DeviceBusyError, PermissionDeniedError
 
@@ -59,6 +61,17 @@ class Claim:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
     def _is_current(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), os.stat(self._path))
@@ -71,3 +84,16 @@ class Claim:
             self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def held() -> dict[str, int]:
+    """Return the names that live processes of this user's have claimed, each with the pid."""
+    found = {}
+    for path in run_directory().glob("*.claim"):
+        try:
+            pid = int(path.read_text())
+        except (OSError, ValueError):
+            continue  # just released, or just being made
+        if Path(f"/proc/{pid}").exists():
+            found[unquote(path.name.removesuffix(".claim"))] = pid
+    return found

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from usrdrv import errors, names
 from usrdrv.backends import _access
-from usrdrv.claim import Claim
+from usrdrv.claim import Claim, held
 
 ffi, lib = _access.ffi, _access.lib
 
@@ -239,16 +239,20 @@ class Found:
 
 
 KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680"}
+SERVED: Final = "served as "
+"""What a running model puts before its device name when it claims that (see usrdrv.bridge.cmd_model)."""
 
 
 def list_devices() -> list[Found]:
-    """Return the PCI functions of this machine that usrdrv has a driver for."""
-    found = []
+    """Return what can be opened here: running models, and PCI functions that there is a driver for."""
+    claims = held()
+    served = sorted(name.removeprefix(SERVED) for name in claims if name.startswith(SERVED))
+    found = [Found(name, 0x1095, 0x0680, "ide_cmd680", claims.get(name)) for name in served]
     for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
         try:
             ids = (int((entry / "vendor").read_text(), 16), int((entry / "device").read_text(), 16))
         except (OSError, ValueError):
             continue
         if ids in KNOWN:
-            found.append(Found(entry.name, *ids, KNOWN[ids], None))
+            found.append(Found(entry.name, *ids, KNOWN[ids], claims.get(entry.name)))
     return found

@@ -9,7 +9,7 @@ import pytest
 
 from usrdrv import errors, names
 from usrdrv.claim import Claim
-from usrdrv.device import open_device
+from usrdrv.device import SERVED, list_devices, open_device
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +146,13 @@ def test_close_takes_bus_mastering_away_first_and_is_idempotent() -> None:
     device.dma_alloc(4096)
     device.close()
     device.close()
+
+
+def test_running_models_are_listed() -> None:
+    with Claim(f"{SERVED}vfio-user:/run/a b.sock"):
+        [found] = [found for found in list_devices() if found.name.startswith("vfio-user:")]
+        assert (found.name, found.owner) == ("vfio-user:/run/a b.sock", None)
+        with Claim("vfio-user:/run/a b.sock"):
+            [found] = [found for found in list_devices() if found.name.startswith("vfio-user:")]
+            assert found.owner == os.getpid()
+    assert [found for found in list_devices() if found.name.startswith("vfio-user:")] == []
