@@ -18,6 +18,9 @@ C_FOLDERS := usrdrv usrdrv/backends devices drivers/ide_cmd680
 HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(C_FOLDERS:=/*.h))
 SOURCES := $(filter-out $(GENERATED),$(wildcard $(C_FOLDERS:=/*.c)))
 BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
+C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
+	-I$(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+	$(addprefix -I,usrdrv/include $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
 .PHONY: setup demo test lint bench fuzz clean
@@ -35,7 +38,11 @@ test: setup
 	$(PYTHON) -m pytest
 
 lint: setup
-	PYTHON=$(PYTHON) scripts/lint.sh $(SOURCES)
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --quiet --check .
+	scripts/types.sh
+	shellcheck scripts/*.sh .ci/run
+	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c); done
 
 bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json

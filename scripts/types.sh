@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# mypy finds a package by its folder, but setuptools maps ours: show it a tree of links that has them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+top=$PWD
+tree=build/types
+rm -rf "$tree"
+mkdir -p "$tree/usrdrv"
+ln -s "$top"/usrdrv/* "$top"/{bridge,devices,drivers} "$tree/usrdrv/"
+cd "$tree"
+exec "$top/.venv/bin/mypy" --config-file "$top/pyproject.toml" "$@" -p usrdrv
