@@ -14,6 +14,7 @@ SHARED = ["model.h", "dev.h", "ata.h", "cmd680_regs.h"]
 HEADERS = [
     "cmd680.h",
     "testhost.h",
+    "vfio_user_server.h",
 ]
 SOURCES = [
     "cmd680.c",
@@ -30,6 +31,8 @@ SOURCES = [
     "worker.c",
     "fault.c",
     "testhost.c",
+    "vfio_user_dma.c",
+    "vfio_user_server.c",
 ]
 
 ffibuilder = FFI()

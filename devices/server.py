@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""A device model on a vfio-user socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as sockets
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from usrdrv import errors, names
+from usrdrv.devices import _models
+
+ffi, lib = _models.ffi, _models.lib
+
+
+def listen(path: Path) -> sockets.socket:
+    """Return a listening socket at `path`; what a killed server left there is removed.
+
+    UsageError: path too long, no folder, not a socket; DeviceBusyError: a server listens there.
+    """
+    names.check_socket_path(path)
+    if path.exists() and not path.is_socket():
+        raise errors.UsageError(f"{path}: exists and is not a socket")
+    if path.is_socket():
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise errors.PermissionDeniedError(f"{path}: {error.strerror}") from error
+            else:
+                raise errors.DeviceBusyError(f"{path}: another server listens on this socket")
+    sock = sockets.socket(sockets.AF_UNIX)
+    try:
+        sock.bind(str(path))
+        sock.listen(4)
+    except OSError as error:
+        sock.close()
+        kind = (
+            errors.PermissionDeniedError
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            else errors.UsageError
+        )
+        raise kind(f"{path}: {error.strerror}") from error
+    return sock
+
+
+class Server:
+    """Serves one model to one client at a time. The socket is there from construction until close().
+
+    model_pointer: address of struct usrdrv_model; the model must outlive the server.
+    once: run() returns when the first client leaves. stop() may be called from any thread.
+    """
+
+    def __init__(self, model_pointer: int, socket: Path, *, once: bool = False) -> None:
+        self.path = socket
+        self._socket = listen(socket)
+        out = ffi.new("struct vu_server **")
+        model = ffi.cast("struct usrdrv_model *", model_pointer)
+        result = lib.vu_server_create(model, self._socket.fileno(), once, out)
+        self._server = out[0] if result == 0 else None
+        if result:
+            self.close()
+            raise errors.DeviceError(f"{socket}: {os.strerror(-result)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self) -> None:
+        """Serve until stop(). The GIL is not held; Python handles signals in another thread only."""
+        result = lib.vu_server_run(self._server)
+        if result:
+            raise errors.DeviceError(f"{self.path}: {os.strerror(-result)}")
+
+    def stop(self) -> None:
+        """Make run() return soon; the client, if any, is disconnected."""
+        if self._server is not None:
+            lib.vu_server_stop(self._server)
+
+    def close(self) -> None:
+        """Remove the socket and give everything back; run() must have returned. Idempotent."""
+        if self._socket.fileno() >= 0:
+            self.path.unlink(missing_ok=True)
+            self._socket.close()
+        if self._server is not None:
+            lib.vu_server_destroy(self._server)
+            self._server = None

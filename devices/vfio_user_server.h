@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Serves one device model on a vfio-user socket. */
+#ifndef USRDRV_VFIO_USER_SERVER_H
+#define USRDRV_VFIO_USER_SERVER_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "usrdrv/model.h"
+#include "usrdrv/vfio_user.h"
+
+/* cffi: begin */
+struct vu_server;
+
+int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct vu_server **out);
+int vu_server_run(struct vu_server *s);
+void vu_server_stop(struct vu_server *s);
+void vu_server_destroy(struct vu_server *s);
+/* cffi: end */
+
+#define VU_MAX_AREAS	65536
+
+struct vu_area {
+	uint64_t address;
+	uint64_t size;
+	uint64_t skew;		/* bytes of the mapping before the area */
+	void *map;		/* NULL: claimed by the peer, but not accessible */
+	int prot;
+};
+
+struct vu_dma {
+	pthread_rwlock_t lock;
+	struct vu_area *area;	/* sorted, disjoint */
+	unsigned int n, room;
+};
+
+void vu_dma_init(struct vu_dma *d);
+void vu_dma_destroy(struct vu_dma *d);
+int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *map);
+int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all);
+int vu_dma_read(struct vu_dma *d, uint64_t address, void *buf, size_t len);
+int vu_dma_write(struct vu_dma *d, uint64_t address, const void *buf, size_t len);
+void *vu_dma_ptr(struct vu_dma *d, uint64_t address, size_t len, int device_writes, size_t *avail);
+
+#endif
