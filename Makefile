@@ -48,7 +48,7 @@ bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json
 
 fuzz: setup
-	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest -o timeout=0 \
+	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest \
 		tests/unit/test_fuzz_*.py tests/unit/test_stress_*.py
 
 clean:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Random register accesses never crash the model: property test, and a fuzzer under ASan and UBSan."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from model_host import MEM_BASE, MEM_SIZE, Machine
 from usrdrv.devices.cmd680 import DriveSpec
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
 NOT_MODEL = ("vfio_user", "_models")
 
 accesses = st.tuples(
@@ -38,7 +40,7 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
         assert m.level == 0 and m.dma(0xC8, 0, 4)[:2] == (4, 0x50)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(SECONDS + 180)
 def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if not compiler:
@@ -52,7 +54,11 @@ def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
     done = subprocess.run(
-        [program, "5", "42"], capture_output=True, text=True, timeout=120, check=False
+        [program, str(SECONDS), "42"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[0]) > 10

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The driver's data path and the model, many threads, under ASan and UBSan, then under TSan."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
 INCLUDES = ("usrdrv/include", "drivers/ide_cmd680", "devices", "usrdrv/backends", "tests/fuzz")
 GENERATED = ("_cmd680.c", "_models.c", "testhost.c")
 
@@ -23,7 +25,7 @@ def sources() -> list[Path]:
     return found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(SECONDS + 240)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_stress(sanitizer: str, tmp_path: Path) -> None:
     program = tmp_path / "stress"
@@ -38,7 +40,11 @@ def test_stress(sanitizer: str, tmp_path: Path) -> None:
         check=True,
     )
     done = subprocess.run(
-        [program, "3", "1"], capture_output=True, text=True, timeout=120, check=False
+        [program, str(SECONDS), "1"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(done.stdout.split()[0]) > 1000
