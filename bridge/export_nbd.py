@@ -137,8 +137,8 @@ class _Family:
 class NbdAttachment:
     """A drive as /dev/nbdX.
 
-    We hold the device open, and the kernel disconnects it with the last close: our death
-    leaves it to whoever has it mounted, or to nobody.
+    We hold the device open, and the kernel disconnects it with the last close: if we are killed,
+    it goes with whoever has it mounted.
     """
 
     children: Sequence[Child] = ()
@@ -194,18 +194,19 @@ class NbdAttachment:
         os.fsync(self._fd)
 
     def close(self) -> None:
+        """Disconnect, also while in use: the server is gone or goes next.
+
+        The kernel would keep a request that has no reply yet for COMMAND_TIMEOUT, even with its
+        connections closed; a disconnect fails it now.
+        """
         index, self._index = self._index, None
+        if index is not None:
+            with suppress(errors.UsrdrvError):
+                self._family.request(disconnect_message(index))
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            used = bool(self.users())
             os.close(fd)
-            if used:
-                index = None  # the last user's close disconnects it
-        if index is not None:
-            with suppress(
-                errors.UsrdrvError
-            ):  # the close has done it already, or the server's death
-                self._family.request(disconnect_message(index))
+        if index is not None and not self.users():
             deadline = time.monotonic() + 5
             while Path(f"/sys/block/nbd{index}/pid").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
