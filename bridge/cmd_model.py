@@ -8,7 +8,6 @@ import os
 import select
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         with (
             Signals() as signals,
             models.create(args.kind, options(args)) as model,
-            closing(Server(model.pointer, path)) as server,
+            Server(model.pointer, path) as server,
             ControlServer(control_path, model),
         ):
             signals.poll_only()

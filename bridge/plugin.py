@@ -11,10 +11,14 @@ found through a .pth file.
 import errno
 import os
 import site
+import socket
+import stat
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import nbdkit  # type: ignore[import-not-found]
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 API_VERSION = 2
 
 FUA: Final[int] = nbdkit.FLAG_FUA
+
+DRAIN_TIME: Final = 5.0
 
 # What NBD can say; everything else, a vanished device included, is an I/O error to the client.
 NBD_ERRORS: Final = frozenset(
@@ -99,13 +105,34 @@ def after_fork() -> None:
         block = drive.block
         read_into, write_from = block.read_into, block.write_from
         opened.push(stack.pop_all())
-    threading.Thread(target=end_with, args=(controller.gone,), daemon=True).start()
+    watch(controller.gone.wait)
+    if "USRDRV_ALIVE_FD" in os.environ:
+        watch(partial(os.read, int(os.environ["USRDRV_ALIVE_FD"]), 1))
 
 
-def end_with(gone: threading.Event) -> None:
-    """Stop the server when the device has vanished for good, be it while nothing is asked of it."""
-    gone.wait()
-    nbdkit.shutdown()
+def watch(wait: Callable[[], object]) -> None:
+    """End the server when `wait` returns: the device or our supervisor is gone for good."""
+
+    def end() -> None:
+        wait()
+        nbdkit.shutdown()
+        # nbdkit waits for its clients to go. So nothing more is read from them; one that does not
+        # even take its last replies is cut off.
+        disconnect(socket.SHUT_RD)
+        time.sleep(DRAIN_TIME)
+        disconnect(socket.SHUT_RDWR)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def disconnect(how: int) -> None:
+    """Shut the clients' sockets down: those with an address, not a driver's own to its device."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                with socket.socket(fileno=os.dup(fd)) as client:
+                    if client.getsockname():
+                        client.shutdown(how)
 
 
 def cleanup() -> None:

@@ -44,6 +44,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         prepare: Callable[[], None] | None = None,
         parent_death: signal.Signals = signal.SIGTERM,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         parent = os.getpid()
@@ -65,6 +66,7 @@ class Child:
             text=True,
             errors="replace",
             process_group=0,
+            pass_fds=pass_fds,
             preexec_fn=set_up,
         )
         self.pid = self._popen.pid

@@ -111,6 +111,7 @@ class NbdServer:
             ),
             threads,
         )
+        self._alive = -1
         self.child: Child
         self.export: nbd_handshake.Export
 
@@ -132,7 +133,16 @@ class NbdServer:
         elif self.endpoint.path is not None:
             claim_socket_path(self.endpoint.path)
             env["USRDRV_SOCKET"] = str(self.endpoint.path)
-        self.child = Child("nbdkit", self._argv, env=env)
+        # Its end says that we want it to end, or died: nbdkit alone would wait for its clients.
+        alive, self._alive = os.pipe()
+        try:
+            env["USRDRV_ALIVE_FD"] = str(alive)
+            self.child = Child("nbdkit", self._argv, env=env, pass_fds=(alive,))
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            os.close(alive)
         try:
             self._await_ready(time.monotonic() + START_TIMEOUT)
         except BaseException:
@@ -182,8 +192,14 @@ class NbdServer:
             return errors.DeviceError(_ERROR.sub("", found[0]))
         return errors.DeviceError(f"{self.device}: nbdkit {self.child.status()}")
 
+    def _let_go(self) -> None:
+        if self._alive >= 0:
+            os.close(self._alive)
+            self._alive = -1
+
     def stop(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""
+        self._let_go()
         self.child.stop()
         if self.endpoint.path is not None:
             with suppress(FileNotFoundError):

@@ -96,7 +96,7 @@ def test_images(world: World) -> None:
     assert f"{missing} does not exist" in refused(missing)
     assert "not a positive multiple of 512" in refused(odd)
     assert f"in use by process {model.pid}" in refused(busy)
-    assert "not a regular file" in refused(world.folder)
+    assert "Is a directory" in refused(world.folder)
     line = fails_as_nobody(world, "identify", f"model:cmd680?image={locked}")
     assert f"no permission to open image {locked}" in line
 

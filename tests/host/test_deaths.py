@@ -190,3 +190,24 @@ def test_nbdkit_killed_while_mounted(world: World) -> None:
     finally:
         subprocess.run(["umount", folder], check=True, timeout=TIME_LIMIT)
     world.assert_clean()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_connected_client_keeps_nothing_alive(
+    world: World, model: Running, number: signal.Signals
+) -> None:
+    """nbdkit by itself would wait for its clients, and keep the device."""
+    nbd = pytest.importorskip("nbd")
+    running = world.start("block", model.line, "--export", "socket")
+    client = nbd.NBD()
+    client.connect_uri(running.line)
+    client.pwrite(bytes([2]) * 65536, 65536)
+    began = time.monotonic()
+    code = running.end(number)
+    assert code == (0 if number == signal.SIGINT else -signal.SIGKILL)
+    wait_until(lambda: len(world.processes()) == 1, 4, "only the model running")
+    assert time.monotonic() - began < 4, "it was not killed after the grace time"
+    with pytest.raises(nbd.Error):
+        client.pread(512, 0)
+    _still_works(world, model)
+    assert model.end(signal.SIGTERM) == 0
