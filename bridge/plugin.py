@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import nbdkit  # type: ignore[import-not-found]
@@ -127,7 +128,8 @@ def watch(wait: Callable[[], object]) -> None:
 
 def disconnect(how: int) -> None:
     """Shut the clients' sockets down: those with an address, not a driver's own to its device."""
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for entry in Path("/proc/self/fd").iterdir():
+        fd = int(entry.name)
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 with socket.socket(fileno=os.dup(fd)) as client:

@@ -2,11 +2,13 @@
 """kill -9 of each part under a running client: an error in time, and nothing left behind."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Running, World, needs_block, wait_until
@@ -81,7 +83,7 @@ def test_killed_part_under_a_client(world: World, model: Running, victim: str) -
     if victim == "model":
         model.process.kill()
     else:
-        signal.pidfd_send_signal(_pidfd(running.child(victim)), signal.SIGKILL)
+        signal.pidfd_send_signal(os.pidfd_open(running.child(victim)), signal.SIGKILL)
     client.assert_failed_in_time()
     assert running.wait(TIME_LIMIT) == 1
     error = running.stderr.splitlines()[-1]
@@ -112,12 +114,6 @@ def test_killed_supervisor_under_a_client(world: World, model: Running) -> None:
     world.assert_clean()
 
 
-def _pidfd(pid: int) -> int:
-    import os
-
-    return os.pidfd_open(pid)
-
-
 def _still_works(world: World, model: Running) -> None:
     """The device can be had again, and has what the client wrote first."""
     again = world.start("block", model.line, "--export", "socket")
@@ -143,7 +139,12 @@ def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
     assert added.returncode == 0, added.stderr
     buffer = nbd.Buffer(4096)
     results: list[int] = []
-    client.aio_pread(buffer, 4096, completion=lambda error: results.append(error.value) or 1)
+
+    def completed(error: Any) -> int:
+        results.append(error.value)
+        return 1
+
+    client.aio_pread(buffer, 4096, completion=completed)
     deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
         client.poll(100)
@@ -182,7 +183,7 @@ def test_nbdkit_killed_while_mounted(world: World) -> None:
     subprocess.run(["mount", running.line, folder], check=True, timeout=30)
     try:
         (folder / "file").write_bytes(b"x" * 4096)
-        signal.pidfd_send_signal(_pidfd(running.child("nbdkit")), signal.SIGKILL)
+        signal.pidfd_send_signal(os.pidfd_open(running.child("nbdkit")), signal.SIGKILL)
         assert running.wait(TIME_LIMIT) == 1
         assert f"still in use ({folder})" in running.stderr.splitlines()[-1]
         assert folder.is_mount()

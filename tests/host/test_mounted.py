@@ -52,7 +52,13 @@ def test_ext4_with_fio_verify(world: World, model: Running) -> None:
         done = sh(
             *("fio", "--name=verify", f"--directory={folder}", "--rw=randrw", "--size=24m"),
             *("--bsrange=4k-128k", "--ioengine=psync", "--direct=1", "--numjobs=2"),
-            *("--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--group_reporting"),
+            *(
+                "--verify=crc32c",
+                "--verify_fatal=1",
+                "--fsync=64",
+                "--group_reporting",
+                "--verify_state_save=0",
+            ),
             *("--output-format=json", "--fallocate=none"),
         )
         job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]

@@ -13,9 +13,9 @@ import pytest
 
 from usrdrv import errors
 from usrdrv.bridge import cli, cmd_block, cmd_fault, cmd_identify, cmd_model, exports, supervisor
+from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
-
 
 RAM = "model:cmd680?ram=1M"
 
@@ -217,18 +217,15 @@ def test_block_without_rights_to_the_run_directory(
 def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
     class Server:
         endpoint = supervisor.Endpoint(path=Path("/a b"))
-        export = supervisor.nbd_handshake.Export(4096, 3)
+        export = Export(4096, 3)
         child = argparse.Namespace(pid=7)
 
     class Attachment:
         where = "/dev/nbd3"
 
-    cmd_block._announce(
-        argparse.Namespace(json=True),
-        "nbd",
-        Server(),
-        Attachment(),  # type: ignore[arg-type]
-    )
+    server: Any = Server()
+    attachment: Any = Attachment()
+    cmd_block._announce(argparse.Namespace(json=True), "nbd", server, attachment)
     assert json.loads(capsys.readouterr().out) == {
         "device": "/dev/nbd3",
         "export": "nbd",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from usrdrv import errors
-from usrdrv.bridge import export_nbd, nbd_handshake
+from usrdrv.bridge import export_nbd, mounts, nbd_handshake
 from usrdrv.bridge.nbd_handshake import Export
 
 
@@ -202,7 +202,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
         kernel.log.append(f"open {path} {'rw' if flags & os.O_RDWR else 'ro'}")
         return real_open("/dev/null", flags)
 
-    monkeypatch.setattr(export_nbd.os, "open", open_node)
+    monkeypatch.setattr(os, "open", open_node)
     return kernel
 
 
@@ -222,7 +222,7 @@ def test_detach_while_in_use_fails_what_is_under_way(
     kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attachment = export_nbd.NbdAttachment("/s", timeout=1)
-    monkeypatch.setattr(export_nbd.mounts, "users", lambda name: ["/mnt"])
+    monkeypatch.setattr(mounts, "users", lambda name: ["/mnt"])
     attachment.close()
     assert kernel.log[4:] == ["disconnect"]
     assert kernel.closed
@@ -232,7 +232,7 @@ def test_failed_attach_is_undone(kernel: FakeKernel, monkeypatch: pytest.MonkeyP
     def fail(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(export_nbd.os, "open", fail)
+    monkeypatch.setattr(os, "open", fail)
     with pytest.raises(errors.DeviceError, match="Permission denied"):
         export_nbd.NbdAttachment("/s", timeout=1)
     assert kernel.log[-1] == "disconnect"
