@@ -10,13 +10,14 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static _Thread_local sigjmp_buf *guard;
+static _Thread_local sigjmp_buf *volatile guard;
 static struct sigaction previous;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -47,7 +48,9 @@ static int guarded_copy(void *to, const void *from, size_t len)
 		return -EFAULT;
 	}
 	guard = &buf;
+	atomic_signal_fence(memory_order_seq_cst);	/* the handler sees the guard before the copy begins */
 	memcpy(to, from, len);
+	atomic_signal_fence(memory_order_seq_cst);
 	guard = NULL;
 	return 0;
 }
