@@ -78,11 +78,14 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end."""
+    from usrdrv.claim import Claim
+    from usrdrv.device import SERVED
     from usrdrv.devices import models
     from usrdrv.devices.control import ControlServer
     from usrdrv.devices.server import Server
 
-    path = args.socket.absolute()
+    path = args.socket.resolve()
+    name = f"vfio-user:{path}"
     control_path = args.control.absolute() if args.control else Path(f"{path}.ctl")
     try:
         with (
@@ -90,9 +93,10 @@ def run(args: argparse.Namespace) -> int:
             models.create(args.kind, options(args)) as model,
             Server(model.pointer, path) as server,
             ControlServer(control_path, model),
+            Claim(SERVED + name),
         ):
             signals.poll_only()
-            _serve(server, f"vfio-user:{path}", signals)
+            _serve(server, name, signals)
     except Interrupted:
         raise errors.DeviceError("interrupted before the model was ready") from None
     return 0

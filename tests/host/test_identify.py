@@ -2,6 +2,7 @@
 """`usrdrv identify`, `list` and `--version`."""
 
 import json
+from typing import Any
 
 import pytest
 from conftest import World
@@ -43,10 +44,21 @@ def test_identify_without_drives(world: World) -> None:
 
 
 def test_list(world: World) -> None:
-    done = world.run("list", "--json")
-    assert done.returncode == 0, done.stderr
-    assert isinstance(json.loads(done.stdout), list)
-    assert world.run("list").returncode == 0
+    def named(name: str) -> list[dict[str, Any]]:
+        done = world.run("list", "--json")
+        assert done.returncode == 0, done.stderr
+        return [device for device in json.loads(done.stdout) if device["name"] == name]
+
+    path = world.folder / "m.sock"
+    assert named(f"vfio-user:{path}") == []
+    model = world.start("model", "cmd680", "--socket", str(path), "--ram", "1M")
+    (found,) = named(model.line)
+    assert (found["vendor"], found["device"], found["owner"]) == (0x1095, 0x0680, None)
+    assert f"{model.line}  1095:0680  ide_cmd680  free\n" in world.run("list").stdout
+    running = world.start("block", model.line, "--export", "socket")
+    owner = running.child("nbdkit")
+    assert named(model.line)[0]["owner"] == owner
+    assert f"taken by process {owner}\n" in world.run("list").stdout
 
 
 @pytest.mark.parametrize(
