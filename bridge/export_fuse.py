@@ -84,7 +84,7 @@ class FuseAttachment:
             self._folder = run_directory() / "mnt"
             self._folder.mkdir(mode=0o700, exist_ok=True)
         else:
-            self._folder = Path(tempfile.mkdtemp(prefix="usrdrv-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="mnt-", dir=run_directory()))
         nbdfuse = find_tool("nbdfuse", "nbdfuse")
         unwanted = _unwanted_mounts(
             (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))

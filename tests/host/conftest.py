@@ -149,7 +149,7 @@ class World:
 
     def mounts(self) -> list[str]:
         table = Path("/proc/self/mountinfo").read_text().splitlines()
-        return [line for line in table if str(self.folder) in line or "nbdfuse" in line]
+        return [line for line in table if str(self.folder) in line]
 
     def sockets(self) -> list[str]:
         return [str(path) for path in self.folder.rglob("*") if path.is_socket()]
