@@ -173,9 +173,7 @@ def test_signals_raise_and_then_are_polled() -> None:
 
 
 def test_child_that_ignores_termination_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
-    child = Child(
-        "stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 9; done"]
-    )
+    child = Child("stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; exec sleep 60"])
     while not child.lines:
         assert not child.wait(0.01)
     child.talk()
