@@ -219,6 +219,8 @@ def _open_vfio_user(text: str, path: Path) -> Device:
             raise errors.NoSuchDeviceError(f"{text}: no such socket")
         case errno.ECONNREFUSED:
             raise errors.NoSuchDeviceError(f"{text}: nobody serves this socket")
+        case errno.ENODEV | errno.EPROTO:
+            raise errors.NoSuchDeviceError(f"{text}: no PCI device answers there")
         case errno.EBUSY:
             raise errors.DeviceBusyError(f"{text}: the server has another client")
         case errno.EACCES | errno.EPERM:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""A hostile client against the vfio-user server and the model behind it, under ASan and UBSan."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
+NOT_OURS = ("_models.c", "testhost.c")
+
+
+@pytest.mark.timeout(180 + SECONDS)
+def test_fuzz_server(tmp_path: Path) -> None:
+    program = tmp_path / "fuzz_server"
+    sources = [f for f in sorted((ROOT / "devices").glob("*.c")) if f.name not in NOT_OURS]
+    subprocess.run(
+        [
+            *("gcc", "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined"),
+            *("-fno-sanitize-recover=all", "-o", program),
+            *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
+            *(ROOT / "tests/fuzz/fuzz_server.c", *sources, "-lpthread"),
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        [program, str(SECONDS), "1"],
+        capture_output=True, text=True, timeout=120 + SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    counts = re.fullmatch(r"(\d+) messages, (\d+) connections\n", done.stdout)
+    assert counts is not None
+    assert int(counts[1]) > 1000
+    assert int(counts[2]) > 10

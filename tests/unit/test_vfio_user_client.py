@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The vfio-user backend: against the real server, and against servers that lie, stall or die."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.device import open_device
+from usrdrv.devices import models
+from usrdrv.devices.server import Server
+from usrdrv.drivers import open_driver
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr("usrdrv.device.REPLY_TIMEOUT_MS", 500)
+
+
+@contextmanager
+def served(path: Path, options: str = "ram=16M") -> Iterator[models.Cmd680Model]:
+    with models.create("cmd680", options) as model, Server(model.pointer, path) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield model
+        finally:
+            server.stop()
+            thread.join(5)
+
+
+@pytest.mark.parametrize("mmio", [True, False])
+def test_a_disk_over_the_socket(tmp_path: Path, mmio: bool) -> None:
+    with served(tmp_path / "s", "ram=16M&ram3=16M"):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            assert [bar.io for bar in device.bars] == [True] * 5 + [False]
+            with open_driver(device, mmio=mmio) as controller:
+                for index in (0, 3):
+                    block = controller.drives[index].block
+                    data = os.urandom(3 * MIB)
+                    block.write_from(data, MIB + 512, fua=True)
+                    back = bytearray(3 * MIB)
+                    block.read_into(back, MIB + 512)
+                    assert back == data
+                    block.trim(0, MIB)
+                    block.flush()
+                for channel in controller.stats()["channels"]:
+                    assert channel["lost_interrupts"] == channel["errors"] == 0
+
+
+def test_pio_over_the_socket(tmp_path: Path) -> None:
+    with served(tmp_path / "s", "ram=1M&udma=none&mwdma=none"):
+        with open_device(f"vfio-user:{tmp_path}/s") as device, open_driver(device) as controller:
+            block = controller.drives[0].block
+            data = os.urandom(20000 // 512 * 512)
+            block.write_from(data, 512)
+            back = bytearray(len(data))
+            block.read_into(back, 512)
+            assert back == data
+
+
+def test_a_second_opener_is_refused_with_the_owners_pid(tmp_path: Path) -> None:
+    with served(tmp_path / "s"):
+        with open_device(f"vfio-user:{tmp_path}/s"):
+            with pytest.raises(errors.DeviceBusyError, match=f"process {os.getpid()}"):
+                open_device(f"vfio-user:{tmp_path}/s")
+        # given back: anybody may have it
+        open_device(f"vfio-user:{tmp_path}/s").close()
+
+
+def test_registers_are_reset_for_the_next_client(tmp_path: Path) -> None:
+    with served(tmp_path / "s"):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            device.config_write(4, 2, 7)
+            assert device.config_read(4, 2) & 7 == 7
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            assert device.config_read(4, 2) & 7 == 0
+
+
+def test_a_killed_server_is_enodev_and_no_hang(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    model = subprocess.Popen(
+        [sys.executable, "-m", "usrdrv", "model", "cmd680", "--socket", path, "--ram", "16M"],
+        stdout=subprocess.PIPE,
+    )
+    assert model.stdout is not None
+    assert model.stdout.readline()
+    try:
+        with open_device(f"vfio-user:{path}") as device, open_driver(device) as controller:
+            block = controller.drives[0].block
+            reads = [0] * 4
+            failures: list[errors.UsrdrvError] = []
+
+            def work(number: int) -> None:
+                buf = bytearray(65536)
+                try:
+                    while True:
+                        block.read_into(buf, 65536 * number)
+                        reads[number] += 1
+                except errors.UsrdrvError as error:
+                    failures.append(error)
+
+            threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            assert min(reads) > 0
+            model.send_signal(signal.SIGKILL)
+            for thread in threads:
+                thread.join(2)
+                assert not thread.is_alive()
+            assert [error.errno for error in failures] == [19] * 4
+            assert controller.gone.wait(2)
+            with pytest.raises(errors.NoSuchDeviceError):
+                device.config_read(0, 4)
+    finally:
+        model.kill()
+        model.wait()
+
+
+def test_the_end_of_an_idle_server_is_noticed(tmp_path: Path) -> None:
+    with served(tmp_path / "s"):
+        device = open_device(f"vfio-user:{tmp_path}/s")
+        controller = open_driver(device)
+    assert controller.gone.wait(2)
+    controller.close()
+    device.close()
+
+
+def reply(message: bytes, payload: bytes, code: int = 0, **changes: int) -> bytes:
+    number, command, _, _, _ = struct.unpack_from("<HHIII", message)
+    size = 16 + len(payload)
+    fields = {"number": number, "command": command, "size": size, "flags": 0x21 if code else 1}
+    fields |= changes
+    return struct.pack("<HHIII", *fields.values(), code) + payload
+
+
+def good(message: bytes) -> bytes:
+    """What a correct device answers; enough of one to be opened."""
+    command = struct.unpack_from("<HHIII", message)[1]
+    payload = message[16:]
+    match command:
+        case 1:
+            return reply(message, struct.pack("<HH", 0, 0) + b"{}\0")
+        case 4:
+            return reply(message, struct.pack("<IIII", 16, 3, 9, 5))
+        case 5:
+            return reply(message, payload[:16] + struct.pack("<QQ", 256, 0))
+        case 9:
+            count = struct.unpack_from("<QII", payload)[2]
+            return reply(message, payload[:16] + bytes(count))
+        case _:
+            return reply(message, payload)
+
+
+@contextmanager
+def liar(path: Path, spoil: int, answer: Callable[[bytes], bytes | None]) -> Iterator[None]:
+    """A server that is correct but for the answers to command `spoil`; None: hang up."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            while len(header := connection.recv(16, socket.MSG_WAITALL)) == 16:
+                _, command, size, flags, _ = struct.unpack("<HHIII", header)
+                message = header
+                if size > 16:
+                    message += connection.recv(size - 16, socket.MSG_WAITALL)
+                if flags & 0x10:
+                    continue
+                said = answer(message) if command == spoil else good(message)
+                if said is None:
+                    return
+                connection.sendall(said)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.close()
+        thread.join(5)
+
+
+LIES: dict[str, Callable[[bytes], bytes | None]] = {
+    "hangs up": lambda m: None,
+    "says nothing": lambda m: b"",
+    "another id": lambda m: reply(m, m[16:], number=999),
+    "another command": lambda m: reply(m, m[16:], command=77),
+    "no reply": lambda m: reply(m, m[16:], flags=0),
+    "too short": lambda m: reply(m, b""),
+    "too long": lambda m: reply(m, bytes(70000)),
+    "a size that is none": lambda m: reply(m, b"", size=3),
+    "a huge size": lambda m: reply(m, b"", size=2**32 - 1),
+    "an error": lambda m: reply(m, b"", code=22),
+    "an error beyond errno": lambda m: reply(m, b"", code=2**32 - 1),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("command", [1, 4, 5, 9], ids=["version", "info", "region", "read"])
+def test_a_lying_server_is_an_error_in_time(tmp_path: Path, command: int, lie: str) -> None:
+    started = time.monotonic()
+    with liar(tmp_path / "s", command, LIES[lie]):
+        with pytest.raises(errors.UsrdrvError, match="vfio-user"):
+            open_device(f"vfio-user:{tmp_path}/s")
+    assert time.monotonic() - started < 3
+
+
+def test_an_answer_to_another_question_ends_the_device(tmp_path: Path) -> None:
+    """A read's answer repeats the question; one that does not fit is not believed."""
+
+    def other(message: bytes) -> bytes:
+        offset, region, count = struct.unpack_from("<QII", message[16:])
+        return reply(message, struct.pack("<QII", offset + 4, region, count) + bytes(count))
+
+    with liar(tmp_path / "s", 9, other), pytest.raises(errors.NoSuchDeviceError):
+        open_device(f"vfio-user:{tmp_path}/s")
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.NoSuchDeviceError, match="no such socket"):
+        open_device(f"vfio-user:{tmp_path}/none")
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(tmp_path / "s"))
+    stale.close()
+    with pytest.raises(errors.NoSuchDeviceError, match="nobody serves"):
+        open_device(f"vfio-user:{tmp_path}/s")
