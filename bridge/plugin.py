@@ -4,8 +4,8 @@
     nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0]
 
 nbdkit embeds the system's interpreter, so the folders where usrdrv is installed come in the
-environment variable USRDRV_SITE. addsitedir rather than sys.path: an editable installation is
-found through a .pth file.
+environment variable USRDRV_SITE. They go in front, or an older cffi of the system's would be taken;
+and through addsitedir, because an editable installation is found through a .pth file.
 """
 
 import errno
@@ -13,6 +13,7 @@ import os
 import site
 import socket
 import stat
+import sys
 import threading
 import time
 import traceback
@@ -24,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import nbdkit  # type: ignore[import-not-found]
 
-for folder in filter(None, os.environ.get("USRDRV_SITE", "").split(os.pathsep)):
+folders = [folder for folder in os.environ.get("USRDRV_SITE", "").split(os.pathsep) if folder]
+sys.path[:0] = folders
+for folder in folders:
     site.addsitedir(folder)
 
 from usrdrv import errors  # noqa: E402

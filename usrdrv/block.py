@@ -80,7 +80,9 @@ class Block:
         """Write `buf` at `offset`; with `fua` it is on the medium when this returns."""
         result = _request.write(self.pointer, buf, offset, fua)
         if result:
-            raise_errno(result, f"write of {memoryview(buf).nbytes} bytes at sector {offset // 512}")
+            raise_errno(
+                result, f"write of {memoryview(buf).nbytes} bytes at sector {offset // 512}"
+            )
 
     def flush(self) -> None:
         """Make everything that was written durable."""

@@ -42,5 +42,3 @@ class PermissionDeniedError(UsrdrvError):
 
 class DeviceError(UsrdrvError):
     """The device answered with an error or not at all."""
-
-

@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "usrdrv"))
-from _cffi import INCLUDE, cdef
+from _cffi import INCLUDE, cdef  # noqa: E402
 
 HEADERS = ["dev.h", "block.h", "ata.h", "cmd680_regs.h"]
 SOURCES = [

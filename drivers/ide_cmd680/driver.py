@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from usrdrv import errors
+from usrdrv.block import Block, raise_errno
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
@@ -20,9 +22,6 @@ from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.policy import Event, Slower
 from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
-
-from usrdrv import errors
-from usrdrv.block import Block, raise_errno
 
 ffi, lib = _cmd680.ffi, _cmd680.lib
 log: Final = logging.getLogger("usrdrv.ide_cmd680")

@@ -117,10 +117,8 @@ class History:
             self.steps += 1
             self.errors.clear()
         exhausted = event.tries + 1 >= MAX_TRIES and (kind is not Kind.CRC or not dma)
-        if not exhausted:
-            verdict = Verdict.RETRY
-        else:
-            verdict = Verdict.SPLIT if event.segments > 1 else Verdict.FAIL
+        last = Verdict.SPLIT if event.segments > 1 else Verdict.FAIL
+        verdict = last if exhausted else Verdict.RETRY
         return Decision(reset=True, slower=slower, verdict=verdict)
 
     def _not_its_speed(self, event: Event, kind: Kind) -> Decision:

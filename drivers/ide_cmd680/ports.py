@@ -9,9 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from usrdrv.drivers.ide_cmd680 import _cmd680
-
 from usrdrv import errors
+from usrdrv.drivers.ide_cmd680 import _cmd680
 
 R = _cmd680.lib
 
