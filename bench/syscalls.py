@@ -16,7 +16,7 @@ from bench.servers import Server
 from usrdrv import errors
 from usrdrv.bridge.process import find_tool
 
-_ROW = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.MULTILINE)
+ROW = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def counted(pid: int) -> Iterator[dict[str, int]]:
             tracer.send_signal(signal.SIGINT)
             tracer.communicate(timeout=20)
         text = Path(output.name).read_text()
-    counts.update({name: int(calls) for calls, name in _ROW.findall(text) if name != "total"})
+    counts.update({name: int(calls) for calls, name in ROW.findall(text) if name != "total"})
 
 
 def per_request(server: Server, job: fio.Job, requests: int = 4000) -> dict[str, float]:
