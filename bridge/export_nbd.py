@@ -90,12 +90,10 @@ def connect_message(
     )
 
 
-def keep_while_open_message(index: int) -> NbdMessage:
-    """Let the kernel disconnect with the last close."""
-    return _message(
-        CMD_RECONFIGURE,
-        [["NBD_ATTR_INDEX", index], ["NBD_ATTR_CLIENT_FLAGS", CFLAG_DISCONNECT_ON_CLOSE]],
-    )
+def keep_while_open_message(index: int, keep: bool = True) -> NbdMessage:
+    """Let the kernel disconnect with the last close, or no more."""
+    flags = CFLAG_DISCONNECT_ON_CLOSE if keep else 0
+    return _message(CMD_RECONFIGURE, [["NBD_ATTR_INDEX", index], ["NBD_ATTR_CLIENT_FLAGS", flags]])
 
 
 def disconnect_message(index: int) -> NbdMessage:
@@ -201,8 +199,9 @@ class NbdAttachment:
         """
         index, self._index = self._index, None
         if index is not None:
-            with suppress(errors.UsrdrvError):
-                self._family.request(disconnect_message(index))
+            for message in (keep_while_open_message(index, False), disconnect_message(index)):
+                with suppress(errors.UsrdrvError):
+                    self._family.request(message)
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

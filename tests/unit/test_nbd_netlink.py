@@ -166,7 +166,9 @@ class FakeKernel:
         self.closed = False
 
     def request(self, message: export_nbd.NbdMessage) -> list[Any]:
-        self.log.append({1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]])
+        said = {1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]]
+        flags = dict(message["attrs"]).get("NBD_ATTR_CLIENT_FLAGS")
+        self.log.append("keep on" if flags == 0 else said)
         if message["cmd"] == 1:
             fds = [
                 item[1]["attrs"][0][1]
@@ -214,7 +216,7 @@ def test_attach_and_detach(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) 
     assert attachment.where == "/dev/nbd5"
     assert kernel.log == ["connect", "4 sockets", "open /dev/nbd5 rw", "keep while open"]
     attachment.close()
-    assert kernel.log[4:] == ["disconnect"]
+    assert kernel.log[4:] == ["keep on", "disconnect"]
     assert kernel.closed
 
 
@@ -224,7 +226,7 @@ def test_detach_while_in_use_fails_what_is_under_way(
     attachment = export_nbd.NbdAttachment("/s", timeout=1)
     monkeypatch.setattr(mounts, "users", lambda name: ["/mnt"])
     attachment.close()
-    assert kernel.log[4:] == ["disconnect"]
+    assert kernel.log[4:] == ["keep on", "disconnect"]
     assert kernel.closed
 
 
