@@ -32,6 +32,7 @@ SOURCES = [
     "fault.c",
     "testhost.c",
     "vfio_user_dma.c",
+    "vfio_user_irq.c",
     "vfio_user_server.c",
 ]
 

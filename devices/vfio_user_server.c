@@ -12,19 +12,15 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BUFFER_SIZE	(sizeof(struct vu_header) + sizeof(struct vu_region_access) + VU_MAX_XFER + 4096)
 #define SEND_TIMEOUT_S	5
-/* QEMU lowers a line late; see vfio_user_irq below. */
-#define RETRIGGER_NS	2000000
 
 struct vu_server {
 	struct usrdrv_model *model;
@@ -38,56 +34,12 @@ struct vu_server {
 	int fds[VU_MAX_FDS];		/* that came with bytes in `in`, in order */
 	unsigned int nfds;
 
-	pthread_mutex_t irq_lock;
-	int trigger;			/* eventfd, or -1 */
-	int level, masked;
-	int dropped;			/* the level was low since the last trigger */
-	int64_t retrigger;		/* when, monotonic ns; 0: not wanted */
+	struct vu_irq irq;
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-/* Interrupt: level from the model, eventfd to the client, masked by each trigger. irq_lock held. */
-static void trigger(struct vu_server *s)
-{
-	if (!s->level || s->masked || s->trigger < 0)
-		return;
-	s->masked = 1;
-	s->dropped = 0;
-	s->retrigger = 0;
-	eventfd_write(s->trigger, 1);
-}
 
 static void host_irq(void *ctx, int level)
 {
-	struct vu_server *s = ctx;
-
-	pthread_mutex_lock(&s->irq_lock);
-	s->level = level;
-	if (!level)
-		s->dropped = 1;
-	trigger(s);
-	pthread_mutex_unlock(&s->irq_lock);
-}
-
-/*
- * A client that unmasks with the level still up has either not serviced the
- * device, or (QEMU, when its guest has touched any BAR) not finished. If the
- * level has not been low since the last trigger, it gets time to.
- */
-static void unmask(struct vu_server *s)
-{
-	s->masked = 0;
-	if (s->level && !s->dropped)
-		s->retrigger = now_ns() + RETRIGGER_NS;
-	else
-		trigger(s);
+	vu_irq_level(&((struct vu_server *)ctx)->irq, level);
 }
 
 static int host_dma_read(void *ctx, uint64_t addr, void *buf, size_t len)
@@ -165,12 +117,8 @@ static int access_region(struct vu_server *s, const struct vu_region_access *a, 
 		at += width;
 		data += width;
 	}
-	if (a->region != VU_CONFIG_REGION && s->retrigger) {
-		pthread_mutex_lock(&s->irq_lock);
-		if (s->retrigger)
-			s->retrigger = now_ns() + RETRIGGER_NS;
-		pthread_mutex_unlock(&s->irq_lock);
-	}
+	if (a->region != VU_CONFIG_REGION)
+		vu_irq_touched(&s->irq);
 	return 0;
 }
 
@@ -281,7 +229,7 @@ static int do_set_irqs(struct vu_server *s, const uint8_t *in, size_t len)
 {
 	struct vu_irq_set set;
 	uint32_t data, action;
-	int on = 1, fd, ret = 0;
+	int on = 1;
 
 	if (len < sizeof(set))
 		return -EINVAL;
@@ -300,29 +248,11 @@ static int do_set_irqs(struct vu_server *s, const uint8_t *in, size_t len)
 	if (data == VU_IRQ_DATA_EVENTFD && action != VU_IRQ_TRIGGER)
 		return -EOPNOTSUPP;
 
-	fd = data == VU_IRQ_DATA_EVENTFD && set.count ? take_fd(s) : -1;
-	pthread_mutex_lock(&s->irq_lock);
-	if (action == VU_IRQ_TRIGGER && (data == VU_IRQ_DATA_EVENTFD || !set.count)) {
-		if (s->trigger >= 0)
-			close(s->trigger);
-		s->trigger = fd;
-		s->masked = 0;
-		s->dropped = 1;
-		s->retrigger = 0;
-		trigger(s);
-	} else if (!set.count || !on) {
-		ret = 0;
-	} else if (action == VU_IRQ_TRIGGER) {
-		if (s->trigger >= 0)
-			eventfd_write(s->trigger, 1);
-	} else if (action == VU_IRQ_MASK) {
-		s->masked = 1;
-		s->retrigger = 0;
-	} else {
-		unmask(s);
-	}
-	pthread_mutex_unlock(&s->irq_lock);
-	return ret;
+	if (action == VU_IRQ_TRIGGER && (data == VU_IRQ_DATA_EVENTFD || !set.count))
+		vu_irq_connect(&s->irq, set.count ? take_fd(s) : -1);
+	else if (set.count && on)
+		vu_irq_act(&s->irq, action);
+	return 0;
 }
 
 static int do_region_read(struct vu_server *s, const uint8_t *in, size_t len, uint8_t *out)
@@ -517,13 +447,7 @@ static void disconnect(struct vu_server *s)
 	close_fds(s);
 	s->have = 0;
 	s->negotiated = 0;
-	pthread_mutex_lock(&s->irq_lock);
-	if (s->trigger >= 0)
-		close(s->trigger);
-	s->trigger = -1;
-	s->masked = 0;
-	s->retrigger = 0;
-	pthread_mutex_unlock(&s->irq_lock);
+	vu_irq_connect(&s->irq, -1);
 	/* quiet before its memory goes */
 	s->model->ops->reset(s->model);
 	vu_dma_unmap(&s->dma, 0, 0, 1);
@@ -560,27 +484,6 @@ static void greet(struct vu_server *s)
 	s->conn = fd;
 }
 
-/* How long to sleep: for ever, or until a re-trigger is due. */
-static const struct timespec *sleep_time(struct vu_server *s, struct timespec *t)
-{
-	int64_t due, left;
-
-	pthread_mutex_lock(&s->irq_lock);
-	due = s->retrigger;
-	if (due && now_ns() >= due) {
-		s->retrigger = 0;
-		trigger(s);
-		due = 0;
-	}
-	pthread_mutex_unlock(&s->irq_lock);
-	if (!due)
-		return NULL;
-	left = due - now_ns();
-	t->tv_sec = 0;
-	t->tv_nsec = left > 0 ? left : 0;
-	return t;
-}
-
 /**
  * vu_server_run - serve clients until told to stop
  * @s:	server
@@ -598,7 +501,7 @@ int vu_server_run(struct vu_server *s)
 		struct timespec t;
 		ssize_t n;
 
-		if (ppoll(p, 3, sleep_time(s, &t), NULL) < 0 && errno != EINTR)
+		if (ppoll(p, 3, vu_irq_due(&s->irq, &t), NULL) < 0 && errno != EINTR)
 			return -errno;
 		if (p[0].revents)
 			break;
@@ -654,8 +557,8 @@ int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct
 	s->model = model;
 	s->listen_fd = listen_fd;
 	s->once = once;
-	s->conn = s->trigger = -1;
-	pthread_mutex_init(&s->irq_lock, NULL);
+	s->conn = -1;
+	vu_irq_init(&s->irq);
 	vu_dma_init(&s->dma);
 	model->host = (struct usrdrv_model_host){
 		.ctx = s, .dma_read = host_dma_read, .dma_write = host_dma_write, .dma_ptr = host_dma_ptr,
@@ -672,7 +575,7 @@ int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct
 void vu_server_destroy(struct vu_server *s)
 {
 	vu_dma_destroy(&s->dma);
-	pthread_mutex_destroy(&s->irq_lock);
+	vu_irq_destroy(&s->irq);
 	close(s->stop_fd);
 	free(s->in);
 	free(s->out);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "usrdrv/model.h"
 #include "usrdrv/vfio_user.h"
@@ -42,5 +43,23 @@ int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all);
 int vu_dma_read(struct vu_dma *d, uint64_t address, void *buf, size_t len);
 int vu_dma_write(struct vu_dma *d, uint64_t address, const void *buf, size_t len);
 void *vu_dma_ptr(struct vu_dma *d, uint64_t address, size_t len, int device_writes, size_t *avail);
+
+/* The INTx line: its level comes from the model, any thread; the rest from the server's own. */
+struct vu_irq {
+	pthread_mutex_t lock;
+	int trigger;		/* eventfd of the client, or -1 */
+	int level;
+	int masked;
+	int dropped;		/* the level was low since the last trigger */
+	int64_t retrigger;	/* when, monotonic ns; 0: not wanted */
+};
+
+void vu_irq_init(struct vu_irq *irq);
+void vu_irq_destroy(struct vu_irq *irq);
+void vu_irq_level(struct vu_irq *irq, int level);
+void vu_irq_connect(struct vu_irq *irq, int eventfd);
+void vu_irq_act(struct vu_irq *irq, uint32_t action);
+void vu_irq_touched(struct vu_irq *irq);
+const struct timespec *vu_irq_due(struct vu_irq *irq, struct timespec *t);
 
 #endif

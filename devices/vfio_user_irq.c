@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The INTx line of a served model: a level becomes one eventfd signal, which
+ * masks the line until the client unmasks it.
+ */
+#include "vfio_user_server.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define RETRIGGER_NS	2000000
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+/* Lock held. */
+static void trigger(struct vu_irq *irq)
+{
+	if (!irq->level || irq->masked || irq->trigger < 0)
+		return;
+	irq->masked = 1;
+	irq->dropped = 0;
+	irq->retrigger = 0;
+	eventfd_write(irq->trigger, 1);
+}
+
+void vu_irq_init(struct vu_irq *irq)
+{
+	*irq = (struct vu_irq){ .trigger = -1 };
+	pthread_mutex_init(&irq->lock, NULL);
+}
+
+void vu_irq_destroy(struct vu_irq *irq)
+{
+	vu_irq_connect(irq, -1);
+	pthread_mutex_destroy(&irq->lock);
+}
+
+/**
+ * vu_irq_level - the model changed the level
+ * @irq:	line
+ * @level:	0 or 1
+ */
+void vu_irq_level(struct vu_irq *irq, int level)
+{
+	pthread_mutex_lock(&irq->lock);
+	irq->level = level;
+	if (!level)
+		irq->dropped = 1;
+	trigger(irq);
+	pthread_mutex_unlock(&irq->lock);
+}
+
+/**
+ * vu_irq_connect - signal another eventfd from now on
+ * @irq:	line
+ * @eventfd:	owned by the line from now on; -1: none
+ */
+void vu_irq_connect(struct vu_irq *irq, int eventfd)
+{
+	pthread_mutex_lock(&irq->lock);
+	if (irq->trigger >= 0)
+		close(irq->trigger);
+	irq->trigger = eventfd;
+	irq->masked = 0;
+	irq->dropped = 1;
+	irq->retrigger = 0;
+	trigger(irq);
+	pthread_mutex_unlock(&irq->lock);
+}
+
+/**
+ * vu_irq_act - do what the client asks
+ * @irq:	line
+ * @action:	VU_IRQ_MASK, VU_IRQ_UNMASK or VU_IRQ_TRIGGER (a test signal)
+ *
+ * A client that unmasks with the level still up has either not serviced the
+ * device or, like QEMU when its guest has touched any BAR, not finished. If
+ * the level was not low since the last trigger, it gets a while to.
+ */
+void vu_irq_act(struct vu_irq *irq, uint32_t action)
+{
+	pthread_mutex_lock(&irq->lock);
+	if (action == VU_IRQ_TRIGGER) {
+		if (irq->trigger >= 0)
+			eventfd_write(irq->trigger, 1);
+	} else if (action == VU_IRQ_MASK) {
+		irq->masked = 1;
+		irq->retrigger = 0;
+	} else {
+		irq->masked = 0;
+		if (irq->level && !irq->dropped)
+			irq->retrigger = now_ns() + RETRIGGER_NS;
+		else
+			trigger(irq);
+	}
+	pthread_mutex_unlock(&irq->lock);
+}
+
+/**
+ * vu_irq_touched - the client is at work on the device: wait on
+ * @irq:	line
+ */
+void vu_irq_touched(struct vu_irq *irq)
+{
+	pthread_mutex_lock(&irq->lock);
+	if (irq->retrigger)
+		irq->retrigger = now_ns() + RETRIGGER_NS;
+	pthread_mutex_unlock(&irq->lock);
+}
+
+/**
+ * vu_irq_due - signal again if it is time
+ * @irq:	line
+ * @t:		room for the result
+ *
+ * Return: how long to sleep until it may be time, NULL: for ever.
+ */
+const struct timespec *vu_irq_due(struct vu_irq *irq, struct timespec *t)
+{
+	int64_t left = 0;
+
+	pthread_mutex_lock(&irq->lock);
+	if (irq->retrigger) {
+		left = irq->retrigger - now_ns();
+		if (left <= 0) {
+			irq->retrigger = 0;
+			trigger(irq);
+			left = 0;
+		}
+	}
+	pthread_mutex_unlock(&irq->lock);
+	if (!left)
+		return NULL;
+	t->tv_sec = 0;
+	t->tv_nsec = left;
+	return t;
+}
