@@ -114,43 +114,56 @@ static int send_iov(struct client *c, struct iovec *iov, size_t n, int fd)
 	return 0;
 }
 
-static int receive(struct client *c, void *buf, size_t len)
+/* At least `need` bytes more, at most `room`, into buf; usually one system call. */
+static int receive(struct client *c, uint8_t *buf, size_t need, size_t room, size_t *got)
 {
-	uint8_t *p = buf;
-
-	while (len) {
-		ssize_t n = recv(c->fd, p, len, MSG_WAITALL);
+	*got = 0;
+	while (*got < need) {
+		ssize_t n = recv(c->fd, buf + *got, room - *got, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return lost(c);	/* closed, or the time-out of the socket */
-		p += n;
-		len -= (size_t)n;
+		*got += (size_t)n;
 	}
 	return 0;
 }
 
 /*
- * The answer to message `id`. A refusal has no payload; an answer may be shorter
- * than `room`, its length goes to *got.
+ * The answer to message `id`. `expect` bytes of payload are what it should have: header and
+ * payload then come in one piece. A refusal has none; other answers may be shorter than `room`,
+ * the length goes to *got.
  */
-static int answer(struct client *c, uint16_t id, uint16_t command, void *payload, size_t room, size_t *got)
+static int answer(struct client *c, uint16_t id, uint16_t command, void *payload, size_t expect, size_t room,
+		  size_t *got)
 {
-	struct vu_header h;
-	int ret = receive(c, &h, sizeof(h));
+	struct {
+		struct vu_header h;
+		uint8_t data[64];
+	} first;
+	size_t size, have, more = 0;
+	int ret;
 
+	if (expect > sizeof(first.data))
+		expect = sizeof(first.data);
+	ret = receive(c, (uint8_t *)&first, sizeof(first.h), sizeof(first.h) + expect, &have);
 	if (ret)
 		return ret;
-	if (h.id != id || h.command != command || (h.flags & VU_TYPE_MASK) != VU_REPLY || h.size < sizeof(h) ||
-	    h.size - sizeof(h) > room)
+	if (first.h.id != id || first.h.command != command || (first.h.flags & VU_TYPE_MASK) != VU_REPLY ||
+	    first.h.size < sizeof(first.h) || first.h.size - sizeof(first.h) > room || first.h.size < have)
 		return lost(c);
-	ret = receive(c, payload, h.size - sizeof(h));
+	size = first.h.size - sizeof(first.h);
+	have -= sizeof(first.h);
+	if (have)
+		memcpy(payload, first.data, have);
+	if (size > have)
+		ret = receive(c, (uint8_t *)payload + have, size - have, size - have, &more);
 	if (ret)
 		return ret;
-	if (h.flags & VU_ERROR)
-		return h.error && h.error < 4096 ? -(int)h.error : -EIO;
-	*got = h.size - sizeof(h);
+	if (first.h.flags & VU_ERROR)
+		return first.h.error && first.h.error < 4096 ? -(int)first.h.error : -EIO;
+	*got = size;
 	return 0;
 }
 
@@ -169,7 +182,7 @@ static int ask(struct client *c, uint16_t command, const void *in, size_t in_len
 	int ret = send_iov(c, iov, in_len ? 2 : 1, fd);
 
 	if (!ret)
-		ret = answer(c, h.id, command, out, room, &got);
+		ret = answer(c, h.id, command, out, want, room, &got);
 	if (!ret && got < want)
 		ret = lost(c);
 	return ret;
@@ -202,7 +215,7 @@ static int read_answer(struct client *c, uint16_t id, const struct vu_region_acc
 {
 	uint8_t payload[sizeof(*asked) + 4];
 	size_t got;
-	int ret = answer(c, id, VU_REGION_READ, payload, sizeof(payload), &got);
+	int ret = answer(c, id, VU_REGION_READ, payload, sizeof(*asked) + asked->count, sizeof(payload), &got);
 
 	if (ret)
 		return ret;
@@ -293,7 +306,7 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 			struct vu_region_access a;
 			size_t got;
 
-			ret = answer(c, m[k - 1].h.id, VU_REGION_WRITE, &a, sizeof(a), &got);
+			ret = answer(c, m[k - 1].h.id, VU_REGION_WRITE, &a, sizeof(a), sizeof(a), &got);
 		}
 	}
 	return ret;
