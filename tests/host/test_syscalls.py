@@ -55,7 +55,7 @@ def test_vfio_user(folder: Path) -> None:
     ours = calls(vfio_user, folder, fio.RANDREAD_1)
     assert ours["epoll_wait"] == pytest.approx(1, abs=0.1)
     assert ours["sendmsg"] < 6.1
-    assert ours["recvfrom"] < 4.1
+    assert ours["recvfrom"] < 2.1
 
 
 def test_vfio_user_at_depth(folder: Path) -> None:
@@ -63,4 +63,4 @@ def test_vfio_user_at_depth(folder: Path) -> None:
     ours = calls(vfio_user, folder, fio.RANDREAD_32)
     assert ours["epoll_wait"] < 1.1
     assert ours["sendmsg"] < 6.1
-    assert ours["recvfrom"] < 4.1
+    assert ours["recvfrom"] < 2.1
