@@ -131,9 +131,8 @@ static int receive(struct client *c, uint8_t *buf, size_t need, size_t room, siz
 }
 
 /*
- * The answer to message `id`. `expect` bytes of payload are what it should have: header and
- * payload then come in one piece. A refusal has none; other answers may be shorter than `room`,
- * the length goes to *got.
+ * The answer to message `id`. With the `expect` bytes of payload that it should have it comes in one
+ * piece. A refusal has none; others may be shorter than `room`, the length goes to *got.
  */
 static int answer(struct client *c, uint16_t id, uint16_t command, void *payload, size_t expect, size_t room,
 		  size_t *got)
@@ -171,9 +170,7 @@ static int answer(struct client *c, uint16_t id, uint16_t command, void *payload
 static int ask(struct client *c, uint16_t command, const void *in, size_t in_len, int fd, void *out,
 	       size_t room, size_t want)
 {
-	struct vu_header h = {
-		.id = c->id++, .command = command, .size = (uint32_t)(sizeof(h) + in_len),
-	};
+	struct vu_header h = { .id = c->id++, .command = command, .size = (uint32_t)(sizeof(h) + in_len) };
 	struct iovec iov[2] = {
 		{ .iov_base = &h, .iov_len = sizeof(h) },
 		{ .iov_base = (void *)(uintptr_t)in, .iov_len = in_len },
@@ -225,25 +222,6 @@ static int read_answer(struct client *c, uint16_t id, const struct vu_region_acc
 	return 0;
 }
 
-static int do_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
-		   uint32_t *value)
-{
-	struct client *c = of(dev);
-	struct access_message m;
-	struct iovec iov;
-	int ret;
-
-	*value = 0;
-	pthread_mutex_lock(&c->lock);
-	iov.iov_len = fill_access(c, &m, VU_REGION_READ, region, offset, width, 0);
-	iov.iov_base = &m;
-	ret = send_iov(c, &iov, 1, -1);
-	if (!ret)
-		ret = read_answer(c, m.h.id, &m.a, value);
-	pthread_mutex_unlock(&c->lock);
-	return ret;
-}
-
 static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
 		       void *buf, unsigned int count)
 {
@@ -270,36 +248,37 @@ static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t off
 	return ret;
 }
 
-/* Posted to memory, as on PCI; the last write to ports or config space is waited for. Lock held. */
-static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, struct unmask_message *unmask)
+/* A write that the server confirms: to ports or config space. Memory writes are posted, as on PCI. */
+static int confirmed(const struct client *c, unsigned int region)
+{
+	return region >= USRDRV_NUM_BARS || c->dev.bar[region].flags & USRDRV_BAR_IO;
+}
+
+/*
+ * Send a list of writes and, behind them, one message more, in as few system calls as possible. Of
+ * confirmed writes the last one's answer is waited for. Lock held.
+ */
+static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, void *last, size_t last_len)
 {
 	struct access_message m[BATCH];
 	struct iovec iov[BATCH + 1];
 	int ret = 0;
 
-	while ((n || unmask) && !ret) {
+	while ((n || last) && !ret) {
 		unsigned int k = n < BATCH ? n : BATCH, messages = k;
-		int wait = 0;
+		int wait = k && confirmed(c, w[k - 1].region);
 
 		for (unsigned int i = 0; i < k; i++) {
 			iov[i].iov_len = fill_access(c, &m[i], VU_REGION_WRITE, w[i].region, w[i].offset,
 						     w[i].width, w[i].value);
 			iov[i].iov_base = &m[i];
-			m[i].h.flags = VU_NO_REPLY;
-		}
-		if (k) {
-			unsigned int r = w[k - 1].region;
-
-			wait = r >= USRDRV_NUM_BARS || c->dev.bar[r].flags & USRDRV_BAR_IO;
-			if (wait)
-				m[k - 1].h.flags = 0;
+			m[i].h.flags = wait && i == k - 1 ? 0 : VU_NO_REPLY;
 		}
 		n -= k;
 		w += k;
-		if (!n && unmask) {
-			unmask->h.id = c->id++;
-			iov[messages++] = (struct iovec){ .iov_base = unmask, .iov_len = sizeof(*unmask) };
-			unmask = NULL;
+		if (!n && last) {
+			iov[messages++] = (struct iovec){ .iov_base = last, .iov_len = last_len };
+			last = NULL;
 		}
 		ret = send_iov(c, iov, messages, -1);
 		if (!ret && wait) {
@@ -312,13 +291,31 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 	return ret;
 }
 
+static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
+		   uint64_t offset, unsigned int width, uint32_t *value)
+{
+	struct client *c = of(dev);
+	struct access_message m;
+	size_t len;
+	int ret;
+
+	*value = 0;
+	pthread_mutex_lock(&c->lock);
+	len = fill_access(c, &m, VU_REGION_READ, region, offset, width, 0);
+	ret = post(c, w, n, &m, len);
+	if (!ret)
+		ret = read_answer(c, m.h.id, &m.a, value);
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
 static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct client *c = of(dev);
 	int ret;
 
 	pthread_mutex_lock(&c->lock);
-	ret = post(c, w, n, NULL);
+	ret = post(c, w, n, NULL, 0);
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -341,7 +338,7 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 			};
 			memcpy(&w[i].value, p, width);
 		}
-		ret = post(c, w, n, NULL);
+		ret = post(c, w, n, NULL, 0);
 		count -= n;
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -358,7 +355,8 @@ static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, u
 	int ret;
 
 	pthread_mutex_lock(&c->lock);
-	ret = post(c, w, n, &m);
+	m.h.id = c->id++;
+	ret = post(c, w, n, &m, sizeof(m));
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -468,7 +466,7 @@ static void do_close(struct usrdrv_dev *dev)
 	uint32_t command;
 
 	/* quiet before its memory goes */
-	if (!do_read(dev, USRDRV_REGION_CONFIG, 4, 2, &command)) {
+	if (!do_read(dev, NULL, 0, USRDRV_REGION_CONFIG, 4, 2, &command)) {
 		const struct usrdrv_write w = {
 			.region = USRDRV_REGION_CONFIG, .offset = 4, .width = 2, .value = command & ~4u,
 		};
@@ -544,7 +542,7 @@ static int learn_regions(struct client *c)
 		c->dev.bar[i].size = info.size;
 		/* its kind is what the register says */
 		pthread_mutex_unlock(&c->lock);
-		ret = do_read(&c->dev, USRDRV_REGION_CONFIG, 0x10 + 4 * i, 4, &bar);
+		ret = do_read(&c->dev, NULL, 0, USRDRV_REGION_CONFIG, 0x10 + 4 * i, 4, &bar);
 		pthread_mutex_lock(&c->lock);
 		if (bar & 1)
 			c->dev.bar[i].flags = USRDRV_BAR_IO;
