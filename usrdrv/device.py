@@ -99,7 +99,7 @@ class Device:
 
     def _read(self, region: int, offset: int, width: int) -> int:
         value = ffi.new("uint32_t *")
-        result = self.c.ops.read(self.c, region, offset, width, value)
+        result = self.c.ops.read(self.c, ffi.NULL, 0, region, offset, width, value)
         self.check(result, f"read of region {region} at {offset:#x}")
         return int(value[0])
 

@@ -30,20 +30,20 @@ static void put_bm_cmd(struct ide_channel *ch, struct ide_list *l, int value)
 	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_CMD, 1, (uint32_t)value);
 }
 
-static int get_tf(struct ide_channel *ch, unsigned int reg, uint32_t *value)
+static int get_tf(struct ide_channel *ch, struct ide_list *l, unsigned int reg, uint32_t *value)
 {
-	return ide_get(ch, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
+	return ide_get(ch, l, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
 }
 
 static int get_alt_status(struct ide_channel *ch, uint32_t *value)
 {
-	return ide_get(ch, ch->ports.ctl_region, ch->ports.ctl, 1, value);
+	return ide_get(ch, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, value);
 }
 
 /* The four bytes of the bus-master block; the status byte alone is what counts. */
 static int get_bm_status(struct ide_channel *ch, uint32_t *value)
 {
-	return ide_get(ch, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
+	return ide_get(ch, NULL, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
 }
 
 static void build_prd(struct ide_channel *ch)
@@ -249,15 +249,15 @@ static uint64_t failed_lba(struct ide_channel *ch, struct ide_list *l)
 	uint32_t low, mid, high, device, h[3] = { 0, 0, 0 };
 	int ext = ch->cmd.ext;
 
-	if (get_tf(ch, CMD680_TF_LBAL, &low) || get_tf(ch, CMD680_TF_LBAM, &mid) ||
-	    get_tf(ch, CMD680_TF_LBAH, &high) || get_tf(ch, CMD680_TF_DEVICE, &device))
+	if (get_tf(ch, NULL, CMD680_TF_LBAL, &low) || get_tf(ch, NULL, CMD680_TF_LBAM, &mid) ||
+	    get_tf(ch, NULL, CMD680_TF_LBAH, &high) || get_tf(ch, NULL, CMD680_TF_DEVICE, &device))
 		return 0;
 	if (!ext)
 		return (uint64_t)(device & 0x0f) << 24 | high << 16 | mid << 8 | low;
 	ide_put(ch, l, ch->ports.ctl_region, ch->ports.ctl, 1, ATA_CTL_HOB | ATA_CTL_OBS);
 	ide_flush_list(ch, l);
-	if (get_tf(ch, CMD680_TF_LBAL, &h[0]) || get_tf(ch, CMD680_TF_LBAM, &h[1]) ||
-	    get_tf(ch, CMD680_TF_LBAH, &h[2]))
+	if (get_tf(ch, NULL, CMD680_TF_LBAL, &h[0]) || get_tf(ch, NULL, CMD680_TF_LBAM, &h[1]) ||
+	    get_tf(ch, NULL, CMD680_TF_LBAH, &h[2]))
 		return 0;
 	ide_put(ch, l, ch->ports.ctl_region, ch->ports.ctl, 1, ATA_CTL_OBS);
 	ide_flush_list(ch, l);
@@ -288,7 +288,7 @@ static void error_event(struct ide_channel *ch, enum ide_event_kind kind, uint32
 	if (ide_flush_list(ch, &l))
 		return;
 	if (kind == IDE_EVENT_ERROR) {
-		if (get_tf(ch, CMD680_TF_ERROR, &error))
+		if (get_tf(ch, NULL, CMD680_TF_ERROR, &error))
 			return;
 		event.error = (uint8_t)error;
 		event.bad_sector = failed_lba(ch, &l);
@@ -388,7 +388,7 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l)
 		if (bm & CMD680_BM_ACTIVE && ch->ide->mmio) {
 			uint16_t chcfg = CMD680_CHCFG + ch->number * CMD680_CH_STRIDE;
 
-			if (ide_get(ch, 5, chcfg, 4, &config))
+			if (ide_get(ch, NULL, 5, chcfg, 4, &config))
 				return 0;
 			if (!(config & CMD680_CHCFG_INTRQ)) {
 				ch->count.spurious++;
@@ -399,8 +399,6 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l)
 		}
 		/* the task file is closed while the engine is on (section 4.2) */
 		put_bm_cmd(ch, l, ch->bm_cmd & CMD680_BM_TO_MEMORY);
-		if (ide_flush_list(ch, l))
-			return 0;
 	} else {
 		/* without the engine the status is open: BSY means that nobody has finished anything */
 		if (get_alt_status(ch, &status))
@@ -412,7 +410,7 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l)
 			return 1;
 		}
 	}
-	if (get_tf(ch, CMD680_TF_STATUS, &status))
+	if (get_tf(ch, l, CMD680_TF_STATUS, &status))
 		return 0;
 	/* after the status read, or the level would latch again (section 5) */
 	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, bm & (BM_W1C | BM_KEEP));
@@ -438,7 +436,7 @@ int ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l)
 		return 0;
 	if (ch->state != IDE_FROZEN) {
 		ch->count.spurious++;
-		if (get_tf(ch, CMD680_TF_STATUS, &status))
+		if (get_tf(ch, NULL, CMD680_TF_STATUS, &status))
 			return 0;
 	}
 	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, CMD680_BM_INT | (bm & BM_KEEP));
@@ -476,7 +474,7 @@ void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now)
 		}
 		if (!(bm & CMD680_BM_ACTIVE) && ch->ide->mmio) {
 			/* the engine has moved all; with its FIFO empty it may be stopped and the status be read */
-			if (ide_get(ch, 5, CMD680_FIFO_CTL + ch->number * 4, 4, &fifo))
+			if (ide_get(ch, NULL, 5, CMD680_FIFO_CTL + ch->number * 4, 4, &fifo))
 				return;
 			if (!(fifo >> 16 & 0x1ff)) {
 				put_bm_cmd(ch, l, ch->bm_cmd & CMD680_BM_TO_MEMORY);
@@ -491,7 +489,7 @@ void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now)
 		if (!(status & (ATA_BSY | ATA_DRQ)) || (status & (ATA_ERR | ATA_DF) && !(status & ATA_BSY)) ||
 		    ((status & (ATA_BSY | ATA_DRQ)) == ATA_DRQ && ch->state != IDE_DMA_DATA)) {
 			ch->count.lost_interrupts++;
-			if (get_tf(ch, CMD680_TF_STATUS, &status))
+			if (get_tf(ch, NULL, CMD680_TF_STATUS, &status))
 				return;
 			if (ch->state == IDE_PIO_IN || ch->state == IDE_PIO_OUT)
 				pio_interrupt(ch, l, status, bm);

@@ -240,7 +240,8 @@ struct ide {
 void ide_put(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t offset,
 	     uint8_t width, uint32_t value);
 int ide_flush_list(struct ide_channel *ch, struct ide_list *l);
-int ide_get(struct ide_channel *ch, uint8_t region, uint16_t offset, uint8_t width, uint32_t *value);
+int ide_get(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t offset, uint8_t width,
+	    uint32_t *value);
 
 /* queue.c */
 struct ide_segment *ide_take_segments(struct ide_channel *ch, unsigned int want);

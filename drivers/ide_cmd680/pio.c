@@ -68,7 +68,7 @@ int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status)
 	uint64_t deadline = ide_now_ms() + 100;
 
 	do {
-		if (ide_get(ch, ch->ports.ctl_region, ch->ports.ctl, 1, status))
+		if (ide_get(ch, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, status))
 			return -ENODEV;
 		if (!(*status & ATA_BSY)) {
 			if (*status & (ATA_ERR | ATA_DF))

@@ -53,6 +53,7 @@ int ide_flush_list(struct ide_channel *ch, struct ide_list *l)
 /**
  * ide_get - read one register
  * @ch:		the channel it is counted for
+ * @l:		writes that go in front, empty afterwards; NULL: none
  * @region:	BAR number
  * @offset:	in bytes
  * @width:	1, 2 or 4 bytes
@@ -60,10 +61,14 @@ int ide_flush_list(struct ide_channel *ch, struct ide_list *l)
  *
  * Return: 0, or -errno with the device marked as lost.
  */
-int ide_get(struct ide_channel *ch, uint8_t region, uint16_t offset, uint8_t width, uint32_t *value)
+int ide_get(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t offset, uint8_t width,
+	    uint32_t *value)
 {
-	int ret = usrdrv_read(ch->ide->dev, region, offset, width, value);
+	struct usrdrv_dev *dev = ch->ide->dev;
+	int ret = dev->ops->read(dev, l ? l->w : NULL, l ? l->n : 0, region, offset, width, value);
 
+	if (l)
+		l->n = 0;
 	ch->count.register_reads++;
 	if (ret)
 		ide_lost(ch->ide);

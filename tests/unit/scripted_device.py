@@ -28,7 +28,11 @@ class ScriptedDevice:
         self._keep: list[Any] = []
         self.ops = ffi.new("struct usrdrv_dev_ops *")
         for name, signature in (
-            ("read", "int(struct usrdrv_dev *, unsigned int, uint64_t, unsigned int, uint32_t *)"),
+            (
+                "read",
+                "int(struct usrdrv_dev *, const struct usrdrv_write *, unsigned int,"
+                " unsigned int, uint64_t, unsigned int, uint32_t *)",
+            ),
             ("write_list", "int(struct usrdrv_dev *, const struct usrdrv_write *, unsigned int)"),
             (
                 "dma_alloc",
@@ -54,7 +58,10 @@ class ScriptedDevice:
     def reads(self) -> list[int]:
         return [entry[0] for entry in self.trace if len(entry) == 1]
 
-    def _read(self, dev: Any, region: int, offset: int, width: int, value: Any) -> int:
+    def _read(
+        self, dev: Any, writes: Any, n: int, region: int, offset: int, width: int, value: Any
+    ) -> int:
+        self._write_list(dev, writes, n)
         self.trace.append((offset,))
         values = self.script[offset]
         value[0] = values.pop(0) if len(values) > 1 else values[0]

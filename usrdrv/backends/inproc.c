@@ -130,21 +130,22 @@ static void irq(void *ctx, int level)
 	pthread_mutex_unlock(&p->irq_lock);
 }
 
-static int do_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
-		   uint32_t *value)
-{
-	struct usrdrv_model *m = of(dev)->model;
-
-	*value = m->ops->read(m, region, (uint32_t)offset, width);
-	return 0;
-}
-
 static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct usrdrv_model *m = of(dev)->model;
 
 	for (; n--; w++)
 		m->ops->write(m, w->region, w->offset, w->width, w->value);
+	return 0;
+}
+
+static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
+		   uint64_t offset, unsigned int width, uint32_t *value)
+{
+	struct usrdrv_model *m = of(dev)->model;
+
+	do_write_list(dev, w, n);
+	*value = m->ops->read(m, region, (uint32_t)offset, width);
 	return 0;
 }
 

@@ -49,9 +49,12 @@ struct usrdrv_write {
 struct usrdrv_dev;
 
 struct usrdrv_dev_ops {
-	/* width is 1, 2 or 4; returns 0 or -errno; -ENODEV when the device is gone */
-	int (*read)(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
-		    unsigned int width, uint32_t *value);
+	/*
+	 * width is 1, 2 or 4; returns 0 or -errno; -ENODEV when the device is gone. n posted writes (w
+	 * may be NULL if 0) go in front of it and travel with it.
+	 */
+	int (*read)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n,
+		    unsigned int region, uint64_t offset, unsigned int width, uint32_t *value);
 	/* Posted: may return before the device has seen them; a read flushes. */
 	int (*write_list)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 	/* FIFO access: count reads (writes) of width bytes at one offset */
@@ -89,7 +92,7 @@ struct usrdrv_dev {
 static inline int usrdrv_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
 			      unsigned int width, uint32_t *value)
 {
-	return dev->ops->read(dev, region, offset, width, value);
+	return dev->ops->read(dev, NULL, 0, region, offset, width, value);
 }
 
 static inline int usrdrv_write(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
