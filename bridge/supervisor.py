@@ -20,7 +20,7 @@ from urllib.parse import quote
 from usrdrv import errors
 from usrdrv.bridge import nbd_handshake
 from usrdrv.bridge.process import Child, find_tool
-from usrdrv.names import check_socket_path
+from usrdrv.sockets import claim_path
 
 START_TIMEOUT: Final = 90.0
 """Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""
@@ -47,28 +47,6 @@ class Endpoint:
         if self.port is not None:
             return f"nbd://{self.host}:{self.port}"
         return f"nbd+unix:///?socket={quote(str(self.path))}"
-
-
-def claim_socket_path(path: Path) -> None:
-    """See that a server can listen at `path`; removes what a killed one left behind."""
-    check_socket_path(path)
-    if not path.parent.is_dir():
-        raise errors.UsageError(f"{path}: no such folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise errors.PermissionDeniedError(f"{path}: no right to write in {path.parent}")
-    if not path.is_socket():
-        if path.exists() or path.is_symlink():
-            raise errors.UsageError(f"{path}: exists and is not a socket")
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise errors.UsageError(f"{path}: {error.strerror}") from error
-        else:
-            raise errors.DeviceBusyError(f"{path}: another server listens on this socket")
 
 
 def claim_port(host: str, port: int) -> None:
@@ -131,7 +109,7 @@ class NbdServer:
         if self.endpoint.port is not None:
             claim_port(self.endpoint.host, self.endpoint.port)
         elif self.endpoint.path is not None:
-            claim_socket_path(self.endpoint.path)
+            claim_path(self.endpoint.path)
             env["USRDRV_SOCKET"] = str(self.endpoint.path)
         # Its end says that we want it to end, or died: nbdkit alone would wait for its clients.
         alive, self._alive = os.pipe()

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import socket
-import stat
 import threading
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -23,8 +22,9 @@ from usrdrv.errors import (
     UsageError,
     UsrdrvError,
 )
+from usrdrv.names import check_socket_path
+from usrdrv.sockets import listen
 
-MAX_PATH = 107
 MAX_LINE = 1 << 16
 TIMEOUT = 10.0
 
@@ -39,19 +39,12 @@ class Model(Protocol):
     def status(self) -> dict[str, Any]: ...
 
 
-def _check_path(path: Path) -> str:
-    text = str(path)
-    if len(text.encode()) > MAX_PATH:
-        raise UsageError(f"socket path {text} is longer than {MAX_PATH} bytes")
-    return text
-
-
 def _connect(path: Path) -> socket.socket:
-    text = _check_path(path)
+    check_socket_path(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(TIMEOUT)
-        sock.connect(text)
+        sock.connect(str(path))
     except OSError as error:
         sock.close()
         if error.errno == errno.EACCES:
@@ -73,35 +66,6 @@ def _read_line(sock: socket.socket) -> bytes:
     return data.split(b"\n", 1)[0]
 
 
-def _claim(path: Path) -> socket.socket:
-    """Listen at `path`; a socket that nobody serves any more is replaced."""
-    text = _check_path(path)
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        mode = None
-    except OSError as error:
-        raise UsageError(f"socket {path}: {error.strerror}") from None
-    if mode is not None:
-        if not stat.S_ISSOCK(mode):
-            raise UsageError(f"{path} exists and is not a socket")
-        try:
-            _connect(path).close()
-        except NoSuchDeviceError:
-            path.unlink(missing_ok=True)
-        else:
-            raise UsageError(f"socket {path} is in use")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(text)
-        path.chmod(0o600)
-        listener.listen(8)
-    except OSError as error:
-        listener.close()
-        raise UsageError(f"socket {path}: {error.strerror}") from None
-    return listener
-
-
 class ControlServer:
     """Serves a model at a socket until close()."""
 
@@ -112,7 +76,7 @@ class ControlServer:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._listener = _claim(path)
+        self._listener = listen(path)
         self._inode = path.lstat().st_ino
         self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
         self._thread.start()

@@ -3,50 +3,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket as sockets
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from usrdrv import errors, names
+from usrdrv import errors
 from usrdrv.devices import _models
+from usrdrv.sockets import listen
 
 ffi, lib = _models.ffi, _models.lib
-
-
-def listen(path: Path) -> sockets.socket:
-    """Return a listening socket at `path`; what a killed server left there is removed.
-
-    UsageError: path too long, no folder, not a socket; DeviceBusyError: a server listens there.
-    """
-    names.check_socket_path(path)
-    if path.exists() and not path.is_socket():
-        raise errors.UsageError(f"{path}: exists and is not a socket")
-    if path.is_socket():
-        with sockets.socket(sockets.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise errors.PermissionDeniedError(f"{path}: {error.strerror}") from error
-            else:
-                raise errors.DeviceBusyError(f"{path}: another server listens on this socket")
-    sock = sockets.socket(sockets.AF_UNIX)
-    try:
-        sock.bind(str(path))
-        sock.listen(4)
-    except OSError as error:
-        sock.close()
-        kind = (
-            errors.PermissionDeniedError
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            else errors.UsageError
-        )
-        raise kind(f"{path}: {error.strerror}") from error
-    return sock
 
 
 class Server:

@@ -16,6 +16,7 @@ from usrdrv.bridge import cli, cmd_block, cmd_fault, cmd_identify, cmd_model, ex
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
+from usrdrv.sockets import claim_path
 
 RAM = "model:cmd680?ram=1M"
 
@@ -128,19 +129,19 @@ def test_socket_path_in_use_stale_or_bad(tmp_path: Path, monkeypatch: pytest.Mon
         listener.bind(str(path))
         listener.listen()
         with pytest.raises(errors.DeviceBusyError, match="another server"):
-            supervisor.claim_socket_path(path)
+            claim_path(path)
     assert path.is_socket()
-    supervisor.claim_socket_path(path)
+    claim_path(path)
     assert not path.exists(), "left over by a killed server"
     path.write_text("precious")
     with pytest.raises(errors.UsageError, match="not a socket"):
-        supervisor.claim_socket_path(path)
+        claim_path(path)
     assert path.read_text() == "precious"
     with pytest.raises(errors.UsageError, match="no such folder"):
-        supervisor.claim_socket_path(Path("nowhere/s"))
-    supervisor.claim_socket_path(Path("x" * 107))
+        claim_path(Path("nowhere/s"))
+    claim_path(Path("x" * 107))
     with pytest.raises(errors.UsageError, match="107 bytes"):
-        supervisor.claim_socket_path(Path("x" * 108))
+        claim_path(Path("x" * 108))
 
 
 def test_error_lines_of_nbdkit_lose_their_prefix() -> None:

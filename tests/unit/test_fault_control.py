@@ -11,7 +11,7 @@ import pytest
 
 from usrdrv.devices.cmd680 import Cmd680Model, DriveSpec
 from usrdrv.devices.control import ControlServer, call
-from usrdrv.errors import DeviceError, NoSuchDeviceError, UsageError
+from usrdrv.errors import DeviceBusyError, DeviceError, NoSuchDeviceError, UsageError
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_silent_client_does_not_block_others_or_close(tmp_path: Path, model: C
 
 
 def test_taken_and_stale_paths(path: Path, model: Cmd680Model) -> None:
-    with pytest.raises(UsageError, match="in use"):
+    with pytest.raises(DeviceBusyError, match="another server"):
         ControlServer(path, model)
     stale = path.with_name("stale")
     with socket.socket(socket.AF_UNIX) as sock:
