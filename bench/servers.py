@@ -119,7 +119,7 @@ def machine() -> dict[str, str]:
     ]
     return {
         "cpu": f"{len(cpu)} x {cpu[0]}" if cpu else "unknown",
-        "kernel": Path("/proc/sys/kernel/osrelease").read_text().strip(),
+        "kernel": Path("/proc/sys/kernel/osrelease").read_text().split("-")[0].strip(),
         "python": sys.version.split()[0],
         "nbdkit": _version(["nbdkit", "--version"]),
         "fio": _version(["fio", "--version"]),
