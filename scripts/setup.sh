@@ -7,10 +7,6 @@ cd "$(dirname "$0")/.."
 missing=()
 while read -r name; do
 	[[ -z $name || $name == \#* ]] && continue
-	if [[ $name == *\? ]]; then
-		name=${name%\?}
-		[[ -n $(apt-cache madison "$name" 2>/dev/null) ]] || continue
-	fi
 	dpkg-query -W -f '${db:Status-Status}\n' "$name" 2>/dev/null | grep -qx installed ||
 		missing+=("$name")
 done <packages.txt
