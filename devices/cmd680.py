@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
+from usrdrv.closing import Closing
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.faults import Fault
 from usrdrv.devices.images import check_size, open_image, parse_size
@@ -57,7 +57,7 @@ class DriveSpec:
             raise UsageError(f"rotation rate {self.rpm}: 0 (unknown), 1 (none) or 1025 to 65534")
 
 
-class Cmd680Model:
+class Cmd680Model(Closing):
     """A controller with up to four drives (index = channel * 2 + device)."""
 
     kind = "cmd680"
@@ -165,17 +165,6 @@ class Cmd680Model:
         if self._model is not None:
             model, self._model = self._model, None
             model.ops.destroy(model)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _fill(c: Any, spec: DriveSpec, index: int, fds: list[int]) -> None:

@@ -12,8 +12,9 @@ import json
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
+from usrdrv.closing import Closing
 from usrdrv.devices.faults import Fault
 from usrdrv.errors import (
     DeviceError,
@@ -66,7 +67,7 @@ def _read_line(sock: socket.socket) -> bytes:
     return data.split(b"\n", 1)[0]
 
 
-class ControlServer:
+class ControlServer(Closing):
     """Serves a model at a socket until close()."""
 
     def __init__(self, path: Path, model: Model) -> None:
@@ -157,12 +158,6 @@ class ControlServer:
         with contextlib.suppress(OSError):
             if self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def call(path: Path, request: dict[str, Any]) -> Any:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from usrdrv import errors
+from usrdrv.closing import Closing
 from usrdrv.devices import _models
 from usrdrv.sockets import listen
 
 ffi, lib = _models.ffi, _models.lib
 
 
-class Server:
+class Server(Closing):
     """Serves one model to one client at a time. The socket is there from construction until close().
 
     model_pointer: address of struct usrdrv_model; the model must outlive the server.
@@ -32,17 +31,6 @@ class Server:
         if result:
             self.close()
             raise errors.DeviceError(f"{socket}: {os.strerror(-result)}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def run(self) -> None:
         """Serve until stop(). The GIL is not held; Python handles signals in another thread only."""

@@ -8,12 +8,12 @@ import os
 import select
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from usrdrv import errors, names
 from usrdrv.backends import _access
 from usrdrv.claim import Claim, held
+from usrdrv.closing import Closing
 
 ffi, lib = _access.ffi, _access.lib
 
@@ -51,7 +51,7 @@ class DmaMemory:
             self._dma.cpu = ffi.NULL
 
 
-class Device:
+class Device(Closing):
     """One PCI function, exclusively ours until close(). A context manager.
 
     Accesses are 8, 16 or 32 bits wide; region is a BAR number. NoSuchDeviceError once the device is gone.
@@ -66,17 +66,6 @@ class Device:
         self._claim = claim
         self._memory: list[DmaMemory] = []
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pointer(self) -> int:

@@ -10,11 +10,11 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from usrdrv import errors
 from usrdrv.block import Block, raise_errno
+from usrdrv.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
@@ -101,7 +101,7 @@ class Drive:
         return str(self.transfer_mode)
 
 
-class Controller:
+class Controller(Closing):
     """A CMD680 with its drives, ready for requests. A context manager; close() quiesces the chip."""
 
     def __init__(self, device: Device, options: Options | None = None) -> None:
@@ -125,17 +125,6 @@ class Controller:
             raise
         self._thread = threading.Thread(target=self._recover_loop, name="ide-recovery", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def drives(self) -> tuple[Drive | None, ...]:
