@@ -40,7 +40,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def check_access() -> None:
     """Raise if nbdfuse, FUSE or loop devices are missing or not for us."""
-    find_tool("nbdfuse", "nbdfuse")
+    find_tool("nbdfuse", "libnbd-bin")
     try:
         os.close(os.open(FUSE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError as error:
@@ -85,7 +85,7 @@ class FuseAttachment:
             self._folder.mkdir(mode=0o700, exist_ok=True)
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="mnt-", dir=run_directory()))
-        nbdfuse = find_tool("nbdfuse", "nbdfuse")
+        nbdfuse = find_tool("nbdfuse", "libnbd-bin")
         unwanted = _unwanted_mounts(
             (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))
         )

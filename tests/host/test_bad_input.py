@@ -170,7 +170,7 @@ def test_no_python_plugin(world: World) -> None:
 
 def test_no_nbdfuse(world: World) -> None:
     line = fails(world, "block", RAM, "--export", "fuse", env=tools(world, "nbdkit"))
-    assert "nbdfuse is not installed (Debian package nbdfuse)" in line
+    assert "nbdfuse is not installed (Debian package libnbd-bin)" in line
 
 
 def test_socket_path_too_long(world: World) -> None:
