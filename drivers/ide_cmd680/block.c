@@ -109,12 +109,12 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		pthread_mutex_lock(&ch->lock);
 		ch->users++;
 		if (!ch->free) {
-			pthread_mutex_unlock(&ch->lock);
+			ide_unlock(ch);
 			usrdrv_gate_leave(gate);
 			pthread_mutex_lock(&ch->lock);
 		}
 		first = ide_take_segments(ch, want);
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		n = fill(d, first, &r, op, offset, len, buf, flags);
 
 		pthread_mutex_lock(&ch->lock);
@@ -123,7 +123,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 			ret = -ENODEV;
 		else
 			ide_enqueue(ch, first);
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		if (!ret) {
 			if (idle)
 				ide_run_channel(ch);
@@ -138,7 +138,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		pthread_mutex_lock(&ch->lock);
 		ide_give_segments(ch, first);
 		ch->users--;
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		if (buf)
 			buf += n;
 		offset += n;

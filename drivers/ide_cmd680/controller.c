@@ -113,11 +113,11 @@ static void wait_for_users(struct ide *ide)
 
 		pthread_mutex_lock(&ch->lock);
 		while (ch->users) {
-			pthread_mutex_unlock(&ch->lock);
+			ide_unlock(ch);
 			nanosleep(&pause, NULL);
 			pthread_mutex_lock(&ch->lock);
 		}
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 	}
 }
 
@@ -213,7 +213,7 @@ int ide_offline(struct ide *ide, unsigned int drive, int err)
 	d->offline = err;
 	if (err)
 		ide_fail_queue(d->channel, (int)d->device, err);
-	pthread_mutex_unlock(&d->channel->lock);
+	ide_unlock(d->channel);
 	return 0;
 }
 

@@ -97,7 +97,7 @@ void ide_service(struct ide *ide)
 				if (!busy(ch))
 					ide_flush_list(ch, &l);
 			}
-			pthread_mutex_unlock(&ch->lock);
+			ide_unlock(ch);
 		}
 		for (int i = 0; i < IDE_CHANNELS && !mine; i++) {
 			struct ide_channel *ch = &ide->channel[i];
@@ -106,7 +106,7 @@ void ide_service(struct ide *ide)
 			if (ch->state == IDE_IDLE || ch->state == IDE_FROZEN)
 				ide_idle_interrupt(ch, &l);
 			ide_flush_list(ch, &l);
-			pthread_mutex_unlock(&ch->lock);
+			ide_unlock(ch);
 		}
 		if (dev->ops->irq_unmask(dev, l.w, l.n))
 			ide_lost(ide);
@@ -133,20 +133,20 @@ void ide_run_channel(struct ide_channel *ch)
 
 	pthread_mutex_lock(&ch->lock);
 	if (ch->state != IDE_IDLE || !ch->queue) {
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		return;
 	}
 	hold(ide);
 	ide_issue(ch, &l);
 	ide_flush_list(ch, &l);
 	interrupted = release(ide);
-	pthread_mutex_unlock(&ch->lock);
+	ide_unlock(ch);
 	if (interrupted)
 		ide_service(ide);
 	if (atomic_load(&ide->asleep)) {
 		pthread_mutex_lock(&ch->lock);
 		watched = !busy(ch);
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		/* a command stays under way and the dispatcher has no time-out: it must have one now */
 		if (!watched)
 			ide_kick(ide);
@@ -162,7 +162,7 @@ static void fail_everything(struct ide *ide)
 		ch->state = IDE_DEAD;
 		ide_finish_segments(ch, -ENODEV);
 		ide_fail_queue(ch, -1, -ENODEV);
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 	}
 	ide_post_gone(ide);
 }
@@ -184,7 +184,7 @@ static int watch(struct ide *ide)
 			ide_watch(ch, &l, now);
 			ide_flush_list(ch, &l);
 		}
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 	}
 	interrupted = release(ide);
 	if (interrupted)
@@ -199,7 +199,7 @@ static int any_busy(struct ide *ide)
 	for (int i = 0; i < IDE_CHANNELS; i++) {
 		pthread_mutex_lock(&ide->channel[i].lock);
 		any |= busy(&ide->channel[i]);
-		pthread_mutex_unlock(&ide->channel[i].lock);
+		ide_unlock(&ide->channel[i]);
 	}
 	return any;
 }

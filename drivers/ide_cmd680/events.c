@@ -99,7 +99,7 @@ int ide_resume(struct ide *ide, unsigned int channel, int verdict, int err)
 	if (ch->state != IDE_FROZEN) {
 		int ret = ch->state == IDE_DEAD ? -ENODEV : -EINVAL;
 
-		pthread_mutex_unlock(&ch->lock);
+		ide_unlock(ch);
 		return ret;
 	}
 	if (ch->cmd.segments) {
@@ -121,7 +121,7 @@ int ide_resume(struct ide *ide, unsigned int channel, int verdict, int err)
 	ch->features_reg = -1;
 	ch->bm_cmd = -1;
 	ch->state = IDE_IDLE;
-	pthread_mutex_unlock(&ch->lock);
+	ide_unlock(ch);
 	ide_run_channel(ch);
 	return 0;
 }

@@ -135,6 +135,7 @@ struct ide_request {
 	uint32_t wait;		/* futex, enum ide_wait */
 	unsigned int left;	/* segments not complete; channel lock */
 	int status;		/* 0 or the first -errno; channel lock */
+	struct ide_request *next_done;
 };
 
 struct ide_segment {
@@ -203,6 +204,7 @@ struct ide_channel {
 	struct ide_segment *free;
 	unsigned int pool_waiters;
 	unsigned int users;		/* threads inside submit_wait() */
+	struct ide_request *done;	/* complete, to be told so by ide_unlock() */
 	pthread_cond_t pool_cond;
 	struct ide_command cmd;
 	struct usrdrv_dma prd_dma, page_dma;
@@ -244,6 +246,7 @@ int ide_get(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t
 	    uint32_t *value);
 
 /* queue.c */
+void ide_unlock(struct ide_channel *ch);
 struct ide_segment *ide_take_segments(struct ide_channel *ch, unsigned int want);
 void ide_give_segments(struct ide_channel *ch, struct ide_segment *first);
 void ide_enqueue(struct ide_channel *ch, struct ide_segment *first);

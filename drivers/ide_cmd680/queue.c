@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Segments: the pool they come from, the queue they wait in, and how adjacent
- * ones become one command. Every function wants the channel lock held.
+ * ones become one command. Every function wants the channel lock held; it is
+ * given up by ide_unlock() alone.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -111,9 +112,28 @@ static void finish(struct ide_channel *ch, struct ide_segment *s, int status)
 	}
 	if (--r->left)
 		return;
-	/* After the exchange the waiter may be gone with its stack; a futex wake needs no more than the address. */
-	if (__atomic_exchange_n(&r->wait, IDE_FINISHED, __ATOMIC_ACQ_REL) == IDE_SLEEPING)
-		syscall(SYS_futex, &r->wait, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	r->next_done = ch->done;
+	ch->done = r;
+}
+
+/**
+ * ide_unlock - let go of the channel, then wake those whose requests are complete
+ * @ch:	channel
+ *
+ * In this order, or they would wake only to wait for the lock.
+ */
+void ide_unlock(struct ide_channel *ch)
+{
+	struct ide_request *r = ch->done, *next;
+
+	ch->done = NULL;
+	pthread_mutex_unlock(&ch->lock);
+	for (; r; r = next) {
+		next = r->next_done;
+		/* After the exchange the waiter may be gone with its stack; a wake needs no more than the address. */
+		if (__atomic_exchange_n(&r->wait, IDE_FINISHED, __ATOMIC_ACQ_REL) == IDE_SLEEPING)
+			syscall(SYS_futex, &r->wait, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
 }
 
 /**
