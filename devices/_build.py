@@ -33,6 +33,7 @@ SOURCES = [
     "testhost.c",
     "vfio_user_dma.c",
     "vfio_user_irq.c",
+    "vfio_user_messages.c",
     "vfio_user_server.c",
 ]
 

@@ -55,9 +55,9 @@ static int guarded_copy(void *to, const void *from, size_t len)
 	return 0;
 }
 
-void vu_dma_init(struct vu_dma *d)
+void vu_dma_init(struct vu_dma *d, struct usrdrv_model *model)
 {
-	memset(d, 0, sizeof(*d));
+	*d = (struct vu_dma){ .model = model };
 	pthread_rwlock_init(&d->lock, NULL);
 	pthread_once(&once, install);
 }
@@ -130,24 +130,38 @@ int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *m)
 	return ret;
 }
 
+/* Areas that lie in the range as a whole go away. */
 int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all)
 {
-	unsigned int kept = 0;
+	unsigned int first, end;
 
-	if (!all && (!size || size - 1 > UINT64_MAX - address))
+	if (all) {
+		address = 0;
+		size = 0;	/* less 1: the last byte of all */
+	} else if (!size || size - 1 > UINT64_MAX - address) {
 		return -EINVAL;
-	pthread_rwlock_wrlock(&d->lock);
-	for (unsigned int i = 0; i < d->n; i++) {
-		struct vu_area *a = &d->area[i];
-
-		if (all || (a->address >= address && a->address + (a->size - 1) <= address + (size - 1))) {
-			if (a->map)
-				munmap(a->map, a->size + a->skew);
-		} else {
-			d->area[kept++] = *a;
-		}
 	}
-	d->n = kept;
+	/* Only this thread changes the table: indices stay good while it is unlocked. */
+	first = find(d, address);
+	if (first < d->n && d->area[first].address < address)
+		first++;
+	pthread_rwlock_wrlock(&d->lock);
+	for (end = first; end < d->n; end++) {
+		if (d->area[end].address + (d->area[end].size - 1) > address + (size - 1))
+			break;
+		d->area[end].prot = 0;
+	}
+	pthread_rwlock_unlock(&d->lock);
+	if (first == end)
+		return 0;
+	/* A worker of the model may still have an address of vu_dma_ptr's; after a register access it has not. */
+	d->model->ops->read(d->model, VU_CONFIG_REGION, 0, 4);
+	pthread_rwlock_wrlock(&d->lock);
+	for (unsigned int i = first; i < end; i++)
+		if (d->area[i].map)
+			munmap(d->area[i].map, d->area[i].size + d->area[i].skew);
+	memmove(&d->area[first], &d->area[end], (d->n - end) * sizeof(d->area[0]));
+	d->n -= end - first;
 	pthread_rwlock_unlock(&d->lock);
 	return 0;
 }
@@ -208,10 +222,7 @@ int vu_dma_write(struct vu_dma *d, uint64_t address, const void *buf, size_t len
 	return copy(d, address, (uint8_t *)(uintptr_t)buf, len, 1);
 }
 
-/*
- * The pointer outlives the lock. That is safe because only the thread that
- * runs register accesses, and so this, also takes mappings away.
- */
+/* The pointer outlives the lock: vu_dma_unmap() waits for the operation that uses it. */
 void *vu_dma_ptr(struct vu_dma *d, uint64_t address, size_t len, int device_writes, size_t *avail)
 {
 	void *cpu;

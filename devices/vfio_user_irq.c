@@ -5,6 +5,10 @@
  */
 #include "vfio_user_server.h"
 
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -18,6 +22,25 @@ static int64_t now_ns(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
+/* A client may have filled its eventfd: a write would wait then, and there is a signal already. */
+static void signal_client(struct vu_irq *irq)
+{
+	struct pollfd p = { .fd = irq->trigger, .events = POLLOUT };
+
+	if (poll(&p, 1, 0) == 1)
+		eventfd_write(irq->trigger, 1);
+}
+
+/* A write to a pipe, a socket or a file could wait for the client, for ever. */
+static int is_eventfd(int fd)
+{
+	static const char want[] = "anon_inode:[eventfd]";
+	char link[32], kind[sizeof(want)];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return readlink(link, kind, sizeof(kind)) == sizeof(want) - 1 && !memcmp(kind, want, sizeof(want) - 1);
+}
+
 /* Lock held. */
 static void trigger(struct vu_irq *irq)
 {
@@ -26,7 +49,7 @@ static void trigger(struct vu_irq *irq)
 	irq->masked = 1;
 	irq->dropped = 0;
 	irq->retrigger = 0;
-	eventfd_write(irq->trigger, 1);
+	signal_client(irq);
 }
 
 void vu_irq_init(struct vu_irq *irq)
@@ -60,9 +83,15 @@ void vu_irq_level(struct vu_irq *irq, int level)
  * vu_irq_connect - signal another eventfd from now on
  * @irq:	line
  * @eventfd:	owned by the line from now on; -1: none
+ *
+ * Return: 0; -EINVAL if it is no eventfd, which is closed then.
  */
-void vu_irq_connect(struct vu_irq *irq, int eventfd)
+int vu_irq_connect(struct vu_irq *irq, int eventfd)
 {
+	if (eventfd >= 0 && !is_eventfd(eventfd)) {
+		close(eventfd);
+		return -EINVAL;
+	}
 	pthread_mutex_lock(&irq->lock);
 	if (irq->trigger >= 0)
 		close(irq->trigger);
@@ -72,6 +101,7 @@ void vu_irq_connect(struct vu_irq *irq, int eventfd)
 	irq->retrigger = 0;
 	trigger(irq);
 	pthread_mutex_unlock(&irq->lock);
+	return 0;
 }
 
 /**
@@ -88,7 +118,7 @@ void vu_irq_act(struct vu_irq *irq, uint32_t action)
 	pthread_mutex_lock(&irq->lock);
 	if (action == VU_IRQ_TRIGGER) {
 		if (irq->trigger >= 0)
-			eventfd_write(irq->trigger, 1);
+			signal_client(irq);
 	} else if (action == VU_IRQ_MASK) {
 		irq->masked = 1;
 		irq->retrigger = 0;

@@ -31,12 +31,13 @@ struct vu_area {
 };
 
 struct vu_dma {
+	struct usrdrv_model *model;	/* whose memory it is */
 	pthread_rwlock_t lock;
 	struct vu_area *area;	/* sorted, disjoint */
 	unsigned int n, room;
 };
 
-void vu_dma_init(struct vu_dma *d);
+void vu_dma_init(struct vu_dma *d, struct usrdrv_model *model);
 void vu_dma_destroy(struct vu_dma *d);
 int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *map);
 int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all);
@@ -57,9 +58,30 @@ struct vu_irq {
 void vu_irq_init(struct vu_irq *irq);
 void vu_irq_destroy(struct vu_irq *irq);
 void vu_irq_level(struct vu_irq *irq, int level);
-void vu_irq_connect(struct vu_irq *irq, int eventfd);
+int vu_irq_connect(struct vu_irq *irq, int eventfd);
 void vu_irq_act(struct vu_irq *irq, uint32_t action);
 void vu_irq_touched(struct vu_irq *irq);
 const struct timespec *vu_irq_due(struct vu_irq *irq, struct timespec *t);
+
+struct vu_server {
+	struct usrdrv_model *model;
+	struct vu_dma dma;
+	int listen_fd, stop_fd, conn;
+	int second;			/* a client while there is one, to be refused; or -1 */
+	int once;
+	int negotiated;
+
+	uint8_t *in, *out;
+	size_t have;			/* bytes in `in` */
+	size_t message_end;		/* in `in`, of the message in hand */
+	int fds[VU_MAX_FDS];		/* that came with bytes in `in`, in order */
+	size_t fd_end[VU_MAX_FDS];	/* where in `in` those bytes end */
+	unsigned int nfds;
+
+	struct vu_irq irq;
+};
+
+int vu_take_fd(struct vu_server *s);
+int vu_dispatch(struct vu_server *s, uint16_t command, uint8_t *in, size_t len, uint8_t *out);
 
 #endif

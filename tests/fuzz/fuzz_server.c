@@ -279,6 +279,10 @@ int main(int argc, char **argv)
 		strcpy(config.drive[i].model, "M");
 		strcpy(config.drive[i].firmware, "F");
 	}
+	/* one medium is a file: its data go straight to and from the peer's memory */
+	config.drive[1].fd = memfd_create("image", 0);
+	if (ftruncate(config.drive[1].fd, (off_t)config.drive[1].size))
+		return 2;
 	memfd = memfd_create("arena", 0);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* an abstract address: nothing is left behind */

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from usrdrv import errors
 from usrdrv.devices import models
 from usrdrv.devices.server import Server
+from usrdrv.sockets import listen
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IO_FDS, IRQ_INFO, SET_IRQS = range(1, 9)
 READ, WRITE, DMA_READ, DMA_WRITE, RESET = range(9, 14)
@@ -95,16 +97,26 @@ class Peer:
         self.sock.close()
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "s"
-    with models.create("cmd680", "ram=1M") as model, Server(model.pointer, path) as server:
+@contextmanager
+def serving(path: Path, *, once: bool = False) -> Iterator[threading.Thread]:
+    """A server that does not run yet: start() the thread."""
+    with (
+        models.create("cmd680", "ram=1M") as model,
+        Server(model.pointer, path, once=once) as server,
+    ):
         thread = threading.Thread(target=server.run)
-        thread.start()
-        yield path
+        yield thread
         server.stop()
         thread.join(5)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "s"
+    with serving(path) as thread:
+        thread.start()
+        yield path
     assert not path.exists()
 
 
@@ -371,6 +383,65 @@ def test_a_mapping_beyond_its_file_is_refused(peer: Peer, size: int) -> None:
     pipe = os.pipe()
     assert peer.map(ARENA, 4096, pipe[0]) == errno.EINVAL
     assert peer.alive()
+
+
+def test_a_descriptor_belongs_to_the_message_it_came_with(tmp_path: Path) -> None:
+    """A range without a file and one with, both waiting when the server reads: one read has both."""
+    with serving(tmp_path / "s") as thread:
+        peer = Peer(tmp_path / "s", greet=False)
+        fd = memory(4096)
+        arena = mmap.mmap(fd, 4096)
+        peer.send(VERSION, struct.pack("<HH", 0, 0))
+        peer.send(DMA_MAP, struct.pack("<IIQQQ", 32, 3, 0, 0xC0000, 4096))
+        peer.send(DMA_MAP, struct.pack("<IIQQQ", 32, 3, 0, ARENA, 4096), fds=(fd,))
+        thread.start()
+        for number in (1, 2, 3):
+            peer.id = number
+            assert peer.receive()[0] == 0
+        disk = Disk(peer, ARENA, arena)
+        arena[2048:] = b"\xff" * 2048
+        assert disk.dma_in(ARENA + 2048) == (4, 0x50)
+        assert arena[2048:2560] == bytes(512)
+        assert disk.dma_in(0xC0000)[0] & 2
+        peer.close()
+        os.close(fd)
+
+
+def test_only_a_client_ends_a_server_for_one(tmp_path: Path) -> None:
+    """Somebody who only tries whether the socket is taken is none."""
+    with serving(tmp_path / "s", once=True) as thread:
+        thread.start()
+        with pytest.raises(errors.DeviceBusyError):
+            listen(tmp_path / "s")
+        time.sleep(0.1)
+        assert thread.is_alive()
+        Peer(tmp_path / "s").close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_silent_second_client_holds_nobody_up(served: Path) -> None:
+    first = Peer(served)
+    silent = [Peer(served, greet=False) for _ in range(3)]
+    started = time.monotonic()
+    assert first.alive()
+    assert time.monotonic() - started < 0.5
+    for peer in [first, *silent]:
+        peer.close()
+
+
+def test_an_interrupt_goes_to_an_eventfd_only(peer: Peer) -> None:
+    """A write to anything else could wait for ever, like one to an eventfd that is full."""
+    trigger = struct.pack("<IIIII", 20, 0x24, 0, 0, 1)
+    ends = os.pipe()
+    assert peer.ask(SET_IRQS, trigger, fds=(ends[1],))[0] == errno.EINVAL
+    full = os.eventfd(0)
+    os.eventfd_write(full, 2**64 - 2)
+    assert peer.ask(SET_IRQS, trigger, fds=(full,))[0] == 0
+    assert peer.ask(SET_IRQS, struct.pack("<IIIII", 20, 0x21, 0, 0, 1))[0] == 0
+    assert peer.alive()
+    for fd in (*ends, full):
+        os.close(fd)
 
 
 def test_surplus_descriptors_are_closed(peer: Peer) -> None:

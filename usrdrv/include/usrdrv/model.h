@@ -31,7 +31,8 @@ struct usrdrv_model_host {
 	/*
 	 * CPU address of addr and, in *avail, how many of the len bytes are contiguous there; NULL:
 	 * not mapped. Only to be handed to system calls (pread, pwrite), which survive a peer that
-	 * truncates the memory (EFAULT); valid until the operation in hand returns.
+	 * truncates the memory (EFAULT); valid until the operation in hand returns, or, in a thread of
+	 * the model's, as long as that keeps register accesses waiting.
 	 */
 	void *(*dma_ptr)(void *ctx, uint64_t addr, size_t len, int device_writes, size_t *avail);
 	/* Level of the INTx line, called on every change. */
