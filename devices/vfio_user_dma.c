@@ -62,7 +62,12 @@ void vu_dma_init(struct vu_dma *d, struct usrdrv_model *model)
 	pthread_once(&once, install);
 }
 
-/* Index of the first area that ends after address. */
+static uint64_t last_byte(const struct vu_area *a)
+{
+	return a->address + (a->size - 1);
+}
+
+/* Index of the first area that ends at address or after it. */
 static unsigned int find(const struct vu_dma *d, uint64_t address)
 {
 	unsigned int lo = 0, hi = d->n;
@@ -70,7 +75,7 @@ static unsigned int find(const struct vu_dma *d, uint64_t address)
 	while (lo < hi) {
 		unsigned int mid = (lo + hi) / 2;
 
-		if (d->area[mid].address + (d->area[mid].size - 1) < address)
+		if (last_byte(&d->area[mid]) < address)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -130,10 +135,11 @@ int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *m)
 	return ret;
 }
 
-/* Areas that lie in the range as a whole go away. */
+/* The areas in the range go away. One that is cut by it would stay in reach: refused, as VFIO does. */
 int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all)
 {
 	unsigned int first, end;
+	uint64_t last;
 
 	if (all) {
 		address = 0;
@@ -141,19 +147,22 @@ int vu_dma_unmap(struct vu_dma *d, uint64_t address, uint64_t size, int all)
 	} else if (!size || size - 1 > UINT64_MAX - address) {
 		return -EINVAL;
 	}
+	last = address + (size - 1);
 	/* Only this thread changes the table: indices stay good while it is unlocked. */
 	first = find(d, address);
-	if (first < d->n && d->area[first].address < address)
-		first++;
-	pthread_rwlock_wrlock(&d->lock);
-	for (end = first; end < d->n; end++) {
-		if (d->area[end].address + (d->area[end].size - 1) > address + (size - 1))
-			break;
-		d->area[end].prot = 0;
-	}
-	pthread_rwlock_unlock(&d->lock);
+	end = find(d, last);
+	if (end < d->n && last_byte(&d->area[end]) == last)
+		end++;
+	else if (end < d->n && d->area[end].address <= last)
+		return -EINVAL;
 	if (first == end)
 		return 0;
+	if (d->area[first].address < address)
+		return -EINVAL;
+	pthread_rwlock_wrlock(&d->lock);
+	for (unsigned int i = first; i < end; i++)
+		d->area[i].prot = 0;
+	pthread_rwlock_unlock(&d->lock);
 	/* A worker of the model may still have an address of vu_dma_ptr's; after a register access it has not. */
 	d->model->ops->read(d->model, VU_CONFIG_REGION, 0, 4);
 	pthread_rwlock_wrlock(&d->lock);

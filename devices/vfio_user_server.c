@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define BUFFER_SIZE	(sizeof(struct vu_header) + sizeof(struct vu_region_access) + VU_MAX_XFER + 4096)
-#define SEND_TIMEOUT_S	5
+#define PATIENCE_MS	5000	/* with a client that does not read its replies */
 
 static void host_irq(void *ctx, int level)
 {
@@ -42,19 +42,30 @@ static void *host_dma_ptr(void *ctx, uint64_t addr, size_t len, int device_write
 	return vu_dma_ptr(&((struct vu_server *)ctx)->dma, addr, len, device_writes, avail);
 }
 
+/* Waiting for the client to read must not keep vu_server_stop() from being heard. */
 static int send_all(struct vu_server *s, const void *data, size_t len)
 {
 	const uint8_t *p = data;
 
 	while (len) {
-		ssize_t n = send(s->conn, p, len, MSG_NOSIGNAL);
+		ssize_t n = send(s->conn, p, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		struct pollfd wait[] = {
+			{ .fd = s->stop_fd, .events = POLLIN },
+			{ .fd = s->conn, .events = POLLOUT },
+		};
 
-		if (n < 0 && errno == EINTR)
+		if (n >= 0) {
+			p += n;
+			len -= (size_t)n;
 			continue;
-		if (n <= 0)
-			return -EPIPE;	/* gone, or has not read for SEND_TIMEOUT_S */
-		p += n;
-		len -= (size_t)n;
+		}
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -EPIPE;
+		n = poll(wait, 2, PATIENCE_MS);
+		if (n == 0 || wait[0].revents || (n < 0 && errno != EINTR))
+			return -EPIPE;
 	}
 	return 0;
 }
@@ -204,12 +215,10 @@ static void refuse(struct vu_server *s)
 
 static void greet(struct vu_server *s)
 {
-	const struct timeval patience = { .tv_sec = SEND_TIMEOUT_S };
 	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
 		return;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (s->conn >= 0) {
 		if (s->second >= 0)
 			refuse(s);	/* silent so far: has to give way */
@@ -293,6 +302,8 @@ int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct
 	s->out = malloc(BUFFER_SIZE);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!s->in || !s->out || s->stop_fd < 0) {
+		if (s->stop_fd >= 0)
+			close(s->stop_fd);
 		free(s->in);
 		free(s->out);
 		free(s);
