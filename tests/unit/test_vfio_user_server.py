@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The vfio-user server and its clients: who is served, who is not, and how it ends."""
+
+import errno
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from vfio_user_peer import (
+    CONFIG,
+    READ,
+    VERSION,
+    Peer,
+    serving,
+)
+
+from usrdrv import errors
+from usrdrv.devices import models
+from usrdrv.devices.server import Server
+from usrdrv.sockets import listen
+
+
+def test_nothing_works_before_the_greeting(served: Path) -> None:
+    peer = Peer(served, greet=False)
+    assert peer.ask(READ, struct.pack("<QII", 0, 7, 4))[0] == errno.EINVAL
+    assert peer.ask(VERSION, struct.pack("<HH", 1, 0))[0] == errno.EINVAL
+    assert peer.ask(VERSION, struct.pack("<HH", 0, 0) + b"{}")[0] == errno.EINVAL  # no NUL
+    assert peer.ask(VERSION, struct.pack("<HH", 0, 0))[0] == 0
+    assert peer.alive()
+    peer.close()
+
+
+@pytest.mark.parametrize("size", [0, 15, 2**32 - 1, 2**24])
+def test_broken_framing_ends_the_connection_only(served: Path, size: int) -> None:
+    peer = Peer(served)
+    peer.sock.sendall(struct.pack("<HHIII", 1, READ, size, 0, 0))
+    assert peer.sock.recv(1) == b""
+    peer.close()
+    again = Peer(served)
+    assert again.alive()
+    again.close()
+
+
+def test_a_second_client_is_told_that_the_first_is_there(served: Path) -> None:
+    first = Peer(served)
+    second = Peer(served, greet=False)
+    assert second.ask(VERSION, struct.pack("<HH", 0, 0) + b"{}\0")[0] == errno.EBUSY
+    assert first.alive()
+    first.close()
+    second.close()
+    for _ in range(50):
+        third = Peer(served, greet=False)
+        if third.ask(VERSION, struct.pack("<HH", 0, 0) + b"{}\0")[0] == 0:
+            break
+        time.sleep(0.02)
+    assert third.alive()
+    third.close()
+
+
+def test_a_client_that_leaves_resets_the_device(served: Path) -> None:
+    peer = Peer(served)
+    assert peer.write(CONFIG, 4, b"\x07\x00") == 0
+    peer.close()
+    time.sleep(0.1)
+    peer = Peer(served)
+    assert peer.read(CONFIG, 4, 2) == (0, b"\0\0")
+    peer.close()
+
+
+def test_only_a_client_ends_a_server_for_one(tmp_path: Path) -> None:
+    """Somebody who only tries whether the socket is taken is none."""
+    with serving(tmp_path / "s", once=True) as thread:
+        thread.start()
+        with pytest.raises(errors.DeviceBusyError):
+            listen(tmp_path / "s")
+        time.sleep(0.1)
+        assert thread.is_alive()
+        Peer(tmp_path / "s").close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_silent_second_client_holds_nobody_up(served: Path) -> None:
+    first = Peer(served)
+    silent = [Peer(served, greet=False) for _ in range(3)]
+    started = time.monotonic()
+    assert first.alive()
+    assert time.monotonic() - started < 0.5
+    for peer in [first, *silent]:
+        peer.close()
+
+
+def test_a_client_that_does_not_read_is_dropped(served: Path) -> None:
+    """Its replies fill the socket; the server waits a few seconds and then serves the next one."""
+    peer = Peer(served)
+    peer.sock.setblocking(False)
+    message = struct.pack("<HHIIIQII", 7, READ, 32, 0, 0, 0, 7, 256)
+    started = time.monotonic()
+    try:
+        while time.monotonic() - started < 15:
+            try:
+                peer.sock.send(message * 100)
+            except BlockingIOError:
+                time.sleep(0.05)
+    except OSError:
+        pass
+    assert time.monotonic() - started < 12
+    peer.close()
+    again = Peer(served)
+    assert again.alive()
+    again.close()
+
+
+def test_a_client_that_hardly_reads_does_not_keep_a_server_from_ending(tmp_path: Path) -> None:
+    message = struct.pack("<HHIIIQII", 7, READ, 32, 0, 0, 0, 7, 256)
+    with serving(tmp_path / "s") as thread:
+        thread.start()
+        peer = Peer(tmp_path / "s")
+        peer.sock.setblocking(False)
+        stuck = 0
+        while stuck < 5:
+            try:
+                peer.sock.send(message * 100)
+                stuck = 0
+            except BlockingIOError:
+                stuck += 1
+                time.sleep(0.05)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    peer.close()
+
+
+@pytest.mark.parametrize("make", ["long", "folder", "file", "taken"])
+def test_a_bad_socket_path_is_named(tmp_path: Path, make: str, served: Path) -> None:
+    path = {
+        "long": tmp_path / ("x" * 120),
+        "folder": tmp_path / "none" / "s",
+        "file": tmp_path / "f",
+        "taken": served,
+    }[make]
+    (tmp_path / "f").write_text("")
+    with models.create("cmd680", "ram=1M") as model:
+        with pytest.raises(errors.UsrdrvError, match=str(path)):
+            Server(model.pointer, path)
+    assert served.exists()
+
+
+def test_what_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(tmp_path / "s"))
+    stale.close()
+    with models.create("cmd680", "ram=1M") as model, Server(model.pointer, tmp_path / "s"):
+        assert (tmp_path / "s").is_socket()
+    assert not (tmp_path / "s").exists()
