@@ -18,8 +18,6 @@ from usrdrv.closing import Closing
 ffi, lib = _access.ffi, _access.lib
 
 CONFIG: Final = lib.USRDRV_REGION_CONFIG
-PCI_COMMAND: Final = 0x04
-COMMAND_MASTER: Final = 0x04
 REPLY_TIMEOUT_MS: Final = 5000
 
 
@@ -50,6 +48,11 @@ class DmaMemory:
             self._device.c.ops.dma_free(self._device.c, self._dma)
             self._dma.cpu = ffi.NULL
 
+    def forget(self) -> None:
+        """The device gives it back together with everything else."""
+        self.buffer = None
+        self._dma.cpu = ffi.NULL
+
 
 class Device(Closing):
     """One PCI function, exclusively ours until close(). A context manager.
@@ -60,12 +63,18 @@ class Device(Closing):
 
     def __init__(self, name: str, c: Any, claim: Claim | None = None, model: Any = None) -> None:
         self.name = name
-        self.c = c
+        self._c = c
         self.model = model
         """The model object behind a `model:` name, for faults and counters; else None."""
         self._claim = claim
         self._memory: list[DmaMemory] = []
-        self._closed = False
+
+    @property
+    def c(self) -> Any:
+        """The struct usrdrv_dev; UsageError once the device is closed."""
+        if self._c is None:
+            raise errors.UsageError(f"{self.name}: device is closed")
+        return self._c
 
     @property
     def pointer(self) -> int:
@@ -135,10 +144,14 @@ class Device(Closing):
         """Wait for an interrupt (seconds; None: for ever); it stays masked until irq_unmask()."""
         poll = select.poll()
         poll.register(self.c.irq_fd, select.POLLIN)
-        if not poll.poll(None if timeout is None else timeout * 1000):
-            return False
-        os.eventfd_read(self.c.irq_fd)
-        return True
+        if self.c.hangup_fd >= 0:
+            poll.register(self.c.hangup_fd, select.POLLRDHUP)
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        if self.c.gone or any(fd == self.c.hangup_fd for fd, _ in ready):
+            self.check(-errno.ENODEV, "interrupt")
+        if ready:
+            os.eventfd_read(self.c.irq_fd)
+        return bool(ready)
 
     def irq_unmask(self) -> None:
         """Let the next interrupt through; one still raised comes again."""
@@ -150,17 +163,12 @@ class Device(Closing):
 
     def close(self) -> None:
         """Quiesce the function and give everything back. Idempotent."""
-        if self._closed:
+        if self._c is None:
             return
-        self._closed = True
-        try:
-            command = self.config_read(PCI_COMMAND, 2)
-            self.config_write(PCI_COMMAND, 2, command & ~COMMAND_MASTER)
-        except errors.NoSuchDeviceError:
-            pass  # what is gone masters no bus
         for memory in self._memory:
-            memory.free()
-        self.c.ops.close(self.c)
+            memory.forget()
+        self._c.ops.close(self._c)  # bus mastering off before memory goes, whatever the device says
+        self._c = None
         if self.model is not None:
             self.model.close()
         if self._claim is not None:
@@ -212,6 +220,8 @@ def _open_vfio_user(text: str, path: Path) -> Device:
             raise errors.NoSuchDeviceError(f"{text}: no PCI device answers there")
         case errno.EBUSY:
             raise errors.DeviceBusyError(f"{text}: the server has another client")
+        case errno.EAGAIN:
+            raise errors.DeviceBusyError(f"{text}: the server does not accept clients")
         case errno.EACCES | errno.EPERM:
             raise errors.PermissionDeniedError(f"{text}: no right to connect")
         case code:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from usrdrv import errors, names
+from usrdrv.backends import _access
 from usrdrv.claim import Claim
-from usrdrv.device import SERVED, list_devices, open_device
+from usrdrv.device import SERVED, Device, list_devices, open_device
+from usrdrv.devices import _models, models
 
 
 @pytest.fixture(autouse=True)
@@ -140,12 +142,55 @@ def test_an_interrupt_is_masked_until_it_is_unmasked() -> None:
         assert not device.irq_wait(0.05)
 
 
-def test_close_takes_bus_mastering_away_first_and_is_idempotent() -> None:
+def test_an_interrupt_while_held_is_for_the_last_holder() -> None:
+    """The register accesses of a holder raise it; nobody is woken."""
+    with open_device("model:cmd680?ram=1M") as device:
+        c = device.c
+        device.config_write(4, 2, 7)
+        c.ops.irq_hold(c)
+        c.ops.irq_hold(c)
+        device.write8(5, 0x86, 0xE0)
+        device.write8(5, 0x87, 0x00)
+        assert c.ops.irq_release(c) == 0
+        assert c.ops.irq_release(c) == 1
+        assert not device.irq_wait(0.05)  # masked, until
+        device.irq_unmask()
+        assert device.irq_wait(1)
+        c.ops.irq_hold(c)
+        assert c.ops.irq_release(c) == 0
+
+
+def test_close_is_idempotent_and_what_is_closed_says_so() -> None:
     device = open_device("model:cmd680?ram=1M")
     device.config_write(4, 2, 7)
-    device.dma_alloc(4096)
+    memory = device.dma_alloc(4096)
     device.close()
     device.close()
+    memory.free()
+    with pytest.raises(errors.UsageError, match="closed"):
+        device.config_read(0, 4)
+
+
+def test_close_takes_bus_mastering_away() -> None:
+    """The model outlives its device here, to be asked."""
+    with models.create("cmd680", "ram=1M") as model:
+        m = _models.ffi.cast("struct usrdrv_model *", model.pointer)
+        out = _access.ffi.new("struct usrdrv_dev **")
+        pointer = _access.ffi.cast("struct usrdrv_model *", model.pointer)
+        assert _access.lib.usrdrv_inproc_open(pointer, out) == 0
+        device = Device("model", out[0])
+        device.config_write(4, 2, 7)
+        device.close()
+        assert m.ops.read(m, 7, 4, 2) == 0
+        assert m.host.irq == _models.ffi.NULL
+
+
+@pytest.mark.parametrize(("size", "align"), [(0, 4096), (2**63, 4096), (4096, 3)])
+def test_dma_memory_that_makes_no_sense(size: int, align: int) -> None:
+    with open_device("model:cmd680?ram=1M") as device:
+        with pytest.raises(errors.DeviceError) as caught:
+            device.dma_alloc(size, align)
+        assert caught.value.errno == errno.EINVAL
 
 
 def test_running_models_are_listed() -> None:

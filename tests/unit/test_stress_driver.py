@@ -15,7 +15,7 @@ GENERATED = ("_cmd680.c", "_models.c", "testhost.c")
 
 def sources() -> list[Path]:
     found = [ROOT / "tests/fuzz/stress_driver.c", ROOT / "tests/fuzz/stress_rig.c"]
-    found.append(ROOT / "usrdrv/backends/inproc.c")
+    found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     for folder in ("drivers/ide_cmd680", "devices"):
         found += [
             path

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The vfio-user backend: against the real server, and against servers that lie, stall or die."""
 
+import errno
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv import errors
+from usrdrv.backends._access import ffi
 from usrdrv.device import open_device
 from usrdrv.devices import models
 from usrdrv.devices.server import Server
@@ -140,6 +142,15 @@ def test_the_end_of_an_idle_server_is_noticed(tmp_path: Path) -> None:
     device.close()
 
 
+def test_who_waits_for_an_interrupt_learns_that_the_server_ended(tmp_path: Path) -> None:
+    with served(tmp_path / "s"):
+        device = open_device(f"vfio-user:{tmp_path}/s")
+        assert not device.irq_wait(0)
+    with pytest.raises(errors.NoSuchDeviceError):
+        device.irq_wait(5)
+    device.close()
+
+
 def reply(message: bytes, payload: bytes, code: int = 0, **changes: int) -> bytes:
     number, command, _, _, _ = struct.unpack_from("<HHIII", message)
     size = 16 + len(payload)
@@ -159,6 +170,8 @@ def good(message: bytes) -> bytes:
             return reply(message, struct.pack("<IIII", 16, 3, 9, 5))
         case 5:
             return reply(message, payload[:16] + struct.pack("<QQ", 256, 0))
+        case 7:
+            return reply(message, struct.pack("<IIII", 16, 7, 0, 1))
         case 9:
             count = struct.unpack_from("<QII", payload)[2]
             return reply(message, payload[:16] + bytes(count))
@@ -213,7 +226,9 @@ LIES: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("command", [1, 4, 5, 9], ids=["version", "info", "region", "read"])
+@pytest.mark.parametrize(
+    "command", [1, 4, 5, 7, 9], ids=["version", "info", "region", "irq", "read"]
+)
 def test_a_lying_server_is_an_error_in_time(tmp_path: Path, command: int, lie: str) -> None:
     started = time.monotonic()
     with liar(tmp_path / "s", command, LIES[lie]):
@@ -231,6 +246,59 @@ def test_an_answer_to_another_question_ends_the_device(tmp_path: Path) -> None:
 
     with liar(tmp_path / "s", 9, other), pytest.raises(errors.NoSuchDeviceError):
         open_device(f"vfio-user:{tmp_path}/s")
+
+
+def test_a_refused_access_is_an_error_and_no_more(tmp_path: Path) -> None:
+    """Answers to what was sent together with it are not taken for later ones."""
+
+    def refuse_some(message: bytes) -> bytes:
+        offset = struct.unpack_from("<Q", message[16:])[0]
+        return reply(message, b"", code=errno.EINVAL) if offset == 0x80 else good(message)
+
+    with liar(tmp_path / "s", 9, refuse_some):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            words = ffi.new("uint16_t[100]")
+            assert device.c.ops.read_rep(device.c, 5, 0x80, 2, words, 100) == -errno.EINVAL
+            assert device.c.ops.read_rep(device.c, 5, 0x40, 2, words, 100) == 0
+            assert device.read32(5, 0) == 0
+    (tmp_path / "s").unlink()
+    with liar(tmp_path / "s", 10, lambda m: reply(m, b"", code=errno.EINVAL)):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            write = ffi.new("struct usrdrv_write *", {"region": 7, "width": 1, "offset": 4})
+            value = ffi.new("uint32_t *")
+            assert device.c.ops.read(device.c, write, 1, 7, 0, 4, value) == -errno.EINVAL
+            assert device.config_read(0, 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (4, struct.pack("<IIII", 16, 1, 9, 5)),
+        (4, struct.pack("<IIII", 16, 3, 7, 5)),
+        (5, struct.pack("<IIIIQQ", 32, 3, 0, 0, 64, 0)),
+        (7, struct.pack("<IIII", 16, 7, 0, 0)),
+        (7, struct.pack("<IIII", 16, 1, 0, 1)),
+    ],
+    ids=["no PCI", "no configuration space", "a short one", "no interrupt", "not maskable"],
+)
+def test_what_is_no_pci_function_is_not_opened(tmp_path: Path, command: int, answer: bytes) -> None:
+    with liar(tmp_path / "s", command, lambda m: reply(m, answer)):
+        with pytest.raises(errors.NoSuchDeviceError, match="no PCI device"):
+            open_device(f"vfio-user:{tmp_path}/s")
+
+
+def test_a_server_that_accepts_nobody_is_not_waited_for(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen(0)
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect(str(tmp_path / "s"))
+    started = time.monotonic()
+    with pytest.raises(errors.DeviceBusyError, match="does not accept"):
+        open_device(f"vfio-user:{tmp_path}/s")
+    assert time.monotonic() - started < 3
+    waiting.close()
+    listener.close()
 
 
 def test_nobody_there(tmp_path: Path) -> None:

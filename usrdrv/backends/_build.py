@@ -11,7 +11,8 @@ sys.path.insert(0, str(HERE.parent))
 from _cffi import INCLUDE, cdef  # noqa: E402
 
 SHARED = ["dev.h", "model.h"]
-SOURCES = ["inproc.c", "vfio_user.c"]
+HEADERS = ["areas.h", "backends.h", "vfio_user_client.h"]
+SOURCES = ["areas.c", "inproc.c", "vfio_user.c", "vfio_user_wire.c"]
 
 ffibuilder = FFI()
 for header in SHARED:
@@ -22,7 +23,10 @@ ffibuilder.set_source(
     '#include "backends.h"\n',
     sources=[str(HERE.joinpath(source).relative_to(HERE.parents[1])) for source in SOURCES],
     include_dirs=[str(INCLUDE), str(HERE)],
-    depends=[str(HERE / "backends.h"), *(str(path) for path in (INCLUDE / "usrdrv").glob("*.h"))],
+    depends=[
+        *(str(HERE / header) for header in HEADERS),
+        *(str(path) for path in (INCLUDE / "usrdrv").glob("*.h")),
+    ],
     extra_compile_args=[
         *("-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
     ],

@@ -13,24 +13,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "areas.h"
 #include "backends.h"
-
-#define MAX_AREAS	64
-#define BUS_BASE	0x10000000u
-#define PAGE		4096u
-
-struct area {
-	uint64_t bus;
-	size_t len;
-	uint8_t *cpu;
-};
 
 struct inproc {
 	struct usrdrv_dev dev;
 	struct usrdrv_model *model;
 	pthread_rwlock_t lock;		/* areas */
-	unsigned int n;
-	struct area area[MAX_AREAS];	/* sorted by bus address */
+	struct areas areas;
 	pthread_mutex_t irq_lock;
 	int level;
 	int masked;
@@ -43,22 +33,6 @@ static struct inproc *of(struct usrdrv_dev *dev)
 	return (struct inproc *)dev;
 }
 
-/* The area that holds a bus address; lock held. */
-static struct area *find(struct inproc *p, uint64_t bus)
-{
-	unsigned int lo = 0, hi = p->n;
-
-	while (lo < hi) {
-		unsigned int mid = (lo + hi) / 2;
-
-		if (p->area[mid].bus + p->area[mid].len <= bus)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < p->n && p->area[lo].bus <= bus ? &p->area[lo] : NULL;
-}
-
 static void *dma_ptr(void *ctx, uint64_t addr, size_t len, int device_writes, size_t *avail)
 {
 	struct inproc *p = ctx;
@@ -66,7 +40,7 @@ static void *dma_ptr(void *ctx, uint64_t addr, size_t len, int device_writes, si
 	void *cpu = NULL;
 
 	pthread_rwlock_rdlock(&p->lock);
-	a = find(p, addr);
+	a = areas_find(&p->areas, addr);
 	if (a) {
 		uint64_t room = a->bus + a->len - addr;
 
@@ -178,57 +152,37 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 	return 0;
 }
 
-/* First gap that fits; there are few areas, made at start-up. */
 static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)
 {
 	struct inproc *p = of(dev);
-	uint64_t bus = BUS_BASE;
-	unsigned int i;
-	int ret = 0;
+	struct area a = { 0 };
+	int at;
 
-	if (!len || align & (align - 1))
-		return -EINVAL;
-	if (align < PAGE)
-		align = PAGE;
-	len = (len + PAGE - 1) & ~(size_t)(PAGE - 1);
 	pthread_rwlock_wrlock(&p->lock);
-	for (i = 0; i < p->n; i++) {
-		bus = (bus + align - 1) & ~(uint64_t)(align - 1);
-		if (bus + len <= p->area[i].bus)
-			break;
-		bus = p->area[i].bus + p->area[i].len;
+	at = areas_place(&p->areas, len, align, limit, &a);
+	if (at >= 0) {
+		a.cpu = mmap(NULL, a.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (a.cpu == MAP_FAILED)
+			at = -errno;
 	}
-	bus = (bus + align - 1) & ~(uint64_t)(align - 1);
-	if (p->n == MAX_AREAS || bus + len - 1 > limit || bus + len - 1 > UINT32_MAX)
-		ret = -ENOSPC;
-	if (!ret) {
-		void *cpu = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (cpu == MAP_FAILED) {
-			ret = -errno;
-		} else {
-			memmove(&p->area[i + 1], &p->area[i], (p->n - i) * sizeof(p->area[0]));
-			p->area[i] = (struct area){ .bus = bus, .len = len, .cpu = cpu };
-			p->n++;
-			*dma = (struct usrdrv_dma){ .cpu = cpu, .bus = bus, .len = len };
-		}
+	if (at >= 0) {
+		areas_insert(&p->areas, at, &a);
+		*dma = (struct usrdrv_dma){ .cpu = a.cpu, .bus = a.bus, .len = a.len };
 	}
 	pthread_rwlock_unlock(&p->lock);
-	return ret;
+	return at < 0 ? at : 0;
 }
 
 static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 {
 	struct inproc *p = of(dev);
+	struct area *a;
 
 	pthread_rwlock_wrlock(&p->lock);
-	for (unsigned int i = 0; i < p->n; i++) {
-		if (p->area[i].bus != dma->bus)
-			continue;
-		munmap(p->area[i].cpu, p->area[i].len);
-		p->n--;
-		memmove(&p->area[i], &p->area[i + 1], (p->n - i) * sizeof(p->area[0]));
-		break;
+	a = areas_find(&p->areas, dma->bus);
+	if (a) {
+		munmap(a->cpu, a->len);
+		areas_remove(&p->areas, a);
 	}
 	pthread_rwlock_unlock(&p->lock);
 	memset(dma, 0, sizeof(*dma));
@@ -284,8 +238,9 @@ static void do_close(struct usrdrv_dev *dev)
 
 	m->ops->write(m, USRDRV_REGION_CONFIG, 4, 2, m->ops->read(m, USRDRV_REGION_CONFIG, 4, 2) & ~4u);
 	m->ops->reset(m);
-	for (unsigned int i = 0; i < p->n; i++)
-		munmap(p->area[i].cpu, p->area[i].len);
+	m->host = (struct usrdrv_model_host){ 0 };
+	for (unsigned int i = 0; i < p->areas.n; i++)
+		munmap(p->areas.area[i].cpu, p->areas.area[i].len);
 	close(dev->irq_fd);
 	pthread_rwlock_destroy(&p->lock);
 	pthread_mutex_destroy(&p->irq_lock);
