@@ -27,11 +27,12 @@
 
 #define BUS	0x10000000u
 #define ARENA	65536u
+#define ODD	4096u	/* behind the arena */
 
 static uint64_t state;
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 static socklen_t address_len;
-static int memfd;
+static int memfd, odd, irqfd;	/* odd: shrinks while it is mapped */
 static unsigned long messages, connections;
 
 static uint64_t rnd(void)
@@ -123,8 +124,13 @@ static size_t make(uint8_t *m)
 		return finish(m, VU_DMA_UNMAP, sizeof(d));
 	}
 	case 2: {
-		struct vu_irq_set d = { .argsz = sizeof(d), .flags = (uint32_t)(rnd() % 64), .index = (uint32_t)(rnd() % 2),
-					.start = (uint32_t)(rnd() % 2), .count = (uint32_t)(rnd() % 3) };
+		static const uint8_t flags[] = { 0x24, 0x21, 0x11, 0x11, 0x11, 0x09, 0x12 };
+		struct vu_irq_set d = { .argsz = sizeof(d), .flags = flags[rnd() % sizeof(flags)], .count = 1 };
+
+		if (rnd() % 4 == 0)
+			d = (struct vu_irq_set){ .argsz = sizeof(d), .flags = (uint32_t)(rnd() % 64),
+						 .index = (uint32_t)(rnd() % 2), .start = (uint32_t)(rnd() % 2),
+						 .count = (uint32_t)(rnd() % 3) };
 		memcpy(p, &d, sizeof(d));
 		return finish(m, VU_SET_IRQS, sizeof(d) + rnd() % 4);
 	}
@@ -133,9 +139,14 @@ static size_t make(uint8_t *m)
 		memcpy(p, &d, sizeof(d));
 		return finish(m, VU_REGION_READ, sizeof(d));
 	}
-	case 4:
+	case 4: {
+		/* questions: size of the answer, flags, index */
+		uint32_t d[3] = { 32, 0, (uint32_t)(rnd() % 10) };
+
 		memset(p, (int)rnd(), 64);
+		memcpy(p, d, sizeof(d));
 		return finish(m, (uint16_t)(rnd() % 18), rnd() % 64);
+	}
 	case 5: {
 		struct vu_multi w = { .offset = rnd() % 256, .region = (uint32_t)(rnd() % 9), .count = (uint32_t)(rnd() % 10) };
 		struct vu_write_multi d = { .count = 1 + (rnd() % 8 == 0) };
@@ -166,31 +177,76 @@ static size_t make(uint8_t *m)
 	}
 }
 
+static void ask(int fd, uint16_t command, const void *payload, size_t len, const int *with)
+{
+	uint8_t m[128];
+
+	memcpy(m + sizeof(struct vu_header), payload, len);
+	send_message(fd, m, finish(m, command, len), with, !!with);
+}
+
+static void reg_write(int fd, uint32_t region, uint64_t offset, uint32_t count, uint32_t value)
+{
+	struct {
+		struct vu_region_access a;
+		uint32_t value;
+	} w = { { .offset = offset, .region = region, .count = count }, value };
+
+	ask(fd, VU_REGION_WRITE, &w, sizeof(w.a) + count, NULL);
+}
+
+/* What a working device needs, and what the attack soon takes away. */
+static void prepare(int fd)
+{
+	struct vu_dma_map d = { .argsz = sizeof(d), .flags = 3, .address = BUS, .size = ARENA };
+	struct vu_irq_set irq = { .argsz = sizeof(irq), .flags = VU_IRQ_DATA_EVENTFD | VU_IRQ_TRIGGER, .count = 1 };
+
+	ask(fd, VU_DMA_MAP, &d, sizeof(d), &memfd);
+	if (ftruncate(odd, ODD))
+		abort();
+	d.address += ARENA;
+	d.size = ODD;
+	ask(fd, VU_DMA_MAP, &d, sizeof(d), &odd);
+	ask(fd, VU_SET_IRQS, &irq, sizeof(irq), &irqfd);
+	reg_write(fd, VU_CONFIG_REGION, 4, 1, 7);
+}
+
+/* A transfer that would work, if its table and memory are let alone. */
+static void transfer(int fd, uint32_t *arena)
+{
+	uint32_t table = (uint32_t)(rnd() % (ARENA / 8)) * 2, sectors = 1 + (uint32_t)(rnd() % 8);
+	uint32_t at = (uint32_t)(rnd() % (ARENA + ODD)), read = rnd() % 2;
+
+	arena[table] = BUS + at;
+	arena[table + 1] = 0x80000000u | sectors * 512;
+	reg_write(fd, 5, 0x86, 1, rnd() % 2 ? 0xe0 : 0xf0);
+	reg_write(fd, 5, 0x82, 1, sectors);
+	reg_write(fd, 5, 0x83, 1, (uint32_t)rnd() & 0xff);
+	reg_write(fd, 5, 0x84, 1, 0);
+	reg_write(fd, 5, 0x85, 1, 0);
+	reg_write(fd, 5, 4, 4, BUS + table * 4);
+	reg_write(fd, 5, 0x87, 1, read ? 0xc8 : 0xca);
+	reg_write(fd, 5, 0, 1, read ? 9 : 1);
+}
+
 static int dial(void)
 {
+	const struct vu_version v = { 0 };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	uint8_t m[256];
-	struct vu_dma_map d = { .argsz = sizeof(d), .flags = 3, .address = BUS, .size = ARENA };
-	struct vu_region_access a = { .offset = 4, .region = VU_CONFIG_REGION, .count = 1 };
 
 	if (connect(fd, (struct sockaddr *)&address, address_len)) {
 		close(fd);
 		return -1;
 	}
 	connections++;
-	memset(m, 0, sizeof(m));
-	send_message(fd, m, finish(m, VU_VERSION, 4), NULL, 0);
-	memcpy(m + sizeof(struct vu_header), &d, sizeof(d));
-	send_message(fd, m, finish(m, VU_DMA_MAP, sizeof(d)), &memfd, 1);
-	memcpy(m + sizeof(struct vu_header), &a, sizeof(a));
-	m[sizeof(struct vu_header) + sizeof(a)] = 7;
-	send_message(fd, m, finish(m, VU_REGION_WRITE, sizeof(a) + 1), NULL, 0);
+	ask(fd, VU_VERSION, &v, sizeof(v), NULL);
+	prepare(fd);
 	return fd;
 }
 
 static void attack(time_t end)
 {
-	int kinds[4] = { memfd, eventfd(0, EFD_NONBLOCK), open("/dev/null", O_RDWR), memfd_create("odd", 0) };
+	const int kinds[4] = { memfd, irqfd, open("/dev/null", O_RDWR), odd };
 	uint32_t *arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	int fd = -1;
 
@@ -204,17 +260,26 @@ static void attack(time_t end)
 		if (fd < 0)
 			continue;
 		for (int i = 0; i < 4; i++)
-			arena[rnd() % (ARENA / 4)] = rnd() % 2 ? BUS + (uint32_t)(rnd() % (ARENA + 4096)) : (uint32_t)rnd();
+			arena[rnd() % (ARENA / 4)] = rnd() % 2 ? BUS + (uint32_t)(rnd() % (ARENA + 2 * ODD)) : (uint32_t)rnd();
 		len = make(m);
-		if (rnd() % 10 == 0)
-			m[rnd() % len] ^= (uint8_t)(1 << rnd() % 8);
+		if (rnd() % 10 == 0) {
+			size_t at = rnd() % len;
+
+			/* a wrong size swallows or ends all that follows: seldom */
+			if (at / 4 != 1 || rnd() % 32 == 0)
+				m[at] ^= (uint8_t)(1 << rnd() % 8);
+		}
 		if (rnd() % 8 == 0)
 			for (nfds = (int)(rnd() % 12); nfds > 0 && rnd() % 3 == 0;)
 				nfds--;
 		for (int i = 0; i < nfds; i++)
 			fds[i] = kinds[rnd() % 4];
-		if (rnd() % 64 == 0 && ftruncate(kinds[3], rnd() % 2 ? 0 : 1 << 20))
+		if (rnd() % 64 == 0 && ftruncate(odd, rnd() % 2 ? 0 : 1 << 20))
 			abort();
+		if (rnd() % 128 == 0)
+			prepare(fd);
+		if (rnd() % 16 == 0)
+			transfer(fd, arena);
 		if (send_message(fd, m, len, fds, nfds) || rnd() % 5000 == 0) {
 			close(fd);
 			fd = -1;
@@ -223,8 +288,7 @@ static void attack(time_t end)
 	if (fd >= 0)
 		close(fd);
 	munmap(arena, ARENA);
-	for (int i = 1; i < 4; i++)
-		close(kinds[i]);
+	close(kinds[2]);
 }
 
 /* After all that: does it still know what it is? */
@@ -288,6 +352,8 @@ int main(int argc, char **argv)
 	if (ftruncate(config.drive[1].fd, (off_t)config.drive[1].size))
 		return 2;
 	memfd = memfd_create("arena", 0);
+	odd = memfd_create("odd", 0);
+	irqfd = eventfd(0, EFD_NONBLOCK);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* an abstract address: nothing is left behind */
 	address_len = (socklen_t)(sizeof(sa_family_t) + 1 +
