@@ -2,15 +2,16 @@
 """Exclusive claims: one process at a time has a device.
 
 A claim is an flock on a file named after the device, so it ends with its process, however that ends.
-The file holds the owner's pid for the message to the next one.
+The file holds the owner's pid, for the message to the next one, and the name in full.
 """
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from usrdrv.errors import DeviceBusyError, PermissionDeniedError
 
@@ -32,9 +33,17 @@ def run_directory() -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise PermissionDeniedError(f"{path}: {error.strerror}") from error
-    if path.stat().st_uid != os.geteuid():
+    if path.lstat().st_uid != os.geteuid():
         raise PermissionDeniedError(f"{path}: belongs to another user")
     return path
+
+
+def _claim_file(name: str) -> Path:
+    """Return a path that is readable and not too long for a file's name (255 bytes)."""
+    readable = quote(os.fsencode(name), safe=":")
+    if len(readable) > 200:
+        readable = f"{readable[:160]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}"
+    return run_directory() / f"{readable}.claim"
 
 
 class Claim:
@@ -44,14 +53,17 @@ class Claim:
     """
 
     def __init__(self, name: str) -> None:
-        self._path = run_directory() / f"{quote(name, safe=':')}.claim"
+        self._path = _claim_file(name)
         self._fd = -1
         while self._fd < 0:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise PermissionDeniedError(f"{self._path}: {error.strerror}") from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                owner = os.pread(fd, 20, 0).decode("ascii", "replace").partition(" ")[0]
                 os.close(fd)
                 raise DeviceBusyError(f"{name}: taken by process {owner or 'unknown'}") from None
             if self._is_current(fd):
@@ -59,7 +71,7 @@ class Claim:
             else:  # its last owner removed the file between our open and our lock
                 os.close(fd)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._fd, os.fsencode(f"{os.getpid()} {name}\n"), 0)
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +103,9 @@ def held() -> dict[str, int]:
     found = {}
     for path in run_directory().glob("*.claim"):
         try:
-            pid = int(path.read_text())
+            pid, _, name = os.fsdecode(path.read_bytes()).partition(" ")
+            os.stat(f"/proc/{int(pid)}")
         except (OSError, ValueError):
-            continue  # just released, or just being made
-        if Path(f"/proc/{pid}").exists():
-            found[unquote(path.name.removesuffix(".claim"))] = pid
+            continue  # its owner was killed, or it is just being made or released
+        found[name.removesuffix("\n")] = int(pid)
     return found

@@ -207,7 +207,7 @@ def _open_model(text: str, name: names.ModelName) -> Device:
 def _open_vfio_user(text: str, path: Path) -> Device:
     claim = Claim(f"vfio-user:{path.resolve()}")
     out = ffi.new("struct usrdrv_dev **")
-    result = lib.usrdrv_vfio_user_open(str(path).encode(), REPLY_TIMEOUT_MS, out)
+    result = lib.usrdrv_vfio_user_open(os.fsencode(path), REPLY_TIMEOUT_MS, out)
     if result == 0:
         return Device(text, out[0], claim)
     claim.release()

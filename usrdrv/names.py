@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ Name = PciName | VfioUserName | ModelName
 
 def check_socket_path(path: Path) -> None:
     """UsageError if `path` cannot be a Unix socket's address."""
-    if len(str(path).encode()) > LONGEST_SOCKET_PATH:
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise UsageError(f"{path}: socket path longer than {LONGEST_SOCKET_PATH} bytes")
 
 

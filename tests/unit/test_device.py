@@ -9,7 +9,7 @@ import pytest
 
 from usrdrv import errors, names
 from usrdrv.backends import _access
-from usrdrv.claim import Claim
+from usrdrv.claim import Claim, held
 from usrdrv.device import SERVED, Device, list_devices, open_device
 from usrdrv.devices import _models, models
 
@@ -52,6 +52,7 @@ def test_a_socket_path_has_a_limit() -> None:
     [
         ("0000:ff:1f.7", errors.NoSuchDeviceError),
         ("vfio-user:/nonexistent/socket", errors.NoSuchDeviceError),
+        ("vfio-user:/nonexistent/\udcff", errors.NoSuchDeviceError),
         ("model:toaster", errors.UsageError),
         ("model:cmd680?image=/nonexistent", errors.UsrdrvError),
         ("model:cmd680?colour=red", errors.UsageError),
@@ -86,6 +87,31 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     Claim("thing").release()
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x:/" + "\u00e9" * 90, "x:/" + "/" * 104, "x:/\udcff", "a b\tc"])
+def test_names_of_any_kind_can_be_claimed(name: str) -> None:
+    with Claim(name):
+        assert held() == {name: os.getpid()}
+        with pytest.raises(errors.DeviceBusyError, match=f"process {os.getpid()}$"):
+            Claim(name)
+        Claim(name[:-1]).release()
+    assert held() == {}
+
+
+def test_a_run_directory_of_somebody_else_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path / "file"))
+    with pytest.raises(errors.PermissionDeniedError, match="file"):
+        Claim("thing")
+    if os.geteuid() == 0:
+        (tmp_path / "theirs").mkdir()
+        os.chown(tmp_path / "theirs", 12345, -1)
+        monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path / "theirs"))
+        with pytest.raises(errors.PermissionDeniedError, match="another user"):
+            Claim("thing")
 
 
 def test_an_image_has_one_user(tmp_path: Path) -> None:
