@@ -42,3 +42,7 @@ class PermissionDeniedError(UsrdrvError):
 
 class DeviceError(UsrdrvError):
     """The device answered with an error or not at all."""
+
+
+class LabError(UsrdrvError):
+    """The lab's guest could not be built or started, died, or did not answer in time."""

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Device models in processes of their own, for guests to plug in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from usrdrv import errors
+from usrdrv.bridge.process import Child
+from usrdrv.closing import Closing
+
+START_TIMEOUT: Final = 20.0
+
+
+class Model(Closing):
+    """`usrdrv model KIND ARGUMENTS` until close(). A context manager.
+
+    `socket`: where its device is; `name`: the device's name here; `control`: for faults and counters.
+    """
+
+    def __init__(self, kind: str, *arguments: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="usrdrv-model-"))
+        self.socket = self._folder / "socket"
+        self.control = self._folder / "socket.ctl"
+        self.name = f"vfio-user:{self.socket}"
+        # A run directory of its own would hide it from `usrdrv list`; it has the caller's.
+        self.child = Child(
+            "model",
+            [
+                *(sys.executable, "-m", "usrdrv", "model", kind),
+                *("--socket", str(self.socket), *arguments),
+            ],
+            env={**os.environ},
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.control.exists():
+            ended = self.child.wait(0.01)
+            if ended or time.monotonic() > deadline:
+                said = "; ".join(self.child.lines) or self.child.status()
+                self.close()
+                raise errors.LabError(f"usrdrv model {kind}: {said}")
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        self.child.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The command line of QEMU for a guest of the lab."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from usrdrv.lab.root import program
+
+FIRST_SLOT: Final = 0x10
+"""PCI slot of the first device; the others follow."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a guest consists of. `devices`: vfio-user sockets, in the order of their PCI slots.
+
+    memory: MiB. iommu: an emulated Intel IOMMU, which VFIO in the guest needs. append: more kernel parameters.
+    qemu: more arguments of QEMU.
+    """
+
+    devices: Sequence[Path] = ()
+    memory: int = 1024
+    cpus: int = 1
+    iommu: bool = False
+    append: str = ""
+    qemu: Sequence[str] = field(default=())
+
+
+def address(index: int) -> str:
+    """Return where the guest finds device `index`, as lspci writes it."""
+    return f"0000:00:{FIRST_SLOT + index:02x}.0"
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "QEMU_MODULE_DIR": str(root / "usr/lib/x86_64-linux-gnu/qemu")}
+
+
+def command(
+    machine: Machine,
+    root: Path,
+    kernel: Path,
+    *,
+    accelerator: str,
+    sockets: Mapping[str, Path],
+    shares: Mapping[str, tuple[Path, bool]],
+    parameters: Sequence[str],
+    terminal: bool,
+) -> list[str]:
+    """Return the command.
+
+    sockets: `root` of virtiofsd, `agent`, and the file `console`. shares: by 9p tag, folder and whether it is writable.
+    """
+    if accelerator == "tcg":
+        accelerator = "tcg,thread=multi,tb-size=512"
+    line = [
+        *("root=root", "rootfstype=virtiofs", "ro", "init=/init", "console=ttyS0", "loglevel=7"),
+        *("panic=-1", "random.trust_cpu=on"),
+        *(("intel_iommu=on", "iommu=pt") if machine.iommu else ()),
+        *parameters,
+        machine.append,
+    ]
+    console = f"{'stdio,mux=on,signal=off' if terminal else 'null'},id=console,logfile={sockets['console']}"
+    return [
+        *program(root, "usr/bin/qemu-system-x86_64"),
+        *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-M", "q35,kernel-irqchip=split" if machine.iommu else "q35"),
+        *("-accel", accelerator, "-cpu", "max", "-smp", str(machine.cpus)),
+        *("-m", str(machine.memory), "-numa", "node,memdev=memory"),
+        *("-object", f"memory-backend-memfd,id=memory,size={machine.memory}M,share=on"),
+        *("-kernel", str(kernel), "-append", " ".join(line).strip()),
+        *("-chardev", console, "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=agent,path={sockets['agent']},server=on,wait=off"),
+        *("-serial", "chardev:agent"),
+        *("-chardev", f"socket,id=root,path={sockets['root']}"),
+        *("-device", "vhost-user-fs-pci,chardev=root,tag=root"),
+        *(argument for tag, share in shares.items() for argument in _share(tag, *share)),
+        # In front of every device that it translates for.
+        *(("-device", "intel-iommu,intremap=on,caching-mode=on") if machine.iommu else ()),
+        *(argument for i, path in enumerate(machine.devices) for argument in _device(i, path)),
+        *machine.qemu,
+    ]
+
+
+def _share(tag: str, folder: Path, writable: bool) -> list[str]:
+    readonly = "off" if writable else "on"
+    return [
+        "-virtfs",
+        f"local,path={folder},mount_tag={tag},security_model=none,readonly={readonly},multidevs=remap",
+    ]
+
+
+def _device(index: int, path: Path) -> list[str]:
+    device = {
+        "driver": "vfio-user-pci",
+        "id": f"device{index}",
+        "bus": "pcie.0",
+        "addr": f"{FIRST_SLOT + index:x}.0",
+        "socket": {"type": "unix", "path": str(path)},
+    }
+    return ["-device", json.dumps(device)]

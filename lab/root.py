@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The guest's root: a folder with Debian 13, its stock kernel, our Python packages, and QEMU itself.
+
+QEMU and virtiofsd of this folder run on the host through the folder's own loader, so that every host
+has the same ones, whatever its own are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Final
+
+from usrdrv import errors
+from usrdrv.bridge.process import find_tool
+from usrdrv.lab import cache
+
+SUITE: Final = "trixie"
+BACKPORTS: Final = "trixie-backports"
+PYTHON: Final = "3.13"
+"""The suite's interpreter; wheels are fetched for it."""
+
+MIRROR: Final = "http://deb.debian.org/debian"
+STEPS: Final = 16
+"""Lines that mmdebstrap begins with "I: " in a build."""
+
+_FILES: Final = resources.files("usrdrv.lab")
+
+
+def mirror() -> str:
+    """Return the Debian mirror: USRDRV_MIRROR, else the one this host's apt has, else the default."""
+    if given := os.environ.get("USRDRV_MIRROR"):
+        return given
+    query = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return MIRROR  # no Debian
+    for line in found.splitlines():
+        origin, _, uri = line.partition(" ")
+        if origin == "Debian" and uri.rstrip("/").endswith("/debian"):
+            return uri.rstrip("/")
+    return MIRROR
+
+
+def _packages() -> list[str]:
+    lines = (_FILES / "root-packages.txt").read_text().splitlines()
+    names = [line for line in lines if line and not line.startswith("#")]
+    return [name.replace("~bpo", f"/{BACKPORTS}") for name in names]
+
+
+def _requirements() -> list[str]:
+    """The Python packages that usrdrv runs with, and those that run tests in the guest."""
+    wanted = []
+    for line in metadata.requires("usrdrv") or []:
+        requirement, _, condition = line.partition(";")
+        if not condition or requirement.startswith(("pytest=", "pytest-timeout=")):
+            wanted.append(requirement.strip())
+    return wanted
+
+
+def build(report: cache.Report = cache.silent) -> Path:
+    """Return the folder; it takes a minute or two to make."""
+    files = [(_FILES / name).read_bytes() for name in ("root-hook.sh", "guest/stub")]
+    inputs = [SUITE, BACKPORTS, PYTHON, *_packages(), *_requirements(), *files]
+
+    def make(path: Path) -> None:
+        _bootstrap(path, report)
+        report("Python packages", 0.9)
+        _python_packages(path)
+
+    return cache.cached("root", cache.digest(inputs), make)
+
+
+def _bootstrap(path: Path, report: cache.Report) -> None:
+    """Unpack what mmdebstrap makes. By way of a tar archive: so it needs no root."""
+    hook, stub = (str(_FILES / name) for name in ("root-hook.sh", "guest/stub"))
+    excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+    sources = [f"deb {mirror()} {suite} main" for suite in (SUITE, BACKPORTS)]
+    command = [
+        *(find_tool("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--format=tar"),
+        *("--aptopt=APT::Install-Recommends false", *excluded),
+        *(f"--include={','.join(_packages())}", f"--customize-hook={hook}"),
+        *(f"--customize-hook=upload {stub} /init", '--customize-hook=chmod 755 "$1/init"'),
+        *(SUITE, "-", *sources),
+    ]
+    unpack = ["tar", "-x", "-C", str(path), "--exclude=./dev/*"]
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        ) as maker,
+        subprocess.Popen(unpack, stdin=maker.stdout, stderr=subprocess.DEVNULL) as unpacker,
+    ):
+        assert maker.stdout is not None and maker.stderr is not None
+        maker.stdout.close()
+        lines = []
+        for line in maker.stderr:
+            lines.append(line.rstrip())
+            if line.startswith("I: "):
+                steps = sum(line.startswith("I: ") for line in lines)
+                report(line[3:].strip(), min(0.9 * steps / STEPS, 0.9))
+    if maker.returncode or unpacker.returncode:
+        said = next((line for line in reversed(lines) if line.startswith("E: ")), "no reason given")
+        raise errors.LabError(f"the guest's root could not be built: mmdebstrap: {said}")
+
+
+def _python_packages(path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
+        *("--target", str(path / "opt/python"), "--python-version", PYTHON, "--no-compile"),
+        *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"),
+        *("--only-binary=:all:", *_requirements()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise errors.LabError(f"the guest's Python packages could not be had: {said}")
+    compile_python(path, path / "opt/python")
+
+
+def compile_python(root: Path, folder: Path) -> None:
+    """Compile with the interpreter that will run it: an emulated machine would need seconds for that.
+
+    Does what it can: a folder that we may not write is compiled by who imports it.
+    """
+    command = [*program(root, "usr/bin/python3"), "-m", "compileall", "-q", str(folder)]
+    env = {**os.environ, "PYTHONHOME": str(root / "usr")}
+    subprocess.run(command, env=env, capture_output=True, check=False)
+
+
+def program(root: Path, name: str) -> list[str]:
+    """Return how a program of the folder is run on this host."""
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    return [
+        str(root / "usr/lib64/ld-linux-x86-64.so.2"),
+        *("--library-path", str(libraries), str(root / name)),
+    ]

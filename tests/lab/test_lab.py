@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The lab itself: commands, output, files, exit codes, signals, deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.lab.guest import Guest
+
+Boot = Callable[..., Guest]
+
+
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot) -> Guest:
+    return guest_factory()
+
+
+def test_output_and_exit_code_come_back(guest: Guest) -> None:
+    result = guest.run("echo out; echo err >&2; exit 7")
+    assert (result.code, result.out, result.err) == (7, "out\n", "err\n")
+
+
+def test_words_are_not_the_shells(guest: Guest) -> None:
+    assert guest.run(["printf", "%s|", "a b", "$HOME", "'"]).out == "a b|$HOME|'|"
+
+
+def test_a_failure_is_an_error_where_success_is_asked_for(guest: Guest) -> None:
+    with pytest.raises(errors.LabError, match="no-such-program"):
+        guest.run("no-such-program", check=True)
+
+
+def test_files_go_both_ways(guest: Guest) -> None:
+    data = os.urandom(3_000_001)
+    (guest.share / "there").write_bytes(data)
+    guest.run("cp /share/there /tmp/there && cp /tmp/there /share/back", check=True)
+    assert (guest.share / "back").read_bytes() == data
+
+
+def test_commands_run_beside_each_other(guest: Guest) -> None:
+    waiting = guest.start("until [ -e /tmp/go ]; do sleep 0.1; done; echo went")
+    guest.run("touch /tmp/go", check=True)
+    assert waiting.wait(30).out == "went\n"
+
+
+def test_a_signal_reaches_all_of_a_command(guest: Guest) -> None:
+    job = guest.start("sleep 1000 & echo $!; wait")
+    while not job.out:
+        time.sleep(0.1)
+    job.signal(signal.SIGKILL)
+    assert job.wait(30).code == 128 + signal.SIGKILL
+    assert guest.run(f"kill -0 {job.out.strip()}").code != 0
+
+
+def test_one_that_takes_too_long_is_an_error_with_what_it_said(guest: Guest) -> None:
+    job = guest.start("echo so far; sleep 1000")
+    while not job.out:
+        time.sleep(0.1)
+    with pytest.raises(errors.LabError, match="so far"):
+        job.wait(1)
+    job.signal(signal.SIGKILL)
+
+
+def test_the_root_is_as_built_in_every_guest(guest: Guest) -> None:
+    guest.run("rm /usr/bin/fio && echo changed >/etc/hostname", check=True)
+    from usrdrv.lab import root
+
+    assert (root.build() / "usr/bin/fio").exists()
+
+
+def test_our_package_and_pytest_run_in_the_guest(guest: Guest) -> None:
+    assert guest.run("usrdrv --version").out.startswith("usrdrv ")
+    guest.run("printf 'def test_it(): assert 6 * 7 == 42\\n' >/tmp/test_it.py", check=True)
+    result = guest.run("python3 -m pytest -q -p no:cacheprovider /tmp/test_it.py", timeout=120)
+    assert result.code == 0 and "1 passed" in result.out
+
+
+def test_what_the_kernel_says_comes_back(guest: Guest) -> None:
+    before = guest.console.position()
+    guest.run("echo 'a word from the test' >/dev/kmsg", check=True)
+    assert "a word from the test" in guest.kernel_log(before)
+
+
+@pytest.mark.kernel_log(allow=[r"WARNING: made by the test"])
+def test_a_warning_can_be_allowed(guest: Guest) -> None:
+    guest.run("echo 'WARNING: made by the test' >/dev/kmsg", check=True)
+
+
+@pytest.mark.kernel_log(allow=[".*"])
+def test_a_panic_is_an_error_with_the_console_and_at_once() -> None:
+    with Guest() as doomed:
+        job = doomed.start("echo c >/proc/sysrq-trigger")
+        begun = time.monotonic()
+        with pytest.raises(errors.LabError, match="sysrq triggered crash"):
+            job.wait(120)
+        assert time.monotonic() - begun < 60
+
+
+def test_qemus_death_is_an_error_at_once_and_leaves_nothing() -> None:
+    with Guest() as doomed:
+        folder = doomed.share
+        job = doomed.start("sleep 1000")
+        os.kill(doomed.pid, signal.SIGKILL)
+        with pytest.raises(errors.LabError, match="SIGKILL"):
+            job.wait(120)
+    assert not folder.exists()
