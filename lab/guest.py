@@ -85,7 +85,7 @@ class Job:
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to its process group."""
-        self._guest.run(f"kill -{int(number)} -- -{self._text('pid').strip()}").check()
+        self._guest.run(f"env kill -{int(number)} -- -{self._text('pid').strip()}").check()
 
 
 class Guest(Closing):

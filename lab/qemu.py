@@ -54,7 +54,8 @@ def command(
 ) -> list[str]:
     """Return the command.
 
-    sockets: `root` of virtiofsd, `agent`, and the file `console`. shares: by 9p tag, folder and whether it is writable.
+    sockets: `root` of virtiofsd, `agent`, and the file `console`.
+    shares: by 9p tag, the folder and whether the guest may write there.
     """
     if accelerator == "tcg":
         accelerator = "tcg,thread=multi,tb-size=512"

@@ -65,7 +65,7 @@ def _requirements() -> list[str]:
 def build(report: cache.Report = cache.silent) -> Path:
     """Return the folder; it takes a minute or two to make."""
     files = [(_FILES / name).read_bytes() for name in ("root-hook.sh", "guest/stub")]
-    inputs = [SUITE, BACKPORTS, PYTHON, *_packages(), *_requirements(), *files]
+    inputs: list[str | bytes] = [SUITE, BACKPORTS, PYTHON, *_packages(), *_requirements(), *files]
 
     def make(path: Path) -> None:
         _bootstrap(path, report)
