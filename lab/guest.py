@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -71,16 +71,23 @@ class Job:
             return (self.folder / name).read_text(errors="replace")
         return ""
 
-    def wait(self, timeout: float = 60) -> Result:
-        """Wait for its end. LabError, with the console's last lines: too late, or the guest died."""
+    def wait(self, timeout: float = 60, follow: Callable[[], None] | None = None) -> Result:
+        """Wait for its end, calling `follow` now and then and at last.
+
+        LabError, with the console's last lines: too late, or the guest died.
+        """
         deadline = time.monotonic() + timeout
         while not self.done.wait(POLL):
+            if follow is not None:
+                follow()
             self._guest.check_alive(self.command)
             if time.monotonic() > deadline:
                 raise errors.LabError(
                     f"{self.command}: not done after {timeout:.0f} s; it said:\n"
                     f"{self.out[-2000:]}{self.err[-2000:]}\nconsole:\n{self._guest.console.tail()}"
                 )
+        if follow is not None:
+            follow()
         return Result(self.command, int(self._text("code")), self.out, self.err)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
@@ -91,7 +98,8 @@ class Job:
 class Guest(Closing):
     """A machine of the lab, from the start of its kernel to close(). A context manager.
 
-    kernel: `stock` (Debian's), `base` or `debug` (our own). Not thread-safe, but for wait() of several jobs.
+    kernel: `stock` (Debian's), `base` or `debug` (our own). folder: what /host is in the guest.
+    Not thread-safe, but for wait() of several jobs.
     """
 
     def __init__(
@@ -103,6 +111,7 @@ class Guest(Closing):
         memory: int = 1024,
         cpus: int = 1,
         append: str = "",
+        folder: Path | None = None,
         extra: Sequence[str] = (),
         terminal: bool = False,
         accel: str | None = None,
@@ -114,18 +123,18 @@ class Guest(Closing):
         self._stack = ExitStack()
         self._qemu: Child | None = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix="usrdrv-lab-"))
-            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self.share = folder / "share"
+            own = Path(tempfile.mkdtemp(prefix="usrdrv-lab-"))
+            self._stack.callback(shutil.rmtree, own, ignore_errors=True)
+            self.share = own / "share"
             """Here; /share in the guest."""
             (self.share / "jobs").mkdir(parents=True)
             self._fill_share()
-            self.console = Console(folder / "console")
-            command, env = self._prepare(machine, kernel, folder, terminal, accel)
+            self.console = Console(own / "console")
+            command, env = self._prepare(machine, kernel, own, folder, terminal, accel)
             if terminal:
                 self._interact(command, env)
             else:
-                self._boot(command, env, folder / "agent", timeout)
+                self._boot(command, env, own / "agent", timeout)
         except BaseException:
             self.close()
             raise
@@ -140,7 +149,13 @@ class Guest(Closing):
         (folder / "METADATA").write_text(distribution.read_text("METADATA") or "")
 
     def _prepare(
-        self, machine: Machine, kernel: str, folder: Path, terminal: bool, accel: str | None
+        self,
+        machine: Machine,
+        kernel: str,
+        own: Path,
+        folder: Path | None,
+        terminal: bool,
+        accel: str | None,
     ) -> tuple[list[str], dict[str, str]]:
         base = root.build()
         image, modules = kernels.find(kernel, base)
@@ -148,13 +163,16 @@ class Guest(Closing):
         for package in ("usrdrv", "bridge", "devices", "drivers", "lab"):
             root.compile_python(base, top / package)
         shares = {"src": (top, False), "share": (self.share, True)}
+        if folder is not None:
+            shares["host"] = (folder.resolve(), True)
         if modules is not None:
             shares["modules"] = (modules, False)
         parameters = [
+            *(["usrdrv_folder"] if folder is not None else []),
             *(["usrdrv_modules"] if modules is not None else []),
             *(["usrdrv_shell", f"TERM={os.environ.get('TERM', 'linux')}"] if terminal else []),
         ]
-        sockets = {name: folder / name for name in ("root", "agent", "console")}
+        sockets = {name: own / name for name in ("root", "agent", "console")}
         env = qemu.environment(base)
         filesystem = Child(
             "virtiofsd",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -29,14 +28,12 @@ class Model(Closing):
         self.socket = self._folder / "socket"
         self.control = self._folder / "socket.ctl"
         self.name = f"vfio-user:{self.socket}"
-        # A run directory of its own would hide it from `usrdrv list`; it has the caller's.
         self.child = Child(
             "model",
             [
                 *(sys.executable, "-m", "usrdrv", "model", kind),
                 *("--socket", str(self.socket), *arguments),
             ],
-            env={**os.environ},
         )
         deadline = time.monotonic() + START_TIMEOUT
         while not self.control.exists():
@@ -44,7 +41,7 @@ class Model(Closing):
             if ended or time.monotonic() > deadline:
                 said = "; ".join(self.child.lines) or self.child.status()
                 self.close()
-                raise errors.LabError(f"usrdrv model {kind}: {said}")
+                raise errors.LabError(f"model {kind}: {said.removeprefix('usrdrv: error: ')}")
 
     def close(self) -> None:
         """End it. Idempotent."""
