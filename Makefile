@@ -35,6 +35,7 @@ demo: setup
 	$(PYTHON) scripts/demo.py
 
 test: setup
+	$(PYTHON) -m usrdrv lab build
 	$(PYTHON) -m pytest
 
 lint: setup
