@@ -48,7 +48,7 @@ static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint
 	uint32_t at;
 
 	pthread_mutex_lock(&m->lock);
-	m->count.register_reads++;
+	(*(region == USRDRV_REGION_CONFIG ? &m->count.config_reads : &m->count.register_reads))++;
 	if (!width_ok(width)) {
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {
@@ -68,7 +68,7 @@ static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint32_
 	uint32_t at;
 
 	pthread_mutex_lock(&m->lock);
-	m->count.register_writes++;
+	(*(region == USRDRV_REGION_CONFIG ? &m->count.config_writes : &m->count.register_writes))++;
 	if (!width_ok(width)) {
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {

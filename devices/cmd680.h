@@ -47,8 +47,10 @@ struct cmd680_drive_counters {
 };
 
 struct cmd680_counters {
-	uint64_t register_reads;
+	uint64_t register_reads;	/* through the BARs */
 	uint64_t register_writes;
+	uint64_t config_reads;	/* of configuration space */
+	uint64_t config_writes;
 	uint64_t interrupts;	/* times INTA# was raised */
 	uint64_t prds;		/* PRD entries fetched */
 	uint64_t master_aborts;

@@ -91,6 +91,22 @@ static void unplug(struct drive *d)
 	irq_update(d->ch);
 }
 
+/*
+ * The selected drive raises INTRQ with nothing to say, until its status is
+ * read. In a command of its own it does not: that is a glitch on the line,
+ * which only the latch keeps.
+ */
+static void spurious(struct channel *ch)
+{
+	struct drive *d = &ch->drive[ch->select];
+
+	if (d->status & (ATA_BSY | ATA_DRQ))
+		ch->bm_status |= CMD680_BM_INT;
+	else
+		d->irq = true;
+	irq_update(ch);
+}
+
 /* Undo what the fault holds down. */
 static void release(struct model *m, const struct cmd680_fault *f)
 {
@@ -143,10 +159,9 @@ int cmd680_fault_add(struct usrdrv_model *model, const struct cmd680_fault *faul
 		f->id = ++m->next_fault;
 		id = (int)f->id;
 		if (f->kind == CMD680_FAULT_SPURIOUS_IRQ) {
-			d->ch->bm_status |= CMD680_BM_INT;
-			irq_update(d->ch);
 			f->count = 1;
 			fault_hit(m, f);
+			spurious(d->ch);
 		} else if (f->kind == CMD680_FAULT_UNPLUG && !d->unplugged) {
 			f->count = 0;
 			f->hits = 1;

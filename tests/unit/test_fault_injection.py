@@ -169,8 +169,20 @@ def test_spurious_interrupt() -> None:
     with Machine() as m:
         m.model.add_fault(Fault("spurious-irq"))
         assert m.level == 1 and m.r(2) == 4 and m.alt() == 0x50
+        assert m.r(0xA1) & 8, "the line itself is up, not only the latch"
+        assert m.r(0x87) == 0x50 and not m.r(0xA1) & 8
         m.w(2, 4)
         assert m.level == 0 and m.model.faults() == []
+
+
+def test_spurious_interrupt_during_a_command() -> None:
+    with Machine() as m:
+        m.model.add_fault(Fault("hang", count=1))
+        m.taskfile(0xC8, 0, 1)
+        m.model.add_fault(Fault("spurious-irq"))
+        assert m.level == 1 and m.r(2) & 4 and not m.r(0xA1) & 8, "a glitch"
+        m.w(2, 4)
+        assert m.level == 0
 
 
 def test_unplug_and_back() -> None:
