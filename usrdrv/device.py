@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import errors, names
+from usrdrv import claim, errors, names, pci, vfio
 from usrdrv.backends import _access
-from usrdrv.claim import Claim, held
 from usrdrv.closing import Closing
 
 ffi, lib = _access.ffi, _access.lib
@@ -36,7 +37,8 @@ class DmaMemory:
         self._device = device
         self._dma = ffi.new("struct usrdrv_dma *")
         dev = device.c
-        device.check(dev.ops.dma_alloc(dev, size, align, limit, self._dma), f"{size} bytes for DMA")
+        result = dev.ops.dma_alloc(dev, size, align, limit, self._dma)
+        device.check(result, f"{size} bytes for DMA{_memory_limit(result)}")
         self.bus = int(self._dma.bus)
         self.size = size
         self.buffer: Any = ffi.buffer(self._dma.cpu, size)
@@ -54,6 +56,14 @@ class DmaMemory:
         self._dma.cpu = ffi.NULL
 
 
+def _memory_limit(result: int) -> str:
+    """Say that pinned memory is limited, if that may be why there was none."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if result != -errno.ENOMEM or limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return ""
+    return f" (RLIMIT_MEMLOCK, ulimit -l, is {limit >> 10} KiB)"
+
+
 class Device(Closing):
     """One PCI function, exclusively ours until close(). A context manager.
 
@@ -61,12 +71,12 @@ class Device(Closing):
     Thread-safe between open and close. close() takes bus mastering away before any memory is released.
     """
 
-    def __init__(self, name: str, c: Any, claim: Claim | None = None, model: Any = None) -> None:
+    def __init__(self, name: str, c: Any, held: ExitStack | None = None, model: Any = None) -> None:
         self.name = name
         self._c = c
         self.model = model
         """The model object behind a `model:` name, for faults and counters; else None."""
-        self._claim = claim
+        self._held = held or ExitStack()
         self._memory: list[DmaMemory] = []
 
     @property
@@ -145,7 +155,7 @@ class Device(Closing):
         poll = select.poll()
         poll.register(self.c.irq_fd, select.POLLIN)
         if self.c.hangup_fd >= 0:
-            poll.register(self.c.hangup_fd, select.POLLRDHUP)
+            poll.register(self.c.hangup_fd, self.c.hangup_events)
         ready = poll.poll(None if timeout is None else timeout * 1000)
         if self.c.gone or any(fd == self.c.hangup_fd for fd, _ in ready):
             self.check(-errno.ENODEV, "interrupt")
@@ -169,10 +179,7 @@ class Device(Closing):
             memory.forget()
         self._c.ops.close(self._c)  # bus mastering off before memory goes, whatever the device says
         self._c = None
-        if self.model is not None:
-            self.model.close()
-        if self._claim is not None:
-            self._claim.release()
+        self._held.close()
 
 
 def open_device(text: str) -> Device:
@@ -187,9 +194,7 @@ def open_device(text: str) -> Device:
         case names.VfioUserName():
             return _open_vfio_user(text, name.path)
         case names.PciName():
-            if not Path("/sys/bus/pci/devices", name.address).exists():
-                raise errors.NoSuchDeviceError(f"{name.address}: no such PCI device")
-            raise errors.UsageError(f"{name.address}: real PCI devices are not supported yet")
+            return _open_function(pci.Function(name.address))
 
 
 def _open_model(text: str, name: names.ModelName) -> Device:
@@ -201,16 +206,30 @@ def _open_model(text: str, name: names.ModelName) -> Device:
     if result:
         model.close()
         raise errors.DeviceError(f"{text}: {os.strerror(-result)}")
-    return Device(text, out[0], model=model)
+    held = ExitStack()
+    held.callback(model.close)
+    return Device(text, out[0], held, model)
+
+
+def _open_function(function: pci.Function) -> Device:
+    if not function.exists:
+        raise errors.NoSuchDeviceError(f"{function.address}: no such PCI device")
+    with ExitStack() as stack:
+        stack.enter_context(claim.Claim(function.address))
+        if function.group is not None:  # else there is no use in taking it from its driver
+            stack.enter_context(function.bound())
+        c = vfio.open_function(function)
+        return Device(function.address, c, stack.pop_all())
 
 
 def _open_vfio_user(text: str, path: Path) -> Device:
-    claim = Claim(f"vfio-user:{path.resolve()}")
+    held = ExitStack()
+    held.enter_context(claim.Claim(f"vfio-user:{path.resolve()}"))
     out = ffi.new("struct usrdrv_dev **")
     result = lib.usrdrv_vfio_user_open(os.fsencode(path), REPLY_TIMEOUT_MS, out)
     if result == 0:
-        return Device(text, out[0], claim)
-    claim.release()
+        return Device(text, out[0], held)
+    held.close()
     match -result:
         case errno.ENOENT | errno.ENOTDIR:
             raise errors.NoSuchDeviceError(f"{text}: no such socket")
@@ -246,7 +265,7 @@ SERVED: Final = "served as "
 
 def list_devices() -> list[Found]:
     """Return what can be opened here: running models, and PCI functions that there is a driver for."""
-    claims = held()
+    claims = claim.held()
     served = sorted(name.removeprefix(SERVED) for name in claims if name.startswith(SERVED))
     found = [Found(name, 0x1095, 0x0680, "ide_cmd680", claims.get(name)) for name in served]
     for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):

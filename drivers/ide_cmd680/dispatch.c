@@ -275,7 +275,7 @@ int ide_start(struct ide *ide)
 	if (!ret)
 		ret = add_fd(ide, ide->kick_fd, EPOLLIN | EPOLLET, ON_KICK);
 	if (!ret)
-		ret = add_fd(ide, ide->dev->hangup_fd, EPOLLRDHUP, ON_HANGUP);
+		ret = add_fd(ide, ide->dev->hangup_fd, ide->dev->hangup_events, ON_HANGUP);
 	if (!ret)
 		ret = -pthread_create(&ide->dispatcher, NULL, dispatch, ide);
 	if (ret)

@@ -12,7 +12,7 @@ from _cffi import INCLUDE, cdef  # noqa: E402
 
 SHARED = ["dev.h", "model.h"]
 HEADERS = ["areas.h", "backends.h", "vfio_user_client.h"]
-SOURCES = ["areas.c", "inproc.c", "vfio_user.c", "vfio_user_wire.c"]
+SOURCES = ["areas.c", "inproc.c", "vfio.c", "vfio_user.c", "vfio_user_wire.c"]
 
 ffibuilder = FFI()
 for header in SHARED:

@@ -9,6 +9,7 @@
 /* cffi: begin */
 int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out);
 int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **out);
+int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **out);
 /* cffi: end */
 
 #endif

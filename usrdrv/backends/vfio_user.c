@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -423,6 +424,7 @@ int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **
 		return -ENOMEM;
 	c->dev.ops = &ops;
 	c->fd = c->dev.hangup_fd = -1;
+	c->dev.hangup_events = EPOLLRDHUP;
 	pthread_mutex_init(&c->lock, NULL);
 	c->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = c->dev.irq_fd < 0 ? -errno : client_connect(c, path, timeout_ms);

@@ -3,7 +3,7 @@
  * The access layer: what the C part of a driver is written against.
  *
  * A struct usrdrv_dev is one claimed PCI function. Backends (vfio-user,
- * in-process, later VFIO and the usrdrv system calls) fill in the operations;
+ * in-process, VFIO, later the usrdrv system calls) fill in the operations;
  * a driver never knows which one it has.
  *
  * Units: offsets, lengths and bus addresses are bytes. Errors are -errno.
@@ -84,7 +84,8 @@ struct usrdrv_dev {
 	const struct usrdrv_dev_ops *ops;
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
 	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
-	int hangup_fd;		/* reports EPOLLRDHUP when the device's server is gone; -1: there is none */
+	int hangup_fd;		/* reports hangup_events when the device is going or gone; -1: there is none */
+	uint32_t hangup_events;	/* EPOLL* */
 	int gone;		/* set for good when the device or its server vanished */
 };
 /* cffi: end */

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The VFIO backend: a PCI function of this machine, behind its IOMMU.
+ * Memory BARs are mapped: an access is a load or a store. Ports, configuration
+ * space and the interrupt go through the device's file (Linux,
+ * Documentation/driver-api/vfio.rst, include/uapi/linux/vfio.h).
+ *
+ * Getting at the file (group, container, errors worth telling) is Python's,
+ * usrdrv/vfio.py.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/vfio.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "areas.h"
+#include "backends.h"
+
+#define PCI_COMMAND		4
+#define PCI_COMMAND_MASTER	4
+#define PCI_BASE_ADDRESS_0	0x10
+
+struct vfio {
+	struct usrdrv_dev dev;
+	int container;
+	int group;
+	int device;
+	uint64_t offset[USRDRV_REGION_CONFIG + 1];	/* of each region in the device's file */
+	pthread_mutex_t lock;				/* areas */
+	struct areas areas;				/* those without memory are not ours to use */
+};
+
+static struct vfio *of(struct usrdrv_dev *dev)
+{
+	return (struct vfio *)dev;
+}
+
+static int failed(struct vfio *v)
+{
+	if (errno == ENODEV)
+		v->dev.gone = 1;
+	return -errno;
+}
+
+/* The mapped register, or NULL. The region and its end were checked. */
+static volatile void *mapped(const struct vfio *v, unsigned int region, uint64_t offset)
+{
+	if (region >= USRDRV_NUM_BARS || !v->dev.bar[region].map)
+		return NULL;
+	return (uint8_t *)v->dev.bar[region].map + offset;
+}
+
+static int check(const struct vfio *v, unsigned int region, uint64_t offset, unsigned int width)
+{
+	uint64_t size = 256;
+
+	if (region < USRDRV_NUM_BARS)
+		size = v->dev.bar[region].size;
+	else if (region != USRDRV_REGION_CONFIG)
+		return -EINVAL;
+	if ((width != 1 && width != 2 && width != 4) || offset % width || offset + width > size)
+		return -EINVAL;
+	return v->dev.gone ? -ENODEV : 0;
+}
+
+static int get(struct vfio *v, unsigned int region, uint64_t offset, unsigned int width, uint32_t *value)
+{
+	volatile void *at = mapped(v, region, offset);
+	ssize_t got;
+
+	*value = 0;
+	if (at) {
+		*value = width == 1 ? *(volatile uint8_t *)at :
+			 width == 2 ? *(volatile uint16_t *)at : *(volatile uint32_t *)at;
+		return 0;
+	}
+	got = pread(v->device, value, width, (off_t)(v->offset[region] + offset));
+	return got < 0 ? failed(v) : got == (ssize_t)width ? 0 : -EIO;
+}
+
+static int put(struct vfio *v, unsigned int region, uint64_t offset, unsigned int width, uint32_t value)
+{
+	volatile void *at = mapped(v, region, offset);
+	ssize_t put;
+
+	if (at) {
+		if (width == 1)
+			*(volatile uint8_t *)at = (uint8_t)value;
+		else if (width == 2)
+			*(volatile uint16_t *)at = (uint16_t)value;
+		else
+			*(volatile uint32_t *)at = value;
+		return 0;
+	}
+	put = pwrite(v->device, &value, width, (off_t)(v->offset[region] + offset));
+	return put < 0 ? failed(v) : put == (ssize_t)width ? 0 : -EIO;
+}
+
+static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
+{
+	struct vfio *v = of(dev);
+	int ret = 0;
+
+	/* What is in DMA memory is there before the device is told to look. */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	for (unsigned int i = 0; i < n; i++) {
+		int err = check(v, w[i].region, w[i].offset, w[i].width);
+
+		if (!err)
+			err = put(v, w[i].region, w[i].offset, w[i].width, w[i].value);
+		ret = ret ? ret : err;
+	}
+	return ret;
+}
+
+static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
+		   uint64_t offset, unsigned int width, uint32_t *value)
+{
+	struct vfio *v = of(dev);
+	int ret = n ? do_write_list(dev, w, n) : 0, err = check(v, region, offset, width);
+
+	if (!err)
+		err = get(v, region, offset, width, value);
+	else
+		*value = 0;
+	/* What the device put into memory before is read after. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return ret ? ret : err;
+}
+
+static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
+		       void *buf, unsigned int count)
+{
+	uint8_t *p = buf;
+	int ret = check(of(dev), region, offset, width);
+
+	for (; count && !ret; count--, p += width) {
+		uint32_t value;
+
+		ret = get(of(dev), region, offset, width, &value);
+		memcpy(p, &value, width);
+	}
+	return ret;
+}
+
+static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
+			const void *buf, unsigned int count)
+{
+	const uint8_t *p = buf;
+	int ret = check(of(dev), region, offset, width);
+
+	for (; count && !ret; count--, p += width) {
+		uint32_t value = 0;
+
+		memcpy(&value, p, width);
+		ret = put(of(dev), region, offset, width, value);
+	}
+	return ret;
+}
+
+static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)
+{
+	struct vfio *v = of(dev);
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+	};
+	struct area a;
+	int at, ret;
+
+	pthread_mutex_lock(&v->lock);
+	at = areas_place(&v->areas, len, align, limit, &a);
+	ret = at < 0 ? at : 0;
+	if (!ret) {
+		a.cpu = mmap(NULL, a.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ret = a.cpu == MAP_FAILED ? -errno : 0;
+	}
+	if (!ret) {
+		/* A child's writes must not leave us with copies that the device does not see. */
+		madvise(a.cpu, a.len, MADV_DONTFORK);
+		map.vaddr = (uintptr_t)a.cpu;
+		map.iova = a.bus;
+		map.size = a.len;
+		if (ioctl(v->container, VFIO_IOMMU_MAP_DMA, &map)) {
+			ret = -errno;
+			munmap(a.cpu, a.len);
+		}
+	}
+	if (!ret) {
+		areas_insert(&v->areas, at, &a);
+		*dma = (struct usrdrv_dma){ .cpu = a.cpu, .bus = a.bus, .len = a.len };
+	}
+	pthread_mutex_unlock(&v->lock);
+	return ret;
+}
+
+static void withdraw(struct vfio *v, struct area *a)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = a->bus, .size = a->len };
+
+	if (a->cpu) {
+		ioctl(v->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+		munmap(a->cpu, a->len);
+	}
+}
+
+static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
+{
+	struct vfio *v = of(dev);
+	struct area *a;
+
+	pthread_mutex_lock(&v->lock);
+	a = areas_find(&v->areas, dma->bus);
+	if (a) {
+		withdraw(v, a);
+		areas_remove(&v->areas, a);
+	}
+	pthread_mutex_unlock(&v->lock);
+	memset(dma, 0, sizeof(*dma));
+}
+
+/* fd: an eventfd to signal, or -1 to stop that. */
+static int set_trigger(struct vfio *v, unsigned int index, int fd)
+{
+	struct {
+		struct vfio_irq_set set;
+		int fd;
+	} arg = {
+		.set = {
+			.argsz = sizeof(arg), .index = index, .count = 1,
+			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+		},
+		.fd = fd,
+	};
+
+	return ioctl(v->device, VFIO_DEVICE_SET_IRQS, &arg) ? -errno : 0;
+}
+
+static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
+{
+	struct vfio *v = of(dev);
+	struct vfio_irq_set set = {
+		.argsz = sizeof(set), .index = VFIO_PCI_INTX_IRQ_INDEX, .count = 1,
+		.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK,
+	};
+	int ret = n ? do_write_list(dev, w, n) : 0;
+
+	if (ioctl(v->device, VFIO_DEVICE_SET_IRQS, &set))
+		return failed(v);
+	return ret;
+}
+
+static int do_reset(struct usrdrv_dev *dev)
+{
+	struct vfio *v = of(dev);
+
+	return ioctl(v->device, VFIO_DEVICE_RESET) ? failed(v) : 0;
+}
+
+static void quiesce(struct vfio *v)
+{
+	uint32_t command;
+
+	if (!do_read(&v->dev, NULL, 0, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, &command))
+		put(v, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, command & ~(uint32_t)PCI_COMMAND_MASTER);
+	do_reset(&v->dev);	/* a function that knows no reset has at least lost the bus */
+}
+
+static void do_close(struct usrdrv_dev *dev)
+{
+	struct vfio *v = of(dev);
+
+	quiesce(v);
+	for (unsigned int i = 0; i < USRDRV_NUM_BARS; i++)
+		if (dev->bar[i].map)
+			munmap(dev->bar[i].map, dev->bar[i].size);
+	for (unsigned int i = 0; i < v->areas.n; i++)
+		withdraw(v, &v->areas.area[i]);
+	close(v->device);
+	close(v->group);
+	close(v->container);
+	if (dev->irq_fd >= 0)
+		close(dev->irq_fd);
+	if (dev->hangup_fd >= 0)
+		close(dev->hangup_fd);
+	pthread_mutex_destroy(&v->lock);
+	free(v);
+}
+
+static const struct usrdrv_dev_ops ops = {
+	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_unmask = do_irq_unmask, .reset = do_reset,
+	.close = do_close,
+};
+
+/* Size, kind (PCI 2.2, 6.2.5.1) and, where the kernel allows it, a mapping. */
+static int learn_bar(struct vfio *v, unsigned int i, const struct vfio_region_info *info)
+{
+	struct usrdrv_bar *bar = &v->dev.bar[i];
+	uint32_t base;
+	int ret = get(v, USRDRV_REGION_CONFIG, PCI_BASE_ADDRESS_0 + 4 * i, 4, &base);
+	void *map;
+
+	if (ret || !info->size)
+		return ret;
+	bar->size = info->size;
+	if (base & 1) {
+		bar->flags = USRDRV_BAR_IO;
+		return 0;
+	}
+	bar->flags = ((base & 6) == 4 ? USRDRV_BAR_64 : 0) | (base & 8 ? USRDRV_BAR_PREFETCH : 0);
+	if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP))
+		return 0;	/* a BAR smaller than a page may share it with others */
+	map = mmap(NULL, info->size, PROT_READ | PROT_WRITE, MAP_SHARED, v->device, (off_t)info->offset);
+	if (map != MAP_FAILED)
+		bar->map = map;
+	return 0;
+}
+
+static int learn_regions(struct vfio *v)
+{
+	struct vfio_region_info info[USRDRV_REGION_CONFIG + 1];
+	int ret = 0;
+
+	for (unsigned int i = 0; i <= USRDRV_REGION_CONFIG; i++) {
+		info[i] = (struct vfio_region_info){ .argsz = sizeof(*info), .index = i };
+		if (!ioctl(v->device, VFIO_DEVICE_GET_REGION_INFO, &info[i]))
+			v->offset[i] = info[i].offset;
+		else if (i == USRDRV_REGION_CONFIG)
+			return -errno;
+		else
+			info[i].size = 0;
+	}
+	for (unsigned int i = 0; i < USRDRV_NUM_BARS && !ret; i++)
+		ret = learn_bar(v, i, &info[i]);
+	return ret;
+}
+
+/* Note what lies between the ranges that the IOMMU can use, below 4 GiB, as taken. */
+static int reserve(struct vfio *v, const struct vfio_iommu_type1_info_cap_iova_range *cap)
+{
+	uint64_t from = 0;
+
+	for (uint32_t i = 0; i <= cap->nr_iovas && from <= UINT32_MAX; i++) {
+		uint64_t to = i < cap->nr_iovas ? cap->iova_ranges[i].start : UINT64_MAX;
+
+		if (to > (uint64_t)UINT32_MAX + 1)
+			to = (uint64_t)UINT32_MAX + 1;
+		if (to > from) {
+			struct area a = { .bus = from, .len = to - from };
+
+			if (v->areas.n == MAX_AREAS / 2)
+				return -ENOSPC;
+			areas_insert(&v->areas, (int)v->areas.n, &a);
+		}
+		if (i < cap->nr_iovas)
+			from = cap->iova_ranges[i].end + 1;
+		if (!from)
+			break;	/* the range went up to the last address */
+	}
+	return 0;
+}
+
+static int learn_bus_addresses(struct vfio *v)
+{
+	struct vfio_iommu_type1_info *info = calloc(1, 4096);
+	int ret = 0;
+
+	if (!info)
+		return -ENOMEM;
+	info->argsz = 4096;
+	if (ioctl(v->container, VFIO_IOMMU_GET_INFO, info)) {
+		ret = -errno;
+	} else if (info->flags & VFIO_IOMMU_INFO_CAPS && info->argsz <= 4096) {
+		for (uint32_t at = info->cap_offset; at && !ret;) {
+			struct vfio_info_cap_header *h = (void *)((uint8_t *)info + at);
+
+			if (h->id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)
+				ret = reserve(v, (void *)h);
+			at = h->next;
+		}
+	}
+	free(info);
+	return ret;
+}
+
+static int connect_interrupts(struct vfio *v)
+{
+	struct vfio_irq_info info = { .argsz = sizeof(info), .index = VFIO_PCI_INTX_IRQ_INDEX };
+	uint32_t wanted = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+
+	if (ioctl(v->device, VFIO_DEVICE_GET_IRQ_INFO, &info))
+		return -errno;
+	if (!info.count || (info.flags & wanted) != wanted)
+		return -ENOTSUP;
+	/* The kernel asks for the device back: it is unplugged, or unbound. Older kernels cannot. */
+	set_trigger(v, VFIO_PCI_REQ_IRQ_INDEX, v->dev.hangup_fd);
+	return set_trigger(v, VFIO_PCI_INTX_IRQ_INDEX, v->dev.irq_fd);
+}
+
+/**
+ * usrdrv_vfio_open - make a device of a VFIO device's file
+ * @container:	with its IOMMU set to type 1 v2
+ * @group:	of the device, in @container
+ * @device:	the device's file
+ * @out:	result; it closes all three files when it is closed
+ *
+ * Return: 0; -ENOTSUP it has no interrupt line; -errno. The files are closed
+ * after an error too.
+ */
+int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **out)
+{
+	struct vfio *v = calloc(1, sizeof(*v));
+	int ret;
+
+	if (!v) {
+		close(device);
+		close(group);
+		close(container);
+		return -ENOMEM;
+	}
+	v->container = container;
+	v->group = group;
+	v->device = device;
+	pthread_mutex_init(&v->lock, NULL);
+	v->dev.ops = &ops;
+	v->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->dev.hangup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->dev.hangup_events = EPOLLIN;
+	ret = v->dev.irq_fd < 0 || v->dev.hangup_fd < 0 ? -errno : learn_regions(v);
+	if (!ret)
+		ret = learn_bus_addresses(v);
+	if (!ret)
+		ret = connect_interrupts(v);
+	if (ret)
+		do_close(&v->dev);
+	else
+		*out = &v->dev;
+	return ret;
+}

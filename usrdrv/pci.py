@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""PCI functions of this machine, as sysfs shows them (Linux, Documentation/ABI/testing/sysfs-bus-pci)."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from usrdrv import errors
+
+BUS: Final = Path("/sys/bus/pci")
+VFIO: Final = "vfio-pci"
+PATIENCE: Final = 10.0
+"""Seconds that a driver may take to let a function go or take it."""
+
+# Its standard input ends when we let go or are no more, however that came about: then it gives the
+# function back. A shell, so that it owes nothing to our process, and deaf to what ends a session.
+_GUARD: Final = """
+trap '' HUP INT QUIT TERM
+bus=$1 address=$2 probe=$3
+cat >/dev/null
+echo >"$bus/devices/$address/driver_override"
+echo "$address" >"$bus/drivers/vfio-pci/unbind"
+[ -z "$probe" ] || echo "$address" >"$bus/drivers_probe"
+"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """One PCI function; `address` is complete: 0000:03:00.0."""
+
+    address: str
+    bus: Path = BUS
+
+    @property
+    def path(self) -> Path:
+        return self.bus / "devices" / self.address
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def driver(self) -> str | None:
+        """The kernel driver that has it."""
+        link = self.path / "driver"
+        return link.resolve().name if link.exists() else None
+
+    @property
+    def group(self) -> int | None:
+        """Its IOMMU group: what can only be given away together. None: there is no IOMMU in front of it."""
+        link = self.path / "iommu_group"
+        return int(link.resolve().name) if link.exists() else None
+
+    @property
+    def neighbours(self) -> list[Function]:
+        """The other functions of its group."""
+        found = (self.path / "iommu_group/devices").glob("*")
+        return [Function(p.name, self.bus) for p in sorted(found) if p.name != self.address]
+
+    def users(self) -> list[str]:
+        """What of its disks the kernel uses: mounts, swap, or disks built on them."""
+        used = []
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        swaps = {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()}
+        # Links are not followed: the disks of other functions are behind them.
+        for disk in self.path.resolve().glob("**/block/*"):
+            for part in (disk, *disk.glob(f"{disk.name}*")):
+                number = (part / "dev").read_text().strip()
+                used += [
+                    f"/dev/{part.name} on {fields[4]}"
+                    for fields in map(str.split, mounts)
+                    if fields[2] == number
+                ]
+                if f"/dev/{part.name}" in swaps:
+                    used.append(f"/dev/{part.name} as swap")
+                used += [f"/dev/{part.name} by {h.name}" for h in (part / "holders").glob("*")]
+        return used
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            path.write_text(text)
+        except PermissionError as error:
+            raise errors.PermissionDeniedError(
+                f"{self.address}: no right to take it from {self.driver or 'the kernel'} (be root, "
+                f"or have root bind it to {VFIO} and give you its /dev/vfio/{self.group})"
+            ) from error
+        except OSError as error:
+            raise errors.DeviceError(f"{self.address}: {path.name}: {error.strerror}") from error
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        """Keep the function bound to vfio-pci; then its driver has it again, also if we are killed.
+
+        One that vfio-pci has already is left as it is. DeviceBusyError: the kernel uses its disks.
+        """
+        before = self.driver
+        if before == VFIO:
+            yield
+            return
+        if users := self.users():
+            raise errors.DeviceBusyError(
+                f"{self.address}: {before} has it and it is in use: {', '.join(users)}"
+            )
+        if not (self.bus / "drivers" / VFIO).exists():
+            subprocess.run(["modprobe", VFIO], capture_output=True, check=False)
+        if not (self.bus / "drivers" / VFIO).exists():
+            raise errors.MissingToolError(f"the kernel's module {VFIO} (CONFIG_VFIO_PCI)")
+        self._write(self.path / "driver_override", VFIO)
+        guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "usrdrv-guard", str(self.bus), self.address, before or ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            if before is not None:
+                self._write(self.path / "driver/unbind", self.address)
+            self._write(self.bus / "drivers_probe", self.address)
+            self._await(VFIO)
+            yield
+        finally:
+            assert guard.stdin is not None
+            guard.stdin.close()
+            try:
+                guard.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise errors.DeviceBusyError(
+                    f"{self.address}: {VFIO} does not let it go: a process has it open"
+                ) from None
+
+    def _await(self, driver: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.driver != driver:
+            if time.monotonic() > deadline:
+                raise errors.DeviceError(
+                    f"{self.address}: {driver} did not take it (see the kernel's log)"
+                )
+            time.sleep(0.01)
