@@ -3,13 +3,16 @@
  * The INTx line of a served model: a level becomes one eventfd signal, which
  * masks the line until the client unmasks it.
  */
+#define _GNU_SOURCE
 #include "vfio_user_server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define RETRIGGER_NS	2000000
@@ -22,13 +25,37 @@ static int64_t now_ns(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/* A client may have filled its eventfd: a write would wait then, and there is a signal already. */
+/*
+ * A client may have filled its eventfd: a write would wait then, and there is
+ * a signal already. One that still has the last signal in it is not read by
+ * its client.
+ */
 static void signal_client(struct vu_irq *irq)
 {
-	struct pollfd p = { .fd = irq->trigger, .events = POLLOUT };
+	struct pollfd p = { .fd = irq->trigger, .events = POLLIN | POLLOUT };
 
-	if (poll(&p, 1, 0) == 1)
+	poll(&p, 1, 0);
+	irq->recall = irq->signalled && irq->nonblock && !(p.revents & POLLIN);
+	irq->signalled = 1;
+	if (p.revents & POLLOUT)
 		eventfd_write(irq->trigger, 1);
+}
+
+/*
+ * The reason for a signal is gone before the client took notice: take the
+ * signal back. QEMU would raise the line of its guest for it, and lower it at
+ * the guest's next access to the device, which an idle one never gets.
+ */
+static void recall(struct vu_irq *irq)
+{
+	uint64_t signals;
+	struct iovec iov = { .iov_base = &signals, .iov_len = sizeof(signals) };
+
+	if (irq->state != VU_LINE_SIGNALLED || !irq->recall)
+		return;
+	/* the client shares the flags of the file: without RWF_NOWAIT it could make us wait */
+	if (preadv2(irq->trigger, &iov, 1, -1, RWF_NOWAIT) == sizeof(signals))
+		irq->state = VU_LINE_OPEN;
 }
 
 /* A write to a pipe, a socket or a file could wait for the client, for ever. */
@@ -44,9 +71,9 @@ static int is_eventfd(int fd)
 /* Lock held. */
 static void trigger(struct vu_irq *irq)
 {
-	if (!irq->level || irq->masked || irq->trigger < 0)
+	if (!irq->level || irq->state != VU_LINE_OPEN || irq->trigger < 0)
 		return;
-	irq->masked = 1;
+	irq->state = VU_LINE_SIGNALLED;
 	irq->dropped = 0;
 	irq->retrigger = 0;
 	signal_client(irq);
@@ -73,9 +100,12 @@ void vu_irq_level(struct vu_irq *irq, int level)
 {
 	pthread_mutex_lock(&irq->lock);
 	irq->level = level;
-	if (!level)
+	if (level) {
+		trigger(irq);
+	} else {
 		irq->dropped = 1;
-	trigger(irq);
+		recall(irq);
+	}
 	pthread_mutex_unlock(&irq->lock);
 }
 
@@ -96,7 +126,9 @@ int vu_irq_connect(struct vu_irq *irq, int eventfd)
 	if (irq->trigger >= 0)
 		close(irq->trigger);
 	irq->trigger = eventfd;
-	irq->masked = 0;
+	irq->nonblock = eventfd >= 0 && fcntl(eventfd, F_GETFL) & O_NONBLOCK;
+	irq->signalled = 0;
+	irq->state = VU_LINE_OPEN;
 	irq->dropped = 1;
 	irq->retrigger = 0;
 	trigger(irq);
@@ -120,10 +152,10 @@ void vu_irq_act(struct vu_irq *irq, uint32_t action)
 		if (irq->trigger >= 0)
 			signal_client(irq);
 	} else if (action == VU_IRQ_MASK) {
-		irq->masked = 1;
+		irq->state = VU_LINE_MASKED;
 		irq->retrigger = 0;
 	} else {
-		irq->masked = 0;
+		irq->state = VU_LINE_OPEN;
 		if (irq->level && !irq->dropped)
 			irq->retrigger = now_ns() + RETRIGGER_NS;
 		else
@@ -145,29 +177,37 @@ void vu_irq_touched(struct vu_irq *irq)
 }
 
 /**
- * vu_irq_due - signal again if it is time
+ * vu_irq_patience - how long to wait for the client
  * @irq:	line
  * @t:		room for the result
  *
- * Return: how long to sleep until it may be time, NULL: for ever.
+ * Return: how long it may leave the device alone until vu_irq_idle(), NULL: for ever.
  */
-const struct timespec *vu_irq_due(struct vu_irq *irq, struct timespec *t)
+const struct timespec *vu_irq_patience(struct vu_irq *irq, struct timespec *t)
 {
-	int64_t left = 0;
+	int64_t left;
 
 	pthread_mutex_lock(&irq->lock);
-	if (irq->retrigger) {
-		left = irq->retrigger - now_ns();
-		if (left <= 0) {
-			irq->retrigger = 0;
-			trigger(irq);
-			left = 0;
-		}
-	}
+	left = irq->retrigger;
 	pthread_mutex_unlock(&irq->lock);
 	if (!left)
 		return NULL;
+	left -= now_ns();
 	t->tv_sec = 0;
-	t->tv_nsec = left;
+	t->tv_nsec = left > 0 ? left : 0;
 	return t;
+}
+
+/**
+ * vu_irq_idle - the client has nothing to say: signal again if it had its time
+ * @irq:	line
+ */
+void vu_irq_idle(struct vu_irq *irq)
+{
+	pthread_mutex_lock(&irq->lock);
+	if (irq->retrigger && irq->retrigger <= now_ns()) {
+		irq->retrigger = 0;
+		trigger(irq);
+	}
+	pthread_mutex_unlock(&irq->lock);
 }

@@ -245,9 +245,13 @@ int vu_server_run(struct vu_server *s)
 		};
 		struct timespec t;
 		ssize_t n;
+		int ready;
 
-		if (ppoll(p, sizeof(p) / sizeof(p[0]), vu_irq_due(&s->irq, &t), NULL) < 0 && errno != EINTR)
+		ready = ppoll(p, sizeof(p) / sizeof(p[0]), vu_irq_patience(&s->irq, &t), NULL);
+		if (ready < 0 && errno != EINTR)
 			return -errno;
+		if (!ready)
+			vu_irq_idle(&s->irq);
 		if (p[0].revents)
 			break;
 		if (p[1].revents) {

@@ -50,8 +50,11 @@ struct vu_irq {
 	pthread_mutex_t lock;
 	int trigger;		/* eventfd of the client, or -1 */
 	int level;
-	int masked;
-	int dropped;		/* the level was low since the last trigger */
+	enum { VU_LINE_OPEN, VU_LINE_SIGNALLED, VU_LINE_MASKED } state;
+	int dropped;		/* the level was low since the last signal */
+	int nonblock;		/* a read of the eventfd does not wait */
+	int signalled;		/* it was, once at least */
+	int recall;		/* a signal can be taken back: the client reads its eventfd, and expects it empty */
 	int64_t retrigger;	/* when, monotonic ns; 0: not wanted */
 };
 
@@ -61,7 +64,8 @@ void vu_irq_level(struct vu_irq *irq, int level);
 int vu_irq_connect(struct vu_irq *irq, int eventfd);
 void vu_irq_act(struct vu_irq *irq, uint32_t action);
 void vu_irq_touched(struct vu_irq *irq);
-const struct timespec *vu_irq_due(struct vu_irq *irq, struct timespec *t);
+const struct timespec *vu_irq_patience(struct vu_irq *irq, struct timespec *t);
+void vu_irq_idle(struct vu_irq *irq);
 
 struct vu_server {
 	struct usrdrv_model *model;

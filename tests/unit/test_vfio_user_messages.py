@@ -373,3 +373,42 @@ def test_masked_and_disabled_interrupts_wait(peer: Peer) -> None:
     assert peer.ask(SET_IRQS, UNMASK)[0] == 0
     assert count(fd) == 0
     os.close(fd)
+
+
+def serviced(peer: Peer) -> None:
+    """The client's driver does its work: the level drops."""
+    peer.read(5, 0x87, 1)
+    assert peer.write(5, 2, b"\x04") == 0
+
+
+def again(peer: Peer) -> None:
+    """Another interrupt."""
+    assert peer.write(5, 0x87, b"\x00") == 0
+
+
+def test_a_signal_without_a_reason_any_more_is_taken_back(peer: Peer) -> None:
+    """QEMU would keep its guest's line up for it until the guest happens to touch the device."""
+    fd = interrupt(peer)
+    assert count(fd) == 1
+    serviced(peer)
+    assert peer.ask(SET_IRQS, UNMASK)[0] == 0
+    again(peer)
+    serviced(peer)  # before it has read the second one
+    assert count(fd) == 0
+    again(peer)
+    assert count(fd) == 1, "taken back means: not masked by it"
+    serviced(peer)
+    again(peer)
+    assert count(fd) == 0, "masked: the third one was read"
+    os.close(fd)
+
+
+def test_a_client_that_never_reads_its_eventfd_keeps_its_signals(peer: Peer) -> None:
+    fd = interrupt(peer)
+    for _ in range(3):
+        serviced(peer)
+        assert peer.ask(SET_IRQS, UNMASK)[0] == 0
+        again(peer)
+    serviced(peer)
+    assert count(fd) == 4
+    os.close(fd)
