@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import threading
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from usrdrv.devices.server import Server
 
 DRIVES = 4
+_OPTION = re.compile(r",(?:ro|(?P<key>[a-z0-9]+)=(?P<value>[^,/]*))$")
 
 
 class _AddDrive(argparse.Action):
-    """Collect --image and --ram in one list: their order numbers the drives."""
+    """Collect --image and --ram in one list: their order numbers the drives that have no number."""
 
     def __call__(
         self,
@@ -40,14 +42,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "model",
         help="run a device model",
         description="Serve a device in software on a vfio-user socket, until told to end. Drives "
-        "are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second.",
+        "are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second. KEYs: "
+        "usrdrv-model(1).",
     )
     parser.add_argument("kind", choices=("cmd680",), metavar="KIND", help="cmd680")
     parser.add_argument("--socket", type=Path, required=True, help="path of the socket to make")
     parser.add_argument(
-        "--image", action=_AddDrive, metavar="FILE[,ro]", help="a drive in a raw image file"
+        "--image",
+        action=_AddDrive,
+        metavar="FILE[,ro][,KEY=VALUE]...",
+        help="a drive in a raw image file",
     )
-    parser.add_argument("--ram", action=_AddDrive, metavar="SIZE", help="a drive in memory")
+    parser.add_argument(
+        "--ram", action=_AddDrive, metavar="SIZE[,KEY=VALUE]...", help="a drive in memory"
+    )
     for channel in (0, 1):
         parser.add_argument(
             f"--cable{channel}", choices=("40", "80"), help=f"wires of channel {channel}'s cable"
@@ -62,10 +70,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def options(args: argparse.Namespace) -> dict[str, list[str]]:
     """Return the model's options as a `model:` device name has them."""
     found: dict[str, list[str]] = {}
-    for index, (kind, value) in enumerate(args.drives):
-        if kind == "image" and value.endswith(",ro"):
-            found[f"ro{index}"] = ["1"]
-        found[f"{kind}{index}"] = [value.removesuffix(",ro") if kind == "image" else value]
+    for position, (kind, text) in enumerate(args.drives):
+        medium, pairs = _split(text)
+        index = pairs.pop("drive", str(position))
+        for key, value in {kind: medium, **pairs}.items():
+            found.setdefault(f"{key}{index}", []).append(value)
     for key, value in (
         ("cable0", args.cable0),
         ("cable1", args.cable1),
@@ -74,6 +83,15 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
         if value is not None:
             found[key] = [value]
     return found
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """Return a drive's medium and its options, which are at the end: a file's name may have commas."""
+    pairs: dict[str, str] = {}
+    while match := _OPTION.search(text):
+        pairs.setdefault(match["key"] or "ro", match["value"] or "1")
+        text = text[: match.start()]
+    return text, pairs
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Drives as the command line of `usrdrv model` names them."""
+
+import argparse
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import cli, cmd_model
+from usrdrv.devices import models
+
+
+def parse(*drives: str) -> dict[str, list[str]]:
+    args: argparse.Namespace = cli._parser().parse_args(
+        ["model", "cmd680", "--socket", "/s", *drives]
+    )
+    return cmd_model.options(args)
+
+
+def test_a_drive_takes_options_and_a_number() -> None:
+    assert parse("--image", "a,b.img,ro,udma=4", "--ram", "1M,drive=3,4k=1", "--ram", "2M") == {
+        "image0": ["a,b.img"],
+        "ro0": ["1"],
+        "udma0": ["4"],
+        "ram3": ["1M"],
+        "4k3": ["1"],
+        "ram2": ["2M"],
+    }
+
+
+def test_a_name_that_only_looks_like_options() -> None:
+    assert parse("--image", "a,x=1/b.img") == {"image0": ["a,x=1/b.img"]}
+
+
+@pytest.mark.parametrize(
+    ("drives", "message"),
+    [
+        (("--ram", "1M,speed=9"), "unknown option 'speed0'"),
+        (("--ram", "1M,drive=4"), "unknown option 'ram4'"),
+        (("--ram", "1M,drive=1", "--ram", "1M"), "option ram1 is given 2 times"),
+        (("--ram", "1M,udma=7"), "UDMA mode 7"),
+    ],
+)
+def test_mistakes(drives: tuple[str, ...], message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        models.create("cmd680", parse(*drives))
