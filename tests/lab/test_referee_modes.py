@@ -65,7 +65,7 @@ def test_the_mode(referee: Referee, drive: tuple[int, int]) -> None:
 
 def test_the_kernel_names_the_cable(referee: Referee) -> None:
     log = referee.guest.kernel_log()
-    slow = {name for name in re.findall(r"(ata\S+): limited to UDMA/33 due to 40-wire cable", log)}
+    slow = set(re.findall(r"(ata\S+): limited to UDMA/33 due to 40-wire cable", log))
     assert slow == {referee.disks[1, 0].ata, referee.disks[2, 2].ata}
 
 
