@@ -9,16 +9,24 @@ import os
 import select
 import signal
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from usrdrv import errors, names
+from usrdrv import errors, names, pci
 from usrdrv.bridge import exports
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment
 from usrdrv.bridge.process import Child
+from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 from usrdrv.claim import run_directory
+
+SYNC_TIMEOUT: Final = 60.0
+"""Seconds; more than the driver's own recovery from a drive that does not answer."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,6 +50,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
     )
+    parser.add_argument(
+        "--restart-time",
+        type=bounded(0, 3600),
+        default=60,
+        metavar="SECONDS",
+        help="how long requests wait for a driver that died and is started again "
+        "(export nbd; default 60; 0: I/O errors at once)",
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON when usable")
     parser.set_defaults(run=run)
 
@@ -58,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
+            _kept(args.device),
             NbdServer(
                 args.device,
                 args.drive,
@@ -69,11 +86,12 @@ def run(args: argparse.Namespace) -> int:
                 threads=args.threads,
             ) as server,
         ):
-            attachment = exports.attach(export, server)
+            attachment = exports.attach(export, server, patience=args.restart_time)
             signals.poll_only()
             try:
                 _announce(args, export, server, attachment)
-                return _serve(server, attachment, signals)
+                restarter = Restarter(server, attachment, signals, args.restart_time)
+                return _serve(server, attachment, signals, restarter)
             finally:
                 attachment.close()
     except Interrupted:
@@ -113,21 +131,36 @@ def _announce(
     print(line, flush=True)
 
 
-def _serve(server: NbdServer, attachment: Attachment, signals: Signals) -> int:
-    """Sleep until a signal or the death of a part; decide whether to detach."""
-    children: dict[int, Child] = {c.pidfd: c for c in (server.child, *attachment.children)}
-    poll = select.poll()
-    for fd in (signals.fd, *children):
-        poll.register(fd, select.POLLIN)
+@contextmanager
+def _kept(device: str) -> Iterator[None]:
+    """Keep a PCI function from its kernel driver while drivers of ours come and go."""
+    name = names.parse(device)
+    function = pci.Function(name.address) if isinstance(name, names.PciName) else None
+    with ExitStack() as stack:
+        if function is not None and function.exists and function.group is not None:
+            stack.enter_context(function.bound())
+        yield
+
+
+def _serve(
+    server: NbdServer, attachment: Attachment, signals: Signals, restarter: Restarter
+) -> int:
+    """Sleep until a signal or the death of a part; decide whether to go on or to detach."""
     warned = False
     while True:
-        ready = [fd for fd, _ in poll.poll()]
-        dead = [children[fd] for fd in ready if fd in children]
-        if dead:
+        dead = _wait(signals, [server.child, *attachment.children])
+        if server.child in dead:
+            with suppress(InterruptedError):
+                _bring_back(restarter, attachment)
+                continue
+            server_lost = True
+        elif dead:
             raise errors.NoSuchDeviceError(_death(server, attachment, dead[0]))
+        else:
+            server_lost = False
         force = any(number != signal.SIGINT for number in signals.take())
         users = ", ".join(attachment.users())
-        if users and not (force or warned):
+        if users and not (force or warned or server_lost):
             _say(
                 f"{attachment.where} is in use ({users}): still serving; "
                 "unmount it first, or press Ctrl-C again to detach all the same"
@@ -138,18 +171,59 @@ def _serve(server: NbdServer, attachment: Attachment, signals: Signals) -> int:
             raise errors.DeviceBusyError(
                 f"{attachment.where}: detached while in use ({users}); unmount it now"
             )
-        try:
-            attachment.sync()
-        except OSError as error:
-            raise errors.DeviceError(f"{attachment.where}: {error.strerror}: data lost") from error
+        if server_lost:
+            raise errors.DeviceError(f"{attachment.where}: detached while its driver was down")
+        _sync(attachment, signals)
         return 0
 
 
+def _wait(signals: Signals, children: Sequence[Child]) -> list[Child]:
+    """Sleep until a signal or a death. Return who died."""
+    poll = select.poll()
+    for fd in (signals.fd, *(child.pidfd for child in children)):
+        poll.register(fd, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll()}
+    return [child for child in children if child.pidfd in ready and child.wait(1)]
+
+
+def _bring_back(restarter: Restarter, attachment: Attachment) -> None:
+    try:
+        restarter.bring_back()
+    except errors.UsrdrvError as error:
+        raise errors.NoSuchDeviceError(f"{error}{_still_used(attachment)}") from error
+
+
+def _sync(attachment: Attachment, signals: Signals) -> None:
+    """Push out what the kernel caches; a driver that does not answer is given up, also on a signal."""
+    failure: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            attachment.sync()
+        except OSError as error:
+            failure.append(error)
+        finally:
+            os.close(done)
+
+    waiting, done = os.pipe2(os.O_CLOEXEC)
+    threading.Thread(target=sync, daemon=True).start()
+    ended, _, _ = select.select([waiting, signals.fd], [], [], SYNC_TIMEOUT)
+    if waiting not in ended:
+        raise errors.DeviceError(f"{attachment.where}: the driver does not answer: data lost")
+    os.close(waiting)
+    if failure:
+        raise errors.DeviceError(f"{attachment.where}: {failure[0].strerror}: data lost")
+
+
 def _death(server: NbdServer, attachment: Attachment, child: Child) -> str:
-    if child is not server.child and server.child.wait(0.5):
+    if server.child.wait(0.5):
         child = server.child  # nbdfuse ends with its server
     said = f"{server.device}: {child.name} {child.status()}"
     if child is server.child and child.status().endswith("status 0"):
         said = f"{server.device}: the driver ended, its device is gone"
+    return said + _still_used(attachment)
+
+
+def _still_used(attachment: Attachment) -> str:
     users = ", ".join(attachment.users())
-    return f"{said}; {attachment.where} is still in use ({users}): unmount it" if users else said
+    return f"; {attachment.where} is still in use ({users}): unmount it" if users else ""

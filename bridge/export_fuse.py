@@ -77,6 +77,8 @@ def _leave_namespace(unwanted: Sequence[bytes]) -> None:
 class FuseAttachment:
     """nbdfuse and a loop device."""
 
+    restartable = False  # nbdfuse ends with its server
+
     def __init__(self, endpoint: Endpoint, export: Export, *, timeout: float) -> None:
         self._private = os.geteuid() == 0
         if self._private:
@@ -131,6 +133,9 @@ class FuseAttachment:
 
     def users(self) -> list[str]:
         return mounts.users(self._loop.name) if self._loop else []
+
+    def reconnect(self) -> None:
+        raise NotImplementedError
 
     def sync(self) -> None:
         if self._loop:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,9 +32,9 @@ CMD_RECONFIGURE: Final = 3
 
 CFLAG_DISCONNECT_ON_CLOSE: Final = 2
 
-CONNECTIONS: Final = 4
-COMMAND_TIMEOUT: Final = 180
-"""Seconds until the kernel gives a request up: more than the driver's own recovery ever takes."""
+REPLAY_PERIOD_MS: Final = 2000
+"""How often the kernel looks whether a request's connection is another one now."""
+SETTLE: Final = 0.05
 
 
 class NbdMessage(genlmsg):  # type: ignore[misc]
@@ -69,25 +68,40 @@ def _message(command: int, attributes: list[list[Any]]) -> NbdMessage:
 
 
 def connect_message(
-    export: nbd_handshake.Export, fds: Sequence[int], index: int | None = None
+    export: nbd_handshake.Export, fd: int, patience: int, index: int | None = None
 ) -> NbdMessage:
-    """Hand sockets in the transmission phase to /dev/nbd`index`, or to any free one.
+    """Hand a socket in the transmission phase to /dev/nbd`index`, or to any free one.
 
-    No DEAD_CONN_TIMEOUT: a lost server is an I/O error at once, not a wait.
+    patience: seconds that requests wait for another connection when this one is lost; 0: they fail at once.
+
+    One connection, and TIMEOUT 0: so the kernel sends a request again only when its connection is another
+    one now. With a time-out, or a second connection to try, it would do that to a living server that is just
+    slow, and a write could be done twice, the second time over a newer one (Linux, drivers/block/nbd.c,
+    nbd_xmit_timeout).
     """
     which = [] if index is None else [["NBD_ATTR_INDEX", index]]
-    items = [["NBD_SOCK_ITEM", {"attrs": [["NBD_SOCK_FD", fd]]}] for fd in fds]
     return _message(
         CMD_CONNECT,
         [
             *which,
             ["NBD_ATTR_SIZE_BYTES", export.size],
             ["NBD_ATTR_BLOCK_SIZE_BYTES", export.minimum_block],
-            ["NBD_ATTR_TIMEOUT", COMMAND_TIMEOUT],
+            ["NBD_ATTR_TIMEOUT", 0],
+            ["NBD_ATTR_DEAD_CONN_TIMEOUT", patience],
             ["NBD_ATTR_SERVER_FLAGS", export.flags],
-            ["NBD_ATTR_SOCKETS", {"attrs": items}],
+            _sockets(fd),
         ],
     )
+
+
+def _sockets(fd: int) -> list[Any]:
+    item = ["NBD_SOCK_ITEM", {"attrs": [["NBD_SOCK_FD", fd]]}]
+    return ["NBD_ATTR_SOCKETS", {"attrs": [item]}]
+
+
+def reconnect_message(index: int, fd: int) -> NbdMessage:
+    """Replace the lost connection of /dev/nbd`index`."""
+    return _message(CMD_RECONFIGURE, [["NBD_ATTR_INDEX", index], _sockets(fd)])
 
 
 def keep_while_open_message(index: int, keep: bool = True) -> NbdMessage:
@@ -140,25 +154,27 @@ class NbdAttachment:
     """
 
     children: Sequence[Child] = ()
+    restartable = True
 
-    def __init__(self, address: str | tuple[str, int], *, timeout: float) -> None:
+    def __init__(
+        self, address: str | tuple[str, int], *, timeout: float, patience: int = 0
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
         self._fd = -1
         self._index: int | None = None
         self._family = _Family()
-        sockets: list[socket.socket] = []
         try:
             sock, export = nbd_handshake.connect(address, timeout)
-            sockets.append(sock)
-            for _ in range(CONNECTIONS - 1 if export.multi_conn else 0):
-                sockets.append(nbd_handshake.connect(address, timeout)[0])
-            fds = [sock.fileno() for sock in sockets]
-            for reply in self._family.request(connect_message(export, fds)):
-                index = reply.get_attr("NBD_ATTR_INDEX")
-                self._index = index if index is not None else self._index
+            with sock:  # the kernel has its own reference
+                for reply in self._family.request(connect_message(export, sock.fileno(), patience)):
+                    index = reply.get_attr("NBD_ATTR_INDEX")
+                    self._index = index if index is not None else self._index
             if self._index is None:
                 raise errors.DeviceError("kernel nbd: no device number in the answer")
             self.name = f"nbd{self._index}"
             self.where = f"/dev/{self.name}"
+            self._look_often()
             self._await_size(export.size // 512, time.monotonic() + timeout)
             self._fd = os.open(
                 self.where, (os.O_RDONLY if export.read_only else os.O_RDWR) | os.O_CLOEXEC
@@ -171,9 +187,11 @@ class NbdAttachment:
         except BaseException:
             self.close()
             raise
-        finally:
-            for sock in sockets:
-                sock.close()  # the kernel has its own reference
+
+    def _look_often(self) -> None:
+        """Have requests of a lost connection sent again soon after there is another one."""
+        with suppress(OSError):  # without it the kernel does so after 30 s
+            Path(f"/sys/block/{self.name}/queue/io_timeout").write_text(str(REPLAY_PERIOD_MS))
 
     def _await_size(self, sectors: int, deadline: float) -> None:
         size = Path(f"/sys/block/{self.name}/size")
@@ -185,6 +203,19 @@ class NbdAttachment:
                 raise errors.DeviceError(f"{self.where} did not appear")
             time.sleep(0.01)
 
+    def reconnect(self) -> None:
+        """Hand the kernel a connection to the restarted server; what was under way is sent again."""
+        assert self._index is not None
+        try:
+            sock, _ = nbd_handshake.connect(self._address, self._timeout)
+        except OSError as error:
+            raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
+        with sock:
+            # The kernel replaces only a connection that it knows is dead. It learns that when the server
+            # ends, in a worker; to an early message it would say yes and do nothing.
+            time.sleep(SETTLE)
+            self._family.request(reconnect_message(self._index, sock.fileno()))
+
     def users(self) -> list[str]:
         return mounts.users(self.name)
 
@@ -194,8 +225,8 @@ class NbdAttachment:
     def close(self) -> None:
         """Disconnect, also while in use: the server is gone or goes next.
 
-        The kernel would keep a request that has no reply yet for COMMAND_TIMEOUT, even with its
-        connections closed; a disconnect fails it now.
+        The kernel would keep a request that has no reply, even with its connection closed; a
+        disconnect fails it now.
         """
         index, self._index = self._index, None
         if index is not None:

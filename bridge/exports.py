@@ -21,6 +21,9 @@ class Attachment(Protocol):
     where: str
     """A device path or an NBD address."""
 
+    restartable: bool
+    """Whether its server may end and come back, with reconnect()."""
+
     @property
     def children(self) -> Sequence[Child]:
         """Processes without which it does not work."""
@@ -31,6 +34,9 @@ class Attachment(Protocol):
     def sync(self) -> None:
         """Push what the kernel caches of it to the drive; OSError if that fails."""
 
+    def reconnect(self) -> None:
+        """Go on with the restarted server; only if `restartable`."""
+
     def close(self) -> None:
         """Detach. Idempotent."""
 
@@ -39,6 +45,7 @@ class SocketAttachment:
     """The NBD server itself, for clients in user space."""
 
     children: Sequence[Child] = ()
+    restartable = False
 
     def __init__(self, server: NbdServer) -> None:
         self.where = server.endpoint.uri
@@ -48,6 +55,9 @@ class SocketAttachment:
 
     def sync(self) -> None:
         pass
+
+    def reconnect(self) -> None:
+        raise NotImplementedError
 
     def close(self) -> None:
         pass
@@ -84,12 +94,14 @@ def check(export: str) -> None:
         check_access()
 
 
-def attach(export: str, server: NbdServer, *, timeout: float = 30.0) -> Attachment:
-    """Attach a running server."""
+def attach(
+    export: str, server: NbdServer, *, timeout: float = 30.0, patience: int = 0
+) -> Attachment:
+    """Attach a running server. patience: seconds that requests wait for it to be restarted."""
     if export == "nbd":
         from usrdrv.bridge.export_nbd import NbdAttachment
 
-        return NbdAttachment(server.endpoint.address, timeout=timeout)
+        return NbdAttachment(server.endpoint.address, timeout=timeout, patience=patience)
     if export == "fuse":
         from usrdrv.bridge.export_fuse import FuseAttachment
 

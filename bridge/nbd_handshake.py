@@ -28,6 +28,7 @@ REP_ACK: Final = 1
 REP_INFO: Final = 3
 REP_ERROR: Final = 1 << 31
 INFO_EXPORT: Final = 0
+INFO_DESCRIPTION: Final = 2
 INFO_BLOCK_SIZE: Final = 3
 
 FLAG_READ_ONLY: Final = 1 << 1
@@ -43,6 +44,7 @@ class Export:
     size: int
     flags: int
     minimum_block: int = 512
+    description: str = ""
 
     @property
     def read_only(self) -> bool:
@@ -73,10 +75,11 @@ def negotiate(sock: socket.socket, name: str = "") -> Export:
         raise errors.DeviceError("this is no NBD server of the fixed newstyle kind")
     sock.sendall(struct.pack(">I", flags & (FIXED_NEWSTYLE | NO_ZEROES)))
     encoded = name.encode()
-    request = struct.pack(f">I{len(encoded)}sHH", len(encoded), encoded, 1, INFO_BLOCK_SIZE)
+    wanted = (INFO_DESCRIPTION, INFO_BLOCK_SIZE)
+    request = struct.pack(f">I{len(encoded)}sHHH", len(encoded), encoded, len(wanted), *wanted)
     sock.sendall(struct.pack(">QII", OPTION_MAGIC, OPT_GO, len(request)) + request)
     size: int | None = None
-    export_flags, minimum = 0, 512
+    export_flags, minimum, description = 0, 512, ""
     while True:
         magic, option, kind, length = struct.unpack(">QIII", _receive(sock, 20))
         if magic != REPLY_MAGIC or option != OPT_GO or length > LONGEST_REPLY:
@@ -92,11 +95,13 @@ def negotiate(sock: socket.socket, name: str = "") -> Export:
         info = int.from_bytes(data[:2], "big")
         if info == INFO_EXPORT and length == 12:
             size, export_flags = struct.unpack(">QH", data[2:])
+        elif info == INFO_DESCRIPTION:
+            description = data[2:].decode(errors="replace")
         elif info == INFO_BLOCK_SIZE and length == 14:
             minimum = int.from_bytes(data[2:6], "big")
     if size is None:
         raise errors.DeviceError("NBD server did not say the size of the export")
-    return Export(size, export_flags, minimum)
+    return Export(size, export_flags, minimum, description)
 
 
 def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.socket, Export]:

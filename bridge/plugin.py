@@ -59,6 +59,7 @@ NBD_ERRORS: Final = frozenset(
 parameters: dict[str, str] = {"drive": "0", "readonly": "0", "trim": "1"}
 opened: Final = ExitStack()
 block: "Block"
+identity: str
 # Bound once the device is open: nothing is looked up on the way of a request.
 read_into: Callable[[Any, int], None]
 write_from: Callable[[Any, int, bool], None]
@@ -95,7 +96,7 @@ def config_complete() -> None:
 
 def after_fork() -> None:
     """Open the device. Not earlier: the driver starts threads, which a fork would lose."""
-    global block, read_into, write_from
+    global block, identity, read_into, write_from
     name, index = parameters["device"], int(parameters["drive"])
     with ExitStack() as stack:
         device = stack.enter_context(open_device(name))
@@ -107,6 +108,7 @@ def after_fork() -> None:
             there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
             raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
         block = drive.block
+        identity = f"{drive.identity.model}, serial {drive.identity.serial}"
         read_into, write_from = block.read_into, block.write_from
         opened.push(stack.pop_all())
     watch(controller.gone.wait)
@@ -165,6 +167,11 @@ def get_size(handle: int) -> int:
 
 def block_size(handle: int) -> tuple[int, int, int]:
     return 512, max(4096, block.physical_block), 32 << 20
+
+
+def export_description(handle: int) -> str:
+    """Say which drive this is, for who must know whether it is the same one again."""
+    return identity
 
 
 def is_rotational(handle: int) -> bool:

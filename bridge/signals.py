@@ -52,6 +52,11 @@ class Signals:
         """Stop raising."""
         self._raising = False
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something came since the last take()."""
+        return bool(self._received)
+
     def take(self) -> list[signal.Signals]:
         """What came since the last call."""
         os.read(self.fd, 4096)

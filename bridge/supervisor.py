@@ -9,7 +9,7 @@ import site
 import socket
 import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,7 @@ class NbdServer:
         self._alive = -1
         self.child: Child
         self.export: nbd_handshake.Export
+        self._known: nbd_handshake.Export | None = None
 
     def _command(self, parameters: Sequence[str], threads: int) -> list[str]:
         end = self.endpoint
@@ -105,6 +106,14 @@ class NbdServer:
         ]
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Start the driver, again if it has ended; it answers when this returns.
+
+        InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
+        """
         env = {**os.environ, "USRDRV_SITE": site_folders()}
         if self.endpoint.port is not None:
             claim_port(self.endpoint.host, self.endpoint.port)
@@ -122,12 +131,16 @@ class NbdServer:
         finally:
             os.close(alive)
         try:
-            self._await_ready(time.monotonic() + START_TIMEOUT)
+            export = self._await_ready(time.monotonic() + START_TIMEOUT, hurried)
+            if self._known not in (None, export):
+                raise errors.DeviceError(
+                    f"{self.device}: this is another drive than before: {export.description}"
+                )
         except BaseException:
             self.stop()
             raise
+        self.export = self._known = export
         self.child.talk()
-        return self
 
     def __exit__(
         self,
@@ -137,10 +150,12 @@ class NbdServer:
     ) -> None:
         self.stop()
 
-    def _await_ready(self, deadline: float) -> None:
+    def _await_ready(self, deadline: float, hurried: Callable[[], bool]) -> nbd_handshake.Export:
         while True:
+            if hurried():
+                raise InterruptedError
             try:
-                sock, self.export = nbd_handshake.connect(self.endpoint.address, START_TIMEOUT)
+                sock, export = nbd_handshake.connect(self.endpoint.address, START_TIMEOUT)
             except OSError as error:  # not listening yet, or it died while we were in its queue
                 if self.child.wait(0.01):
                     raise self._explain() from error
@@ -154,7 +169,7 @@ class NbdServer:
                 raise
             else:
                 nbd_handshake.disconnect(sock)
-                return
+                return export
 
     def _explain(self) -> errors.UsrdrvError:
         """Say why it ended before it was ready, in its own words."""

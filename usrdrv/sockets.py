@@ -25,10 +25,13 @@ def claim_path(path: Path) -> None:
             raise UsageError(f"{path}: exists and is not a socket")
         return
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a server that takes nobody in is one all the same
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
+        except BlockingIOError:
+            raise DeviceBusyError(f"{path}: another server listens on this socket") from None
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
         else:

@@ -34,30 +34,34 @@ def encoded(message: export_nbd.NbdMessage) -> tuple[int, int, list[tuple[int, b
 
 def test_connect_message() -> None:
     command, version, found = encoded(
-        export_nbd.connect_message(Export(1 << 40, 0x1FD, 512), [7, 9], index=3)
+        export_nbd.connect_message(Export(1 << 40, 0x1FD, 512), 7, 60, index=3)
     )
     assert (command, version) == (1, 1)
     plain = {kind: int.from_bytes(value, "little") for kind, value in found if kind != 7}
-    assert plain == {1: 3, 2: 1 << 40, 3: 512, 4: export_nbd.COMMAND_TIMEOUT, 5: 0x1FD}
+    assert plain == {1: 3, 2: 1 << 40, 3: 512, 4: 0, 5: 0x1FD, 8: 60}
     assert {kind: len(value) for kind, value in found if kind != 7} == {
         1: 4,
         2: 8,
         3: 8,
         4: 8,
         5: 8,
+        8: 8,
     }
     (sockets,) = [value for kind, value in found if kind == 7]
     items = attributes(sockets)
-    assert [kind for kind, _ in items] == [1, 1]
-    assert [attributes(value) for _, value in items] == [
-        [(1, struct.pack("=I", 7))],
-        [(1, struct.pack("=I", 9))],
-    ]
+    assert [kind for kind, _ in items] == [1]
+    assert [attributes(value) for _, value in items] == [[(1, struct.pack("=I", 7))]]
 
 
 def test_any_free_device_is_no_index() -> None:
-    _, _, found = encoded(export_nbd.connect_message(Export(512, 0), [4]))
+    _, _, found = encoded(export_nbd.connect_message(Export(512, 0), 4, 0))
     assert 1 not in [kind for kind, _ in found]
+
+
+def test_a_new_connection_for_a_lost_one() -> None:
+    command, _, found = encoded(export_nbd.reconnect_message(2, 9))
+    assert command == 3 and [kind for kind, _ in found] == [1, 7]
+    assert attributes(attributes(found[1][1])[0][1]) == [(1, struct.pack("=I", 9))]
 
 
 def test_disconnect_and_reconfigure() -> None:
@@ -112,12 +116,15 @@ def test_handshake() -> None:
         + info_export(1 << 33, 0x103)
         + reply(3, struct.pack(">HIII", 3, 4096, 4096, 1 << 25))
         + reply(3, b"\0\x63unknown")
+        + reply(3, b"\0\2a drive")
         + reply(1),
         "a",
     )
-    assert export == Export(1 << 33, 0x103, 4096)
+    assert export == Export(1 << 33, 0x103, 4096, "a drive")
     assert export.read_only and export.multi_conn
-    assert heard == struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">IIIsHH", 7, 9, 1, b"a", 1, 3)
+    assert heard == struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(
+        ">IIIsHHH", 7, 11, 1, b"a", 2, 2, 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,8 +175,11 @@ class FakeKernel:
     def request(self, message: export_nbd.NbdMessage) -> list[Any]:
         said = {1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]]
         flags = dict(message["attrs"]).get("NBD_ATTR_CLIENT_FLAGS")
+        sockets = "NBD_ATTR_SOCKETS" in dict(message["attrs"])
+        if message["cmd"] == 3 and sockets:
+            said = "reconnect"
         self.log.append("keep on" if flags == 0 else said)
-        if message["cmd"] == 1:
+        if sockets:
             fds = [
                 item[1]["attrs"][0][1]
                 for item in dict(message["attrs"])["NBD_ATTR_SOCKETS"]["attrs"]
@@ -214,10 +224,17 @@ kernel_flags = 0x101
 def test_attach_and_detach(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     attachment = export_nbd.NbdAttachment("/s", timeout=1)
     assert attachment.where == "/dev/nbd5"
-    assert kernel.log == ["connect", "4 sockets", "open /dev/nbd5 rw", "keep while open"]
+    assert kernel.log == ["connect", "1 sockets", "open /dev/nbd5 rw", "keep while open"]
     attachment.close()
     assert kernel.log[4:] == ["keep on", "disconnect"]
     assert kernel.closed
+
+
+def test_reconnect(kernel: FakeKernel) -> None:
+    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=60)
+    attachment.reconnect()
+    assert kernel.log[4:] == ["reconnect", "1 sockets"]
+    attachment.close()
 
 
 def test_detach_while_in_use_fails_what_is_under_way(

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""A drive behind VFIO as /dev/nbd0 of a stock kernel: partitioned, mounted, loaded, its driver killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.models import Model
+
+Boot = Callable[..., Guest]
+
+ADDRESS = "0000:00:10.0"
+SIZE = 192 << 20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    image = tmp_path_factory.mktemp("block") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    with Model("cmd680", "--image", str(image)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot, model: Model) -> Guest:
+    return guest_factory([model.socket], iommu=True)
+
+
+class Served:
+    """`usrdrv block` in the guest, with a line of JSON when it is usable."""
+
+    def __init__(self, guest: Guest, *arguments: str) -> None:
+        self.guest = guest
+        # A shell's background job would not get SIGINT.
+        self.job: Job = guest.start(["usrdrv", "block", *arguments, "--export", "nbd", "--json"])
+        wait(lambda: self.job.out or self.job.done.is_set(), 90, "usrdrv block")
+        assert self.job.out, self.job.err
+        self.info = json.loads(self.job.out)
+        self.device = self.info["device"]
+
+    def kill_driver(self) -> None:
+        """kill -9, and wait until there is another one in its place."""
+        before = self.restarts
+        self.guest.run("pkill -9 -x nbdkit", check=True)
+        wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
+
+    @property
+    def restarts(self) -> int:
+        return self.job.err.count("; restarted in ")
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.job.signal(number)
+        return self.job.wait(60).code
+
+
+def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.1)
+
+
+def sectors_written(guest: Guest, device: str) -> int:
+    """From the kernel's own account (Documentation/block/stat.rst)."""
+    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
+
+
+def nothing_is_left(guest: Guest) -> None:
+    left = guest.run("pgrep -xl nbdkit; ls /run/usrdrv/*.sock; cat /sys/block/nbd0/size")
+    assert left.out == "0\n"
+    driver = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
+    assert driver.strip().endswith("/pata_sil680")
+
+
+def test_a_partition_a_file_system_and_a_driver_that_dies_three_times(guest: Guest) -> None:
+    served = Served(guest, ADDRESS)
+    device = served.device
+    assert served.info["size"] == SIZE
+    guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
+    guest.run(f"mount {device}p1 /mnt", check=True)
+    log = guest.console.position()
+    fio = guest.start(
+        "fio --name=v --directory=/mnt --rw=randwrite --bs=4k --size=24M --direct=1 "
+        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
+        "--output-format=json --output=/share/fio.json"
+    )
+    for _ in range(3):
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O before the kill")
+        assert not fio.done.is_set()
+        served.kill_driver()
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
+    result = fio.wait(300)
+    assert result.code == 0, result.err
+    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
+    assert report["error"] == 0
+    assert report["write"]["io_bytes"] == 24 << 20
+    assert report["read"]["io_bytes"] == 24 << 20, "verified less than was written"
+    assert served.restarts == 3
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}p1", 120, check=True)
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest)
+
+
+def test_what_was_written_is_there_for_the_kernels_own_driver(guest: Guest) -> None:
+    wait(lambda: guest.run("test -b /dev/sda1").code == 0, 30, "/dev/sda1")
+    guest.run("e2fsck -fn /dev/sda1 && mount -o ro /dev/sda1 /mnt", 120, check=True)
+    assert int(guest.run("stat -c %s /mnt/v.0.0").out) == 24 << 20
+    guest.run("umount /mnt", check=True)
+
+
+def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest) -> None:
+    served = Served(guest, ADDRESS)
+    begun = time.monotonic()
+    killer = guest.start("while :; do pkill -9 -x nbdkit; sleep 0.3; done")
+    result = served.job.wait(120)
+    killer.signal(signal.SIGKILL)
+    assert result.code == 1
+    assert "SIGKILL" in result.err.splitlines()[-1]
+    assert time.monotonic() - begun < 100
+    nothing_is_left(guest)
+
+
+def test_a_driver_that_is_stopped_is_left_in_bounded_time(guest: Guest) -> None:
+    served = Served(guest, ADDRESS)
+    guest.run(f"dd if=/dev/zero of={served.device} bs=64k count=16", check=True)
+    guest.run("pkill -STOP -x nbdkit", check=True)
+    served.job.signal(signal.SIGTERM)
+    time.sleep(2)
+    assert not served.job.done.is_set()
+    assert served.end(signal.SIGTERM) == 1
+    assert "does not answer: data lost" in served.job.err
+    nothing_is_left(guest)
+
+
+def test_restart_can_be_declined(guest: Guest) -> None:
+    served = Served(guest, ADDRESS, "--restart-time", "0")
+    guest.run("pkill -9 -x nbdkit", check=True)
+    result = served.job.wait(60)
+    assert result.code == 1
+    assert "nbdkit was killed by SIGKILL" in result.err
+    nothing_is_left(guest)
+
+
+def test_ctrl_c_while_the_driver_is_away(guest: Guest) -> None:
+    served = Served(guest, ADDRESS)
+    guest.run("pkill -9 -x nbdkit; sleep 0.2", check=True)
+    served.job.signal(signal.SIGINT)
+    result = served.job.wait(60)
+    assert result.code == 1 and "while its driver was down" in result.err
+    nothing_is_left(guest)
+
+
+def test_killed_itself_it_leaves_nothing(guest: Guest) -> None:
+    served = Served(guest, ADDRESS)
+    served.job.signal(signal.SIGKILL)
+    served.job.wait(60)
+    wait(lambda: guest.run("cat /sys/block/nbd0/size").out == "0\n", 60, "nbd0 is disconnected")
+    wait(
+        lambda: "pata_sil680" in guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out,
+        30,
+        "the kernel's driver has it again",
+    )
+    assert guest.run("pgrep -x nbdkit").code == 1

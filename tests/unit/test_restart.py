@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""When a driver that died is started again, and when that is given up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import restart
+from usrdrv.bridge.restart import Restarter
+
+
+class Child:
+    how = "was killed by SIGKILL"
+
+    def status(self) -> str:
+        return self.how
+
+
+class Server:
+    """An NbdServer whose starts end as the list says, from the last to the first."""
+
+    def __init__(self, *outcomes: BaseException | None, device: str = "vfio-user:/s") -> None:
+        self.device = device
+        self.child = Child()
+        self.outcomes = list(outcomes)
+        self.starts = 0
+
+    def start(self, hurried: Any) -> None:
+        self.starts += 1
+        if hurried():
+            raise InterruptedError
+        outcome = self.outcomes.pop() if self.outcomes else None
+        if outcome is not None:
+            raise outcome
+
+
+class Attachment:
+    restartable = True
+    reconnected = 0
+
+    def reconnect(self) -> None:
+        self.reconnected += 1
+
+
+class Signals:
+    waiting = False
+
+
+def restarter(server: Server, attachment: Attachment | None = None, patience: int = 60) -> Any:
+    made: Any = (server, attachment or Attachment(), Signals())
+    return Restarter(*made, patience)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restart, "PAUSES", (0.0, 0.0, 0.0))
+
+
+def test_back_and_reconnected(capsys: pytest.CaptureFixture[str]) -> None:
+    server, attachment = Server(), Attachment()
+    restarter(server, attachment).bring_back()
+    assert (server.starts, attachment.reconnected) == (1, 1)
+    assert "the driver was killed by SIGKILL; restarted in 0.0" in capsys.readouterr().err
+
+
+def test_a_device_that_is_busy_for_a_moment_is_tried_again() -> None:
+    server = Server(errors.DeviceBusyError("busy"))
+    restarter(server).bring_back()
+    assert server.starts == 2
+
+
+def test_one_that_does_not_come_back_says_why() -> None:
+    server = Server(*[errors.DeviceError("no such luck")] * 9)
+    with pytest.raises(errors.DeviceError, match="SIGKILL and does not come back: no such luck"):
+        restarter(server).bring_back()
+    assert server.starts == 3
+
+
+def test_many_deaths_in_a_short_time_are_enough() -> None:
+    server = Server()
+    brought = restarter(server)
+    for _ in range(restart.DEATHS - 1):
+        brought.bring_back()
+    with pytest.raises(errors.DeviceError, match="5 deaths within 30 s"):
+        brought.bring_back()
+    assert server.starts == restart.DEATHS - 1
+
+
+def test_many_deaths_in_a_long_time_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restart, "WINDOW", 0.0)
+    server = Server()
+    brought = restarter(server)
+    for _ in range(3 * restart.DEATHS):
+        brought.bring_back()
+
+
+def test_a_device_that_is_gone_is_gone() -> None:
+    server = Server()
+    server.child.how = "ended with status 0"
+    with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
+        restarter(server).bring_back()
+    assert server.starts == 0
+
+
+def test_a_drive_in_the_drivers_own_memory_died_with_it() -> None:
+    server = Server(device="model:cmd680?ram=64M")
+    with pytest.raises(errors.NoSuchDeviceError, match="SIGKILL"):
+        restarter(server).bring_back()
+    assert server.starts == 0
+    assert restart.outlived("model:cmd680?image=disk.img")
+
+
+def test_not_for_an_export_that_ends_with_its_server_nor_if_declined() -> None:
+    attachment = Attachment()
+    attachment.restartable = False
+    for made in (restarter(Server(), attachment), restarter(Server(), patience=0)):
+        with pytest.raises(errors.NoSuchDeviceError, match="SIGKILL"):
+            made.bring_back()
+
+
+def test_a_signal_ends_the_trying() -> None:
+    signals = Signals()
+    signals.waiting = True
+    made: Any = (Server(), Attachment(), signals)
+    with pytest.raises(InterruptedError):
+        Restarter(*made, 60).bring_back()
