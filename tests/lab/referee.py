@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ class Disk:
     """Such as /dev/sda."""
     ata: str
     """libata's name, such as ata1.00."""
-    timing: str
-    """The mode that libata set, such as XFER_UDMA_6."""
 
     @property
     def name(self) -> str:
         return self.path.removeprefix("/dev/")
+
+    @property
+    def port(self) -> str:
+        return self.ata.partition(".")[0]
 
 
 @dataclass
@@ -47,24 +49,20 @@ class Referee:
         """Ask sysfs which disk is which drive."""
         for number in range(len(self.models)):
             where = f"/sys/bus/pci/devices/{address(number)}"
-            listing = self.run(
-                f"cd {where}; ls -d ata*; ls -d ata*/host*/target*/*/block/*; "
-                "grep -H . ata*/link*/dev*/ata_device/*/dma_mode"
-            ).out.split()
+            listing = self.run(f"cd {where}; ls -d ata* ata*/host*/target*/*/block/*").out.split()
             ports = sorted(int(word[3:]) for word in listing if re.fullmatch(r"ata\d+", word))
             for word in listing:
                 found = re.match(r"ata(\d+)/host\d+/target\d+:0:(\d)/.*/block/(\w+)$", word)
                 if not found:
                     continue
                 port, device, name = int(found[1]), int(found[2]), found[3]
-                mode = next(
-                    other.partition(":")[2]
-                    for other in listing
-                    if f"/ata_device/dev{port}.{device}/dma_mode:" in other
-                )
-                self.disks[number, ports.index(port) * 2 + device] = Disk(
-                    f"/dev/{name}", f"ata{port}.{device:02}", mode
-                )
+                which = number, ports.index(port) * 2 + device
+                self.disks[which] = Disk(f"/dev/{name}", f"ata{port}.{device:02}")
+
+    def timing(self, disk: Disk) -> str:
+        """Return the mode that libata has set, such as XFER_UDMA_6."""
+        device = f"dev{disk.port[3:]}.{int(disk.ata[-2:])}"
+        return self.run(f"cat /sys/class/ata_device/{device}/dma_mode").out.strip()
 
     def run(self, command: str, timeout: float = 120) -> Result:
         """Run a shell command; it must succeed."""
@@ -81,15 +79,23 @@ class Referee:
         assert "pata_sil680" in line
         return int(line.split()[1])
 
+    def break_it(self, *words: str, model: int = 0) -> None:
+        """Add a fault."""
+        fault = parse_fault(words).to_json()
+        control.call(self.models[model].control, {"op": "fault-add", "fault": fault})
+
+    def mend(self, model: int = 0) -> None:
+        """Take all faults away."""
+        control.call(self.models[model].control, {"op": "fault-clear"})
+
     @contextmanager
     def fault(self, *words: str, model: int = 0) -> Iterator[None]:
         """Break something for a while."""
-        path = self.models[model].control
-        control.call(path, {"op": "fault-add", "fault": parse_fault(words).to_json()})
+        self.break_it(*words, model=model)
         try:
             yield
         finally:
-            control.call(path, {"op": "fault-clear"})
+            self.mend(model)
 
     def fio(self, target: str, options: str, timeout: float = 300) -> dict[str, Any]:
         """Run fio; returns what it says of its one job, which ended without an error."""
@@ -104,17 +110,12 @@ class Referee:
 
 def start(boot: Any, *arguments: list[str]) -> Iterator[Referee]:
     """Boot a guest with one controller for each list of arguments of `usrdrv model cmd680`."""
-    models: list[Model] = []
-    try:
-        for each in arguments:
-            models.append(Model("cmd680", *each))
-        guest = boot([model.socket for model in models])
+    with ExitStack() as stack:
+        models = [stack.enter_context(Model("cmd680", *each)) for each in arguments]
+        guest = stack.enter_context(boot([model.socket for model in models]))
         referee = Referee(guest, models)
         referee.find_disks()
         yield referee
-    finally:
-        for model in models:
-            model.close()
 
 
 def image(folder: Path, size: int) -> Path:
