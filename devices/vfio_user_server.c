@@ -21,6 +21,8 @@
 
 #define BUFFER_SIZE	(sizeof(struct vu_header) + sizeof(struct vu_region_access) + VU_MAX_XFER + 4096)
 #define PATIENCE_MS	5000	/* with a client that does not read its replies */
+#define BURST_US	1000	/* a client at work sends its next message sooner */
+#define BURST		64	/* receives until the next look at everything else */
 
 static void host_irq(void *ctx, int level)
 {
@@ -127,7 +129,7 @@ static ssize_t receive(struct vu_server *s)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space,
 		.msg_controllen = sizeof(control.space),
 	};
-	ssize_t n = recvmsg(s->conn, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	ssize_t n = recvmsg(s->conn, &m, MSG_CMSG_CLOEXEC | flags);
 
 	if (n <= 0)
 		return n;
@@ -215,10 +217,12 @@ static void refuse(struct vu_server *s)
 
 static void greet(struct vu_server *s)
 {
+	const struct timeval burst = { .tv_usec = BURST_US };
 	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
 		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &burst, sizeof(burst));
 	if (s->conn >= 0) {
 		if (s->second >= 0)
 			refuse(s);	/* silent so far: has to give way */
@@ -226,6 +230,28 @@ static void greet(struct vu_server *s)
 		return;
 	}
 	s->conn = fd;
+}
+
+/*
+ * What the client has sent, and its leaving. Without MSG_DONTWAIT in flags it gets a while to send.
+ * Return: 1 if it did, 0 if not, -ESHUTDOWN if it was the only one to serve and is gone.
+ */
+static int serve_client(struct vu_server *s, int flags)
+{
+	ssize_t n = receive(s, flags);
+	int client;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n > 0 && !serve_messages(s))
+		return 1;
+	client = s->negotiated;
+	disconnect(s);
+	if (s->once && client)
+		return -ESHUTDOWN;
+	s->conn = s->second;
+	s->second = -1;
+	return 1;
 }
 
 /**
@@ -236,7 +262,9 @@ static void greet(struct vu_server *s)
  */
 int vu_server_run(struct vu_server *s)
 {
-	for (;;) {
+	int burst = 0, ret = 0;
+
+	while (ret != -ESHUTDOWN) {
 		struct pollfd p[] = {
 			{ .fd = s->stop_fd, .events = POLLIN },
 			{ .fd = s->conn, .events = POLLIN },
@@ -244,27 +272,24 @@ int vu_server_run(struct vu_server *s)
 			{ .fd = s->listen_fd, .events = POLLIN },
 		};
 		struct timespec t;
-		ssize_t n;
-		int ready;
+		const struct timespec *patience = vu_irq_patience(&s->irq, &t);
 
-		ready = ppoll(p, sizeof(p) / sizeof(p[0]), vu_irq_patience(&s->irq, &t), NULL);
-		if (ready < 0 && errno != EINTR)
+		/* One call for each message, not two, while messages come. */
+		if (burst && s->conn >= 0 && !patience) {
+			ret = serve_client(s, 0);
+			burst = ret ? burst - 1 : 0;
+			continue;
+		}
+		ret = ppoll(p, sizeof(p) / sizeof(p[0]), patience, NULL);
+		if (ret < 0 && errno != EINTR)
 			return -errno;
-		if (!ready)
-			vu_irq_idle(&s->irq);
 		if (p[0].revents)
 			break;
+		if (!ret)
+			vu_irq_idle(&s->irq);
 		if (p[1].revents) {
-			n = receive(s);
-			if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || serve_messages(s)) {
-				int client = s->negotiated;
-
-				disconnect(s);
-				if (s->once && client)
-					break;
-				s->conn = s->second;
-				s->second = -1;
-			}
+			ret = serve_client(s, MSG_DONTWAIT);
+			burst = BURST;
 		}
 		if (p[2].revents && s->second >= 0)
 			refuse(s);
