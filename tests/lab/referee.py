@@ -108,11 +108,11 @@ class Referee:
         return dict(job)
 
 
-def start(boot: Any, *arguments: list[str]) -> Iterator[Referee]:
+def start(boot: Any, *arguments: list[str], **machine: Any) -> Iterator[Referee]:
     """Boot a guest with one controller for each list of arguments of `usrdrv model cmd680`."""
     with ExitStack() as stack:
         models = [stack.enter_context(Model("cmd680", *each)) for each in arguments]
-        guest = stack.enter_context(boot([model.socket for model in models]))
+        guest = stack.enter_context(boot([model.socket for model in models], **machine))
         referee = Referee(guest, models)
         referee.find_disks()
         yield referee
