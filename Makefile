@@ -43,7 +43,7 @@ lint: setup
 	.venv/bin/ruff format --quiet --check .
 	scripts/types.sh
 	shellcheck scripts/*.sh .ci/run
-	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c); done
+	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c tests/lab/*.c); done
 
 bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json

@@ -57,7 +57,7 @@ static int guarded_copy(void *to, const void *from, size_t len)
 
 void vu_dma_init(struct vu_dma *d, struct usrdrv_model *model)
 {
-	*d = (struct vu_dma){ .model = model };
+	*d = (struct vu_dma){ .model = model, .stray = VU_NOWHERE };
 	pthread_rwlock_init(&d->lock, NULL);
 	pthread_once(&once, install);
 }
@@ -209,6 +209,7 @@ static int copy(struct vu_dma *d, uint64_t address, uint8_t *buf, size_t len, in
 		uint8_t *cpu = resolve(d, address, len, to_memory ? PROT_WRITE : PROT_READ, &n);
 
 		if (!cpu) {
+			d->stray = address;
 			ret = -EFAULT;
 			break;
 		}

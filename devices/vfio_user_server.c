@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -101,7 +102,7 @@ static int handle(struct vu_server *s, const struct vu_header *h, uint8_t *paylo
 	int ret;
 
 	if ((h->flags & VU_TYPE_MASK) == VU_REPLY)
-		return 0;	/* we never ask anything: an answer is noise */
+		return 0;	/* to report_stray(): of no use */
 	if (h->flags & VU_TYPE_MASK)
 		ret = -EINVAL;
 	else
@@ -118,7 +119,26 @@ static int handle(struct vu_server *s, const struct vu_header *h, uint8_t *paylo
 	return send_all(s, s->out, reply.size);
 }
 
-static ssize_t receive(struct vu_server *s)
+/*
+ * The device went where it has no memory. To it that is a master abort, done with by now; but the client
+ * may have an IOMMU, which has to see the access to report it. So it is asked for the bytes, and
+ * whatever it answers is of no use any more. Not with the access itself: the client waits for that.
+ */
+static int report_stray(struct vu_server *s)
+{
+	struct {
+		struct vu_header h;
+		struct vu_dma_access a;
+	} m = {
+		.h = { .id = s->asked++, .command = VU_DMA_READ, .size = sizeof(m) },
+		.a = { .count = 4 },
+	};
+
+	m.a.address = atomic_exchange(&s->dma.stray, VU_NOWHERE);
+	return m.a.address == VU_NOWHERE ? 0 : send_all(s, &m, sizeof(m));
+}
+
+static ssize_t receive(struct vu_server *s, int flags)
 {
 	union {
 		struct cmsghdr align;
@@ -176,6 +196,8 @@ static int serve_messages(struct vu_server *s)
 			break;
 		s->message_end = at + h.size;
 		ret = handle(s, &h, s->in + at + sizeof(h));
+		if (!ret && s->dma.stray != VU_NOWHERE)
+			ret = report_stray(s);
 		drop_fds(s);
 		at += h.size;
 	}

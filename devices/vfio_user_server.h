@@ -35,7 +35,10 @@ struct vu_dma {
 	pthread_rwlock_t lock;
 	struct vu_area *area;	/* sorted, disjoint */
 	unsigned int n, room;
+	_Atomic uint64_t stray;	/* where the device found no memory; VU_NOWHERE: nowhere yet */
 };
+
+#define VU_NOWHERE	UINT64_MAX
 
 void vu_dma_init(struct vu_dma *d, struct usrdrv_model *model);
 void vu_dma_destroy(struct vu_dma *d);
@@ -83,6 +86,7 @@ struct vu_server {
 	unsigned int nfds;
 
 	struct vu_irq irq;
+	uint16_t asked;			/* id of our next question */
 };
 
 int vu_take_fd(struct vu_server *s);

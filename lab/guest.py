@@ -269,8 +269,8 @@ class Guest(Closing):
             )
 
     def start(self, command: str | Sequence[str]) -> Job:
-        """Start a command (a string is the shell's) as root in /root."""
-        text = command if isinstance(command, str) else shlex.join(command)
+        """Start a command as root in /root: a line for the shell, or words; those alone get the job's signals."""
+        text = command if isinstance(command, str) else f"exec {shlex.join(command)}"
         self.check_alive(text)
         self._number += 1
         job = Job(self, self._number, text)

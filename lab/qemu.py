@@ -84,8 +84,8 @@ def command(
         *(argument for tag, share in shares.items() for argument in _share(tag, *share)),
         # In front of every device that it translates for.
         *(("-device", "intel-iommu,intremap=on,caching-mode=on") if machine.iommu else ()),
-        *(argument for i, path in enumerate(machine.devices) for argument in _device(i, path)),
         *machine.qemu,
+        *(argument for i, path in enumerate(machine.devices) for argument in _device(i, path)),
     ]
 
 

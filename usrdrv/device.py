@@ -37,8 +37,7 @@ class DmaMemory:
         self._device = device
         self._dma = ffi.new("struct usrdrv_dma *")
         dev = device.c
-        result = dev.ops.dma_alloc(dev, size, align, limit, self._dma)
-        device.check(result, f"{size} bytes for DMA{_memory_limit(result)}")
+        device.check(dev.ops.dma_alloc(dev, size, align, limit, self._dma), f"{size} bytes for DMA")
         self.bus = int(self._dma.bus)
         self.size = size
         self.buffer: Any = ffi.buffer(self._dma.cpu, size)
@@ -101,7 +100,8 @@ class Device(Closing):
             return
         if result in (-errno.ENODEV, -errno.ECONNRESET):
             raise errors.NoSuchDeviceError(f"{self.name}: device is gone")
-        error = errors.DeviceError(f"{self.name}: {what}: {os.strerror(-result)}")
+        why = f"{os.strerror(-result)}{_memory_limit(result)}"
+        error = errors.DeviceError(f"{self.name}: {what}: {why}")
         error.errno = -result
         raise error
 

@@ -205,7 +205,7 @@ class Controller(Closing):
     def _create_data_path(self, mmio: bool) -> Any:
         out = ffi.new("struct ide **")
         pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
-        raise_errno(lib.ide_create(pointer, mmio, out), f"{self._device.name}: DMA memory")
+        self._device.check(lib.ide_create(pointer, mmio, out), "DMA memory")
         ide = out[0]
         options = self._options
         limits = ffi.new(

@@ -178,6 +178,7 @@ def test_unmapped_means_unreachable(peer: Peer) -> None:
     unmap = struct.pack("<IIQQ", 24, 0, ARENA + 4096, 4096)
     assert peer.ask(DMA_UNMAP, unmap)[0] == 0
     assert disk.dma_in(ARENA + 4096)[0] & 2
+    assert peer.strays == [(ARENA + 4096, 4)], "the client's IOMMU was not asked"
     assert peer.ask(RESET)[0] == 0
     assert peer.ask(DMA_UNMAP, struct.pack("<IIQQ", 24, 2, 0, 0))[0] == 0
     assert peer.map(ARENA, 4096, fd) == 0

@@ -14,6 +14,7 @@ from usrdrv.devices.server import Server
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IO_FDS, IRQ_INFO, SET_IRQS = range(1, 9)
 READ, WRITE, DMA_READ, DMA_WRITE, RESET = range(9, 14)
+DMA_READ = 11
 WRITE_MULTI = 15
 NO_REPLY, ERROR = 0x10, 0x20
 CONFIG = 7
@@ -39,6 +40,8 @@ class Peer:
         self.sock.settimeout(5)
         self.sock.connect(str(path))
         self.id = 0
+        self.strays: list[tuple[int, int]] = []
+        """What the server asked us to read: address and count, where the device found no memory."""
         if greet:
             code, payload = self.ask(VERSION, struct.pack("<HH", 0, 0) + b'{"capabilities":{}}\0')
             assert code == 0
@@ -54,7 +57,10 @@ class Peer:
 
     def receive(self) -> tuple[int, bytes]:
         header = receive_exactly(self.sock, 16)
-        number, _, size, flags, code = struct.unpack("<HHIII", header)
+        number, command, size, flags, code = struct.unpack("<HHIII", header)
+        if command == DMA_READ and flags == 0:
+            self.strays.append(struct.unpack("<QQ", receive_exactly(self.sock, size - 16)))
+            return self.receive()
         assert number == self.id
         assert flags & 0xF == 1
         assert bool(flags & ERROR) == (code != 0)

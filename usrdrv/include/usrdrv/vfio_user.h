@@ -95,6 +95,12 @@ struct vu_irq_set {
 #define VU_IRQ_UNMASK		0x10
 #define VU_IRQ_TRIGGER		0x20
 
+/* DMA_READ: the server asks, for what it cannot reach itself. */
+struct vu_dma_access {
+	uint64_t address;
+	uint64_t count;
+};
+
 struct vu_region_access {
 	uint64_t offset;
 	uint32_t region;

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""A PCI function taken from the kernel's driver and given back, in a guest with an IOMMU; and why not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+
+Boot = Callable[..., Guest]
+
+SIZE = 64 << 20
+FIRST, SECOND = "0000:00:10.0", "0000:00:11.0"
+
+# The last two sit behind one bridge from PCI Express to PCI: the IOMMU cannot tell them apart.
+TWINS = "0000:01:01.0", "0000:01:02.0"
+
+HERE = Path(__file__).parent
+INCLUDE = HERE.parents[1] / "usrdrv/include"
+
+READ = """
+import hashlib, sys
+from usrdrv.device import open_device
+from usrdrv.drivers import open_driver
+with open_device(sys.argv[1]) as device, open_driver(device) as controller:
+    block = controller.drives[0].block
+    total, buffer = hashlib.sha256(), bytearray(1 << 20)
+    for at in range(0, block.size, len(buffer)):
+        block.read_into(buffer, at)
+        total.update(buffer)
+    if len(sys.argv) > 2:
+        block.write_from(b"ours" * 1024, 8192, False)
+        block.flush()
+print(total.hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Model]]:
+    image = tmp_path_factory.mktemp("vfio") / "disk.img"
+    image.write_bytes(os.urandom(SIZE))
+    with (
+        Model("cmd680", "--image", str(image)) as first,
+        Model("cmd680", "--ram", "32M") as second,
+        Model("cmd680", "--ram", "1M") as third,
+        Model("cmd680", "--ram", "1M") as fourth,
+    ):
+        yield [first, second, third, fourth]
+
+
+@pytest.fixture(scope="module")
+def guest(models: list[Model], guest_factory: Boot) -> Guest:  # in this order: models outlive it
+    extra = ["-device", "pcie-pci-bridge,id=old,bus=pcie.0,addr=1c.0"]
+    for slot, model in enumerate(models[2:], 1):
+        device = {"driver": "vfio-user-pci", "bus": "old", "addr": f"{slot}.0"}
+        socket = {"type": "unix", "path": str(model.socket)}
+        extra += ["-device", json.dumps({**device, "socket": socket})]
+    guest = guest_factory([m.socket for m in models[:2]], iommu=True, extra=extra)
+    (guest.share / "read.py").write_text(READ)
+    guest.run(f"chown -R 1000 /share && cp {'/share/read.py'} /tmp", check=True)
+    return guest
+
+
+def driver(guest: Guest, address: str) -> str:
+    link = guest.run(f"readlink /sys/bus/pci/devices/{address}/driver").out
+    return link.strip().rpartition("/")[2]
+
+
+def disk(guest: Guest, address: str) -> str:
+    """Wait for the kernel's disk of a controller; return its path."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = guest.run(f"ls -d /sys/bus/pci/devices/{address}/ata*/host*/target*/*/block/*")
+        if found.code == 0:
+            return f"/dev/{found.out.split()[0].rpartition('/')[2]}"
+        assert time.monotonic() < deadline, f"no disk on {address}"
+        time.sleep(0.2)
+
+
+def refused(guest: Guest, command: str) -> str:
+    """Run a command that must fail with one line; return the line."""
+    result = guest.run(command, 120)
+    assert result.code == 1, result
+    assert result.err.startswith("usrdrv: error: ") and result.err.count("\n") == 1, result.err
+    return result.err
+
+
+def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
+    path = disk(guest, FIRST)
+    theirs = guest.run(f"sha256sum {path}", 120, check=True).out.split()[0]
+    ours = guest.run(f"python3 /tmp/read.py {FIRST} write", 120, check=True).out.split()[0]
+    assert ours == theirs
+    assert driver(guest, FIRST) == "pata_sil680"
+    path = disk(guest, FIRST)
+    written = guest.run(f"dd if={path} bs=4k skip=2 count=1 status=none | sha256sum").out.split()[0]
+    assert written == hashlib.sha256(b"ours" * 1024).hexdigest()
+
+
+def test_killed_it_gives_the_function_back(guest: Guest) -> None:
+    opened = "from usrdrv.device import open_device as o; d = o('{}'); print('open', flush=True);"
+    job = guest.start(["python3", "-c", f"{opened.format(FIRST)} input()"])
+    keep = guest.start(
+        f'mkfifo /tmp/fifo; python3 -c "from usrdrv.device import open_device as o; '
+        f"d = o('{SECOND}'); print('open', flush=True); open('/tmp/fifo').read()\""
+    )
+    assert job.wait(60).code == 1  # its input has ended: closed in order or not, it is given back
+    deadline = time.monotonic() + 60
+    while "open" not in keep.out:
+        assert time.monotonic() < deadline, keep.err
+        time.sleep(0.2)
+    assert driver(guest, SECOND) == "vfio-pci"
+    assert "taken by process" in refused(guest, f"usrdrv identify {SECOND}")
+    keep.signal(signal.SIGKILL)
+    keep.wait(30)
+    for address in (FIRST, SECOND):
+        disk(guest, address)
+        assert driver(guest, address) == "pata_sil680"
+        override = guest.run(f"cat /sys/bus/pci/devices/{address}/driver_override").out
+        assert override.strip() in ("", "(null)")
+    assert guest.run("pgrep -f usrdrv-guard").code == 1
+    guest.run(f"usrdrv identify {SECOND}", 60, check=True)
+
+
+def test_a_mounted_disk_is_not_taken_away(guest: Guest) -> None:
+    path = disk(guest, SECOND)
+    guest.run(f"mkfs.ext4 -q {path} && mount {path} /mnt", 60, check=True)
+    line = refused(guest, f"usrdrv identify {SECOND}")
+    assert f"pata_sil680 has it and it is in use: {path} on /mnt" in line
+    guest.run("echo x >/mnt/x && sync && umount /mnt", check=True)
+
+
+def test_a_user_who_owns_the_group(guest: Guest) -> None:
+    user = "setpriv --reuid 1000 --regid 1000 --clear-groups env USRDRV_RUN_DIR=/tmp/of-user"
+    group = guest.run(f"readlink /sys/bus/pci/devices/{SECOND}/iommu_group").out.strip()
+    node = f"/dev/vfio/{group.rpartition('/')[2]}"
+    line = refused(guest, f"{user} usrdrv identify {SECOND}")
+    assert "no right to take it from pata_sil680" in line and node in line
+    disk(guest, SECOND)
+    sysfs = f"/sys/bus/pci/devices/{SECOND}"
+    guest.run(
+        f"echo vfio-pci >{sysfs}/driver_override; echo {SECOND} >{sysfs}/driver/unbind; "
+        f"echo {SECOND} >/sys/bus/pci/drivers_probe",
+        check=True,
+    )
+    try:
+        assert f"{node}: no right to open it" in refused(guest, f"{user} usrdrv identify {SECOND}")
+        guest.run(f"chown 1000 {node}", check=True)
+        line = refused(guest, f"prlimit --memlock=65536 {user} usrdrv identify {SECOND}")
+        assert "RLIMIT_MEMLOCK" in line and "64 KiB" in line
+        result = guest.run(f"prlimit --memlock=268435456 {user} usrdrv identify {SECOND}", 60)
+        assert result.code == 0 and "UDMA6" in result.out, result
+        assert driver(guest, SECOND) == "vfio-pci", "it was bound by root, not by us"
+    finally:
+        guest.run(
+            f"echo >{sysfs}/driver_override; echo {SECOND} >{sysfs}/driver/unbind; "
+            f"echo {SECOND} >/sys/bus/pci/drivers_probe",
+            check=True,
+        )
+    disk(guest, SECOND)
+
+
+def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest) -> None:
+    disk(guest, TWINS[1])
+    line = refused(guest, f"usrdrv identify {TWINS[0]}")
+    assert "has other functions in use" in line
+    assert f"{TWINS[1]} (pata_sil680)" in line
+    assert driver(guest, TWINS[0]) == "pata_sil680"
+
+
+# The IOMMU reports what it stopped; that is the point.
+@pytest.mark.kernel_log(allow=[r"DMAR: "])
+def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
+    for name in ("stray_dma.py", "stray_dma.c"):
+        shutil.copy(HERE / name, guest.share)
+    compiler = ["gcc", "-shared", "-fPIC", "-O", "-Wall", "-Werror", f"-I{INCLUDE}"]
+    subprocess.run(
+        [*compiler, "-o", guest.share / "stray.so", guest.share / "stray_dma.c"], check=True
+    )
+    place = guest.console.position()
+    result = guest.run(f"python3 /share/stray_dma.py {FIRST} /share/stray.so", 180)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["diverted"] > 0, "the driver was not led astray"
+    assert found["errno"] == errno.EIO
+    assert found["same"] and not found["empty"]
+    log = guest.kernel_log(place)
+    reported = rf"DMAR: \[DMA Read.*\] Request device \[{FIRST[5:]}\] fault addr 0x66660000"
+    assert re.search(reported, log), log
+    disk(guest, FIRST)
+
+
+def test_where_there_is_no_iommu(models: list[Model]) -> None:
+    """Its own guest; the controllers left the other one's hands with the module's fixtures still open."""
+    with Model("cmd680", "--ram", "1M") as model, Guest([model.socket]) as bare:
+        line = refused(bare, f"usrdrv identify {FIRST}")
+        assert "there is no IOMMU in front of it" in line
+        assert driver(bare, FIRST) == "pata_sil680"
+        assert "no such PCI device" in refused(bare, "usrdrv identify 0000:00:1e.7")
+
+
+def test_where_interrupts_are_not_remapped() -> None:
+    extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
+    with (
+        Model("cmd680", "--ram", "1M") as model,
+        Guest([model.socket], extra=extra, append="intel_iommu=on iommu=pt") as bare,
+    ):
+        assert "does not remap interrupts" in refused(bare, f"usrdrv identify {FIRST}")
+        assert driver(bare, FIRST) == "pata_sil680"
