@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def guest(guest_factory: Boot, model: Model) -> Guest:
+def guest(model: Model, guest_factory: Boot) -> Guest:  # in this order: the model outlives it
     return guest_factory([model.socket], iommu=True)
 
 
