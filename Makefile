@@ -5,6 +5,7 @@
 #   make test    all tests that this machine can run
 #   make lint    style, types, warnings
 #   make bench   measurements; results in bench/results/latest.json
+#   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make fuzz    the fuzzers and the stress test, FUZZ_SECONDS each
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	$(addprefix -I,usrdrv/include $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test lint bench fuzz clean
+.PHONY: setup demo test lint bench figure4 fuzz clean
 
 setup: $(STAMP)
 
@@ -47,6 +48,11 @@ lint: setup
 
 bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json
+
+figure4: setup
+	$(PYTHON) -m usrdrv lab build
+	$(PYTHON) -m bench.figure4
+	$(PYTHON) -m bench.timeline
 
 fuzz: setup
 	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest \

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Throughput and processor use against request size: the kernel's driver and ours, in one guest.
+
+The first form of figure 4 of the 2004 paper. Two controllers of one model are in the guest, each with a process
+and an image of its own, so that no time goes into handing one from driver to driver: pata_sil680 has the first, ours
+the second through VFIO and the kernel's NBD client. Every repetition measures all sizes with both, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.report import Figures
+from bench.servers import machine
+from usrdrv import errors
+from usrdrv.lab import qemu
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+
+SIZES: Final = tuple(512 << n for n in range(12))
+QUICK: Final = (512, 4096, 65536, 1 << 20)
+KERNEL, OURS = "pata_sil680", "usrdrv"
+DIRECTIONS: Final = ("read", "write")
+DISK: Final = 128 << 20
+
+# Student's t, two-sided, 95 %, for 1 to 10 degrees of freedom; beyond, the normal distribution is near.
+T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of fio. mbps: a million bytes a second; busy: part of the guest's processor time."""
+
+    driver: str
+    direction: str
+    size: int
+    mbps: float
+    busy: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and half of its 95 % interval."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        mean = statistics.fmean(values)
+        if len(values) < 2:
+            return cls(mean, math.nan)
+        t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
+        return cls(mean, t * statistics.stdev(values) / math.sqrt(len(values)))
+
+    def text(self, digits: int) -> str:
+        return f"{self.mean:.{digits}f} ±{self.half:.{digits}f}"
+
+
+@contextmanager
+def lab() -> Iterator[tuple[Guest, dict[str, str]]]:
+    """A guest with both block devices. Yields it with their paths by driver."""
+    with tempfile.TemporaryDirectory(prefix="usrdrv-figure4-") as folder:
+        images = [Path(folder) / f"{name}.img" for name in (KERNEL, OURS)]
+        for image in images:
+            image.write_bytes(bytes(DISK))
+        with (
+            Model("cmd680", "--image", str(images[0])) as first,
+            Model("cmd680", "--image", str(images[1])) as second,
+            Guest([first.socket, second.socket], iommu=True) as guest,
+        ):
+            block = ["usrdrv", "block", qemu.address(1), "--export", "nbd"]
+            job = guest.start(block)
+            deadline = time.monotonic() + 90
+            while not job.out.strip():
+                if job.done.is_set() or time.monotonic() > deadline:
+                    raise errors.LabError(f"usrdrv block: {job.err.strip() or 'not ready'}")
+                time.sleep(0.2)
+            pattern = f"/sys/bus/pci/devices/{qemu.address(0)}/ata*/host*/target*/*/block/*"
+            found = guest.run(f"ls -d {pattern}", check=True).out.split()[0]
+            yield guest, {KERNEL: f"/dev/{Path(found).name}", OURS: job.out.strip()}
+
+
+def measure(
+    guest: Guest, path: str, direction: str, size: int, seconds: float
+) -> tuple[float, float]:
+    """Return megabytes a second, and the busy part of the processor."""
+    fio = (
+        f"fio --name=f --filename={path} --rw={direction} --bs={size} --size={DISK} --direct=1 "
+        f"--ioengine=psync --time_based --runtime={seconds} --output-format=json"
+    )
+    result = guest.run(f"head -1 /proc/stat; {fio}; code=$?; head -1 /proc/stat; exit $code", 120)
+    result.check()
+    before, _, rest = result.out.partition("\n")
+    text, _, after = rest.rstrip().rpartition("\n")
+    entry: dict[str, Any] = json.loads(text[text.index("{") :])["jobs"][0]
+    side = entry[direction]
+    if entry["error"] or not side["total_ios"]:
+        raise errors.LabError(f"fio: {path}: error {entry['error']} or nothing done")
+    return side["total_ios"] * size / (side["runtime"] * 1e3), busy(before, after)
+
+
+def busy(before: str, after: str) -> float:
+    """The part of the time between two lines of /proc/stat that was not idle (proc_stat(5))."""
+    ticks = [
+        b - a
+        for a, b in zip(*(map(int, line.split()[1:9]) for line in (before, after)), strict=True)
+    ]
+    total = sum(ticks)
+    return 1 - (ticks[3] + ticks[4]) / total if total else 0.0
+
+
+def collect(sizes: Sequence[int], repeats: int, seconds: float, console: Console) -> list[Run]:
+    """Take all measurements, interleaved."""
+    runs = []
+    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("starting the guest", total=repeats * len(sizes) * 4)
+        with lab() as (guest, paths):
+            for _ in range(repeats):
+                for size in sizes:
+                    for direction in DIRECTIONS:
+                        for driver, path in paths.items():
+                            bar.update(task, description=f"{driver}, {direction}, {size} bytes")
+                            speed, part = measure(guest, path, direction, size, seconds)
+                            runs.append(Run(driver, direction, size, speed, part))
+                            bar.advance(task)
+    return runs
+
+
+def estimates(runs: Sequence[Run], what: str) -> dict[tuple[str, str, int], Estimate]:
+    """Means and intervals of a field of Run, by driver, direction and size."""
+    groups: dict[tuple[str, str, int], list[float]] = {}
+    for run in runs:
+        groups.setdefault((run.driver, run.direction, run.size), []).append(getattr(run, what))
+    return {key: Estimate.of(values) for key, values in groups.items()}
+
+
+def ratios(runs: Sequence[Run]) -> dict[tuple[str, int], Estimate]:
+    """Ours over the kernel's, of runs that followed each other."""
+    pairs: dict[tuple[str, int], list[float]] = {}
+    for kernel, ours in zip(runs[::2], runs[1::2], strict=True):
+        pairs.setdefault((kernel.direction, kernel.size), []).append(ours.mbps / kernel.mbps)
+    return {key: Estimate.of(values) for key, values in pairs.items()}
+
+
+def tables(runs: Sequence[Run]) -> list[Figures]:
+    speed, part, ratio = estimates(runs, "mbps"), estimates(runs, "busy"), ratios(runs)
+    sizes = sorted({run.size for run in runs})
+    columns = ("bytes", f"{KERNEL}, MB/s", "busy, %", f"{OURS}, MB/s", "busy, %", "ratio")
+    return [
+        Figures(
+            f"Direct {direction}s, one at a time: mean and 95 % interval",
+            columns,
+            tuple(
+                (
+                    str(size),
+                    *(
+                        text
+                        for driver in (KERNEL, OURS)
+                        for text in (
+                            speed[driver, direction, size].text(2),
+                            f"{part[driver, direction, size].mean * 100:.0f}",
+                        )
+                    ),
+                    ratio[direction, size].text(2),
+                )
+                for size in sizes
+            ),
+        )
+        for direction in DIRECTIONS
+    ]
+
+
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw throughput and processor use, as PNG and SVG. Return the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True, layout="constrained")
+    sizes = sorted({run.size for run in runs})
+    for row, (what, label, scale) in enumerate(
+        (("mbps", "throughput, MB/s", 1), ("busy", "guest processor busy, %", 100))
+    ):
+        found = estimates(runs, what)
+        for column, direction in enumerate(DIRECTIONS):
+            panel = axes[row][column]
+            for driver, style in ((KERNEL, "o-"), (OURS, "s--")):
+                line = [found[driver, direction, size] for size in sizes]
+                panel.errorbar(
+                    sizes,
+                    [point.mean * scale for point in line],
+                    [point.half * scale for point in line],
+                    fmt=style,
+                    capsize=3,
+                    label=f"{driver}{' over VFIO and NBD' if driver == OURS else ''}",
+                )
+            panel.set_xscale("log", base=2)
+            panel.set_ylabel(label)
+            panel.grid(alpha=0.3)
+            panel.set_ylim(bottom=0)
+            if row == 0:
+                panel.set_title(f"direct {direction}s")
+                panel.legend()
+            else:
+                panel.set_xlabel("request size, bytes")
+    files = [folder / f"figure4.{kind}" for kind in ("png", "svg")]
+    for file in files:
+        figure.savefig(file, dpi=150)
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.figure4", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="four sizes, two repetitions")
+    parser.add_argument("--repeats", type=int, choices=range(2, 31), metavar="2..30", default=5)
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench/results"), help="folder for results"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    args = parser.parse_args()
+    console = Console(stderr=True)
+    sizes, repeats, seconds = (QUICK, 2, 1.0) if args.quick else (SIZES, args.repeats, 2.0)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        runs = collect(sizes, repeats, seconds, console)
+        (args.out / "figure4.json").write_text(
+            json.dumps({"machine": machine(), "runs": [asdict(run) for run in runs]}, indent=1)
+        )
+        files = plot(runs, args.out)
+    except (errors.UsrdrvError, OSError) as error:
+        print(f"figure4: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("figure4: interrupted", file=sys.stderr)
+        return 130
+    for table in tables(runs):
+        if args.markdown:
+            print(table.markdown())
+        else:
+            table.show(Console())
+    print("\n".join(str(file) for file in files))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

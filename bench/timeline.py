@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""Where the time of one request goes, in microseconds, like figure 5 of the 2004 paper.
+
+A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours through
+VFIO and the kernel's NBD client. Each request is cut at events that both sides' scheduler and block layer report; the
+medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from bench.figure4 import KERNEL, OURS, lab
+from bench.report import Figures
+from usrdrv import errors
+from usrdrv.lab.guest import Guest
+
+TRACING: Final = "/sys/kernel/tracing"
+EVENTS: Final = (
+    "block/block_rq_issue",
+    "block/block_rq_complete",
+    "irq/irq_handler_entry",
+    "sched/sched_switch",
+    "sched/sched_waking",
+)
+REQUESTS: Final = 400
+
+# In a request's order; what is not there (ours has more than the kernel's) is left out.
+PIECES: Final = (
+    ("to the driver's process", "issued", "received"),
+    ("queueing the command", "received", "waiting"),
+    ("the drive, and its interrupt", "waiting", "interrupt"),
+    ("waking the handler", "interrupt", "handler"),
+    ("handler, until it wakes the request's thread", "handler", "handled"),
+    ("waking that thread", "handled", "thread"),
+    ("answering the kernel", "thread", "complete"),
+    ("the drive, and its interrupt ", "issued", "interrupt "),
+    ("handler", "interrupt ", "complete"),
+    ("waking the client", "complete", "client"),
+)
+
+_LINE: Final = re.compile(
+    r"^\s*(?P<comm>.+)-(?P<pid>\d+)\s+\[\d+\]\s+\S+\s+(?P<time>[\d.]+): (?P<name>\w+): (?P<rest>.*)$"
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the trace; time in microseconds."""
+
+    time: float
+    comm: str
+    pid: int
+    name: str
+    rest: str
+
+
+def parse(text: str) -> Iterator[Event]:
+    for line in text.splitlines():
+        if match := _LINE.match(line):
+            yield Event(
+                float(match["time"]) * 1e6,
+                match["comm"].strip(),
+                int(match["pid"]),
+                match["name"],
+                match["rest"],
+            )
+
+
+def _woken(event: Event) -> tuple[str, int]:
+    found = re.search(r"comm=(.+) pid=(\d+) prio", event.rest)
+    return (found[1], int(found[2])) if found else ("", 0)
+
+
+def _switched_in(event: Event) -> tuple[str, int]:
+    found = re.search(r"next_comm=(.+) next_pid=(\d+)", event.rest)
+    return (found[1], int(found[2])) if found else ("", 0)
+
+
+def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
+    """Return the marks of each complete request to `device` ("major,minor")."""
+    requests = []
+    marks: dict[str, float] = {}
+    handler = worker = 0
+    for event in events:
+        about = event.rest.startswith(f"{device} ")
+        if event.name == "block_rq_issue" and about:
+            marks, handler, worker = {"issued": event.time}, 0, 0
+        elif "issued" not in marks:
+            continue
+        elif event.name == "irq_handler_entry" and "name=vfio-intx" in event.rest:
+            marks.setdefault("interrupt", event.time)
+        elif event.name == "irq_handler_entry" and "name=pata_sil680" in event.rest:
+            marks.setdefault("interrupt ", event.time)
+        elif event.name == "sched_waking":
+            comm, pid = _woken(event)
+            if comm == "nbdkit" and "interrupt" in marks and not handler:
+                handler = pid
+            elif comm == "nbdkit" and event.pid == handler and "handled" not in marks:
+                marks["handled"], worker = event.time, pid
+        elif event.name == "sched_switch":
+            comm, pid = _switched_in(event)
+            if comm == "nbdkit" and "received" not in marks and "interrupt" not in marks:
+                marks["received"] = event.time
+            elif event.comm == "nbdkit" and "received" in marks and "interrupt" not in marks:
+                marks["waiting"] = event.time
+            elif pid == handler and handler and "handler" not in marks:
+                marks["handler"] = event.time
+            elif pid == worker and worker and "thread" not in marks:
+                marks["thread"] = event.time
+            elif comm == "fio" and "complete" in marks:
+                requests.append({**marks, "client": event.time})
+                marks = {}
+        elif event.name == "block_rq_complete" and about:
+            marks["complete"] = event.time
+    return requests
+
+
+def medians(requests: Sequence[dict[str, float]]) -> list[tuple[str, float]]:
+    """The line: its pieces with their medians, those that most requests have."""
+    line = []
+    for name, begin, end in PIECES:
+        found = [r[end] - r[begin] for r in requests if begin in r and end in r]
+        if len(found) > len(requests) / 2:
+            line.append((name.strip(), statistics.median(found)))
+    return line
+
+
+def trace(guest: Guest, path: str) -> list[dict[str, float]]:
+    """Let fio read with tracing on; return the requests' marks."""
+    events = "".join(f" {event.replace('/', ':')}" for event in EVENTS)
+    number = guest.run(f"cat /sys/class/block/{Path(path).name}/dev", check=True).out.strip()
+    fio = (
+        f"fio --name=t --filename={path} --rw=randread --bs=4096 --direct=1 --ioengine=psync "
+        f"--number_ios={REQUESTS} --size=64M"
+    )
+    guest.run(
+        f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}; cd {TRACING} && echo 0 >tracing_on && "
+        f"echo 40000 >buffer_size_kb && echo mono >trace_clock && echo >trace && echo '{events}' >set_event && "
+        f"{fio} >/dev/null && sleep 1 && echo 1 >tracing_on && {fio} >/share/fio && echo 0 >tracing_on && "
+        f"cat trace >/share/trace && echo >set_event",
+        240,
+        check=True,
+    )
+    return cut(
+        list(parse((guest.share / "trace").read_text(errors="replace"))), number.replace(":", ",")
+    )
+
+
+def plot(lines: dict[str, list[tuple[str, float]]], folder: Path) -> list[Path]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(11, 4.5), layout="constrained")
+    for row, (driver, line) in enumerate(lines.items()):
+        at = 0.0
+        for index, (name, length) in enumerate(line):
+            label, color = f"{driver}: {name}", f"C{index % 10}"
+            axis.barh(row, length, left=at, label=label, color=color, edgecolor="white")
+            at += length
+    axis.set_yticks(range(len(lines)), list(lines))
+    axis.set_xlabel("microseconds from the request's issue")
+    axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    files = [folder / f"timeline.{kind}" for kind in ("png", "svg")]
+    for file in files:
+        figure.savefig(file, dpi=150)
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.timeline", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench/results"), help="folder for results"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    args = parser.parse_args()
+    console = Console(stderr=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with console.status("tracing"), lab() as (guest, paths):
+            found = {driver: trace(guest, path) for driver, path in paths.items()}
+        for driver, requests in found.items():
+            if len(requests) < REQUESTS / 4:
+                raise errors.LabError(
+                    f"{driver}: only {len(requests)} of {REQUESTS} requests in the trace"
+                )
+        lines = {driver: medians(found[driver]) for driver in (KERNEL, OURS)}
+        (args.out / "timeline.json").write_text(json.dumps(lines, indent=1))
+        files = plot(lines, args.out)
+    except (errors.UsrdrvError, OSError) as error:
+        print(f"timeline: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("timeline: interrupted", file=sys.stderr)
+        return 130
+    for driver, line in lines.items():
+        total = sum(length for _, length in line)
+        rows = [(name, f"{length:.0f}", f"{length / total * 100:.0f}") for name, length in line]
+        rows.append(("together", f"{total:.0f}", "100"))
+        title = f"One 4 KiB read with {driver}: medians of {len(found[driver])} requests"
+        table = Figures(title, ("", "us", "%"), tuple(rows))
+        if args.markdown:
+            print(table.markdown())
+        else:
+            table.show(Console())
+    print("\n".join(str(file) for file in files))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
