@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -164,12 +165,13 @@ class NbdAttachment:
         self._fd = -1
         self._index: int | None = None
         self._family = _Family()
+        self._socket: socket.socket | None = None
         try:
-            sock, export = nbd_handshake.connect(address, timeout)
-            with sock:  # the kernel has its own reference
-                for reply in self._family.request(connect_message(export, sock.fileno(), patience)):
-                    index = reply.get_attr("NBD_ATTR_INDEX")
-                    self._index = index if index is not None else self._index
+            self._socket, export = nbd_handshake.connect(address, timeout)
+            message = connect_message(export, self._socket.fileno(), patience)
+            for reply in self._family.request(message):
+                index = reply.get_attr("NBD_ATTR_INDEX")
+                self._index = index if index is not None else self._index
             if self._index is None:
                 raise errors.DeviceError("kernel nbd: no device number in the answer")
             self.name = f"nbd{self._index}"
@@ -207,14 +209,22 @@ class NbdAttachment:
         """Hand the kernel a connection to the restarted server; what was under way is sent again."""
         assert self._index is not None
         try:
-            sock, _ = nbd_handshake.connect(self._address, self._timeout)
+            fresh, _ = nbd_handshake.connect(self._address, self._timeout)
         except OSError as error:
             raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
-        with sock:
-            # The kernel replaces only a connection that it knows is dead. It learns that when the server
-            # ends, in a worker; to an early message it would say yes and do nothing.
-            time.sleep(SETTLE)
-            self._family.request(reconnect_message(self._index, sock.fileno()))
+        self._drop_socket()
+        self._socket = fresh
+        # The kernel replaces only a connection that it knows is dead. It learns that when the server
+        # ends, in a worker; to an early message it would say yes and do nothing.
+        time.sleep(SETTLE)
+        self._family.request(reconnect_message(self._index, fresh.fileno()))
+
+    def _drop_socket(self) -> None:
+        """End the connection under the kernel: it may be stuck in sending to a server that does not read."""
+        if self._socket is not None:
+            with self._socket, suppress(OSError):  # OSError: the server was first
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket = None
 
     def users(self) -> list[str]:
         return mounts.users(self.name)
@@ -228,6 +238,7 @@ class NbdAttachment:
         The kernel would keep a request that has no reply, even with its connection closed; a
         disconnect fails it now.
         """
+        self._drop_socket()
         index, self._index = self._index, None
         if index is not None:
             for message in (keep_while_open_message(index, False), disconnect_message(index)):

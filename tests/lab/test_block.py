@@ -81,7 +81,7 @@ def nothing_is_left(guest: Guest) -> None:
     assert driver.strip().endswith("/pata_sil680")
 
 
-def test_a_partition_a_file_system_and_a_driver_that_dies_three_times(guest: Guest) -> None:
+def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) -> None:
     served = Served(guest, ADDRESS)
     device = served.device
     assert served.info["size"] == SIZE
@@ -113,8 +113,7 @@ def test_a_partition_a_file_system_and_a_driver_that_dies_three_times(guest: Gue
     assert served.end() == 0, served.job.err
     nothing_is_left(guest)
 
-
-def test_what_was_written_is_there_for_the_kernels_own_driver(guest: Guest) -> None:
+    # and there for the kernel's own driver, to which the controller went back
     wait(lambda: guest.run("test -b /dev/sda1").code == 0, 30, "/dev/sda1")
     guest.run("e2fsck -fn /dev/sda1 && mount -o ro /dev/sda1 /mnt", 120, check=True)
     assert int(guest.run("stat -c %s /mnt/v.0.0").out) == 24 << 20
