@@ -2,8 +2,8 @@
 """Throughput and processor use against request size: the kernel's driver and ours, in one guest.
 
 The first form of figure 4 of the 2004 paper. Two controllers of one model are in the guest, each with a process
-and an image of its own, so that no time goes into handing one from driver to driver: pata_sil680 has the first, ours
-the second through VFIO and the kernel's NBD client. Every repetition measures all sizes with both, in turn.
+and an image of its own, so that no time goes into handing one from driver to driver: pata_sil680 has the first,
+ours the second, through VFIO and the kernel's NBD client. Every repetition measures all sizes with both, in turn.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
-SIZES: Final = tuple(512 << n for n in range(12))
+SIZES: Final = (512, 1024, 4096, 16384, 65536, 1 << 18, 1 << 20)
 QUICK: Final = (512, 4096, 65536, 1 << 20)
 KERNEL, OURS = "pata_sil680", "usrdrv"
 DIRECTIONS: Final = ("read", "write")
 DISK: Final = 128 << 20
+SETTLE: Final = 1.5
+"""Seconds until fio has started, which in an emulated machine is work."""
 
 # Student's t, two-sided, 95 %, for 1 to 10 degrees of freedom; beyond, the normal distribution is near.
 T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -98,15 +100,17 @@ def lab() -> Iterator[tuple[Guest, dict[str, str]]]:
 def measure(
     guest: Guest, path: str, direction: str, size: int, seconds: float
 ) -> tuple[float, float]:
-    """Return megabytes a second, and the busy part of the processor."""
+    """Return megabytes a second, and the busy part of the processor while fio was at work."""
     fio = (
         f"fio --name=f --filename={path} --rw={direction} --bs={size} --size={DISK} --direct=1 "
-        f"--ioengine=psync --time_based --runtime={seconds} --output-format=json"
+        f"--ioengine=psync --time_based --runtime={seconds + SETTLE + 1} --output-format=json"
     )
-    result = guest.run(f"head -1 /proc/stat; {fio}; code=$?; head -1 /proc/stat; exit $code", 120)
-    result.check()
-    before, _, rest = result.out.partition("\n")
-    text, _, after = rest.rstrip().rpartition("\n")
+    stat = "head -1 /proc/stat"
+    around = f"sleep {SETTLE}; {stat}; sleep {seconds}; {stat}; wait $!"
+    result = guest.run(
+        f"{fio} >/tmp/fio & {around}; code=$?; cat /tmp/fio; exit $code", 120
+    ).check()
+    before, after, text = result.out.split("\n", 2)
     entry: dict[str, Any] = json.loads(text[text.index("{") :])["jobs"][0]
     side = entry[direction]
     if entry["error"] or not side["total_ios"]:

@@ -2,8 +2,8 @@
 """Where the time of one request goes, in microseconds, like figure 5 of the 2004 paper.
 
 A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours through
-VFIO and the kernel's NBD client. Each request is cut at events that both sides' scheduler and block layer report; the
-medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
+VFIO and the kernel's NBD client. Each request is cut at events that scheduler, interrupts and block layer report;
+the medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
 """
 
 from __future__ import annotations
