@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The main job, from nothing: ext4 on a disk whose controller is driven by an ordinary process."""
+"""The main job, from nothing: ext4 on a disk whose controller is driven by an ordinary process.
+
+    demo.py [DEVICE]
+
+Without DEVICE a model is started. A host that cannot do it (no root, no nbd in its kernel) lets a guest of the lab
+do it, where the model is a PCI device and its driver runs through VFIO.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -22,11 +28,12 @@ from typing import Final, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from usrdrv.bridge.exports import kernel_has_nbd
 from usrdrv.bridge.process import PR_SET_PDEATHSIG
 
-IMAGE_SIZE: Final = 256 << 20
-FILL: Final = 128 << 20
-LARGEST: Final = 8 << 20
+IMAGE_SIZE: Final = 128 << 20
+FILL: Final = 48 << 20
+LARGEST: Final = 4 << 20
 START_TIMEOUT: Final = 90.0
 LIBC: Final = ctypes.CDLL(None)
 USRDRV: Final = (sys.executable, "-m", "usrdrv")
@@ -106,8 +113,8 @@ def progress() -> Progress:
     return Progress(*columns, TransferSpeedColumn(), console=console)
 
 
-def fill(folder: Path) -> dict[str, str]:
-    """Write files of all sizes, to the medium. Return their checksums by name."""
+def fill(folder: Path, half_way: Callable[[], None]) -> dict[str, str]:
+    """Write files of all sizes, to the medium, and call `half_way` there. Return their checksums by name."""
     sums: dict[str, str] = {}
     rng = random.Random(680)
     left = FILL
@@ -122,6 +129,8 @@ def fill(folder: Path) -> dict[str, str]:
                 if size == LARGEST:
                     os.fsync(file.fileno())
             sums[name] = hashlib.sha256(data).hexdigest()
+            if left > FILL // 2 >= left - size:
+                half_way()
             left -= size
             bar.advance(task, size)
         os.sync()
@@ -140,26 +149,22 @@ def check(folder: Path, sums: dict[str, str]) -> None:
     console.print(f"{len(sums)} files, all as written")
 
 
-def demo(stack: ExitStack) -> None:
+def demo(stack: ExitStack, device: str | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="usrdrv-demo-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    image, socket, point = folder / "disk.img", folder / "ide.sock", folder / "mnt"
+    point = folder / "mnt"
     point.mkdir()
-    with image.open("wb") as file:
-        file.truncate(IMAGE_SIZE)
-
-    command = ["model", "cmd680", "--socket", str(socket), "--image", str(image)]
-    say(
-        "1. An IDE controller with a disk, in software, in a process of its own",
-        ["usrdrv", *command],
-    )
-    device = stack.enter_context(service(*command))
+    if device is None:
+        device = model(stack, folder)
+    else:
+        say("1. An IDE controller, and the kernel driver that has it now", ["lspci", "-ks", device])
+        run("lspci", "-ks", device)
 
     say("2. What the disk says of itself", ["usrdrv", "identify", device])
     run(*USRDRV, "identify", device)
 
     with ExitStack() as attached:
-        command = ["block", device, "--export", "auto", "--json"]
+        command = ["block", device, "--export", "nbd", "--json"]
         say(
             "3. Its driver in a process, and the drive as a block device of the kernel",
             ["usrdrv", *command[:-1]],
@@ -171,9 +176,13 @@ def demo(stack: ExitStack) -> None:
         say("4. A file system on it", ["mkfs.ext4", path])
         run("mkfs.ext4", "-q", path)
 
-        say("5. Mounted and filled", ["mount", path, str(point)])
+        pid = int(block["driver_pid"])
+        say(
+            "5. Mounted and filled; half way its driver is killed, and the file system just waits",
+            ["mount", path, str(point), "&&", "kill", "-9", str(pid)],
+        )
         with mounted(path, point):
-            sums = fill(point)
+            sums = fill(point, lambda: os.kill(pid, signal.SIGKILL))
 
         say("6. Mounted again, so that nothing comes from a cache, and compared")
         run("blockdev", "--flushbufs", path, quiet=True)
@@ -187,19 +196,45 @@ def demo(stack: ExitStack) -> None:
     console.print("\n[bold green]Done.[/] Nothing is left behind.")
 
 
+def model(stack: ExitStack, folder: Path) -> str:
+    """Start one. Return its device's name."""
+    image, socket = folder / "disk.img", folder / "ide.sock"
+    with image.open("wb") as file:
+        file.truncate(IMAGE_SIZE)
+    command = ["model", "cmd680", "--socket", str(socket), "--image", str(image)]
+    say(
+        "1. An IDE controller with a disk, in software, in a process of its own",
+        ["usrdrv", *command],
+    )
+    return stack.enter_context(service(*command))
+
+
+def in_the_lab(reason: str) -> int:
+    """Have a guest do it. Return the exit code."""
+    machine = ("--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M")
+    command = ("lab", "run", *machine, "--", "python3", "/src/scripts/demo.py", "0000:00:10.0")
+    say(
+        f"In a guest of the lab, because {reason}",
+        ["usrdrv", *(repr(w) if " " in w else w for w in command)],
+    )
+    return subprocess.run([*USRDRV, *command], check=False).returncode
+
+
 def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    if os.geteuid():
-        print("demo: error: mounting and block devices need root: sudo make demo", file=sys.stderr)
-        return 1
+    if len(sys.argv) == 1:
+        if os.geteuid():
+            return in_the_lab("mounting and block devices need root")
+        if not kernel_has_nbd():
+            return in_the_lab("this kernel has no NBD client (module nbd)")
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:
         with ExitStack() as stack:
-            demo(stack)
+            demo(stack, sys.argv[1] if len(sys.argv) > 1 else None)
     except DemoError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1

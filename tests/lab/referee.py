@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from usrdrv import errors
 from usrdrv.devices import control
 from usrdrv.devices.faults import parse_fault
 from usrdrv.lab.guest import Guest, Result
@@ -68,9 +69,17 @@ class Referee:
         """Run a shell command; it must succeed."""
         return self.guest.run(command, timeout=timeout, check=True)
 
+    def ask(self, model: int, request: dict[str, Any]) -> Any:
+        """Ask a model through its control socket; a dead one's last words are in the error."""
+        child = self.models[model].child
+        try:
+            return control.call(self.models[model].control, request)
+        except errors.NoSuchDeviceError as error:
+            said = "; ".join(child.lines)
+            raise AssertionError(f"model {model} {child.status()}: {said} ({error})") from error
+
     def counters(self, model: int = 0) -> dict[str, Any]:
-        answer: dict[str, Any] = control.call(self.models[model].control, {"op": "counters"})
-        return answer
+        return dict(self.ask(model, {"op": "counters"}))
 
     def interrupts(self, model: int = 0) -> int:
         """How often the kernel's handler for a controller ran."""
@@ -82,11 +91,11 @@ class Referee:
     def break_it(self, *words: str, model: int = 0) -> None:
         """Add a fault."""
         fault = parse_fault(words).to_json()
-        control.call(self.models[model].control, {"op": "fault-add", "fault": fault})
+        self.ask(model, {"op": "fault-add", "fault": fault})
 
     def mend(self, model: int = 0) -> None:
         """Take all faults away."""
-        control.call(self.models[model].control, {"op": "fault-clear"})
+        self.ask(model, {"op": "fault-clear"})
 
     @contextmanager
     def fault(self, *words: str, model: int = 0) -> Iterator[None]:
