@@ -136,6 +136,15 @@ void ata_signature(struct drive *d)
 	d->status = d->stuck ? ATA_BSY : ATA_READY;
 }
 
+/* A reset of either kind is in force. */
+static void hold(struct drive *d)
+{
+	if (d->status & (ATA_BSY | ATA_DRQ))
+		d->count->timeouts++;
+	d->count->resets++;
+	d->status = ATA_BSY;
+}
+
 /* What a soft reset brings back unless SET FEATURES 66h was given. */
 static void defaults(struct drive *d)
 {
@@ -173,8 +182,7 @@ static void soft_reset(struct channel *ch, bool held)
 			continue;
 		ata_stop(d);
 		if (held) {
-			d->status = ATA_BSY;
-			d->count->resets++;
+			hold(d);
 			continue;
 		}
 		if (d->unseen)
@@ -218,12 +226,10 @@ void ata_hard_reset(struct channel *ch)
 		ata_power_on(d);
 		d->stuck = 0;
 		d->unseen = false;
-		if (held) {
-			d->status = ATA_BSY;
-			d->count->resets++;
-		} else {
+		if (held)
+			hold(d);
+		else
 			ata_signature(d);
-		}
 	}
 	irq_update(ch);
 }

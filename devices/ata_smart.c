@@ -14,7 +14,7 @@ enum { ATTR_PENDING, ATTR_TIMEOUT, ATTR_CRC, ATTRIBUTES };
 
 static const struct attribute attributes[ATTRIBUTES] = {
 	[ATTR_PENDING] = { 197, 0, 0x0032 },	/* sectors that cannot be read now */
-	[ATTR_TIMEOUT] = { 188, 0, 0x0032 },	/* resets, which end timeouts */
+	[ATTR_TIMEOUT] = { 188, 0, 0x0032 },	/* commands that a reset ended */
 	[ATTR_CRC] = { 199, 0, 0x003e },	/* interface CRC errors */
 };
 
@@ -34,7 +34,7 @@ static uint64_t raw_value(struct drive *d, unsigned int which)
 		}
 		return n;
 	case ATTR_TIMEOUT:
-		return d->count->resets;
+		return d->count->timeouts;
 	default:
 		return d->count->crc_errors;
 	}

@@ -43,6 +43,7 @@ struct cmd680_drive_counters {
 	uint64_t errors;	/* commands that ended with ERR or DF */
 	uint64_t crc_errors;
 	uint64_t resets;
+	uint64_t timeouts;	/* resets in the middle of a command */
 	uint64_t mode_mismatch;	/* DMA with host timing faster than the drive's mode, section 4.5 */
 };
 

@@ -88,6 +88,7 @@ static void unplug(struct drive *d)
 	ata_stop(d);
 	d->unplugged = true;
 	d->stuck = 0;
+	d->status = 0;
 	irq_update(d->ch);
 }
 

@@ -117,7 +117,8 @@ def test_smartctl(referee: Referee) -> None:
     said = referee.run(f"smartctl -a {referee.disks[BIG].path}").out
     assert "SMART overall-health self-assessment test result: PASSED" in said
     assert f"{SIZE:,} bytes" in said
-    assert "UDMA_CRC_Error_Count" in said
+    for name in ("Command_Timeout", "UDMA_CRC_Error_Count", "Current_Pending_Sector"):
+        assert re.search(rf"{name} .* 0$", said, re.M), name
 
 
 def test_discard_gives_the_space_back(referee: Referee, disk_image: Path) -> None:

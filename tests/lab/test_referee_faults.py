@@ -289,3 +289,7 @@ def test_faults_that_take_libata_long(ordeals: dict[int, tuple[Attempt, Job]]) -
     for number, (attempt, _) in ordeals.items():
         attempt.referee.mend(number)
         attempt.check(ends[number])
+    for number in (HUNG, STUCK):
+        attempt = ordeals[number][0]
+        said = attempt.referee.run(f"smartctl -A {attempt.disk.path}").out
+        assert re.search(r"Command_Timeout .* [1-9]\d*$", said, re.M)

@@ -132,6 +132,9 @@ def test_hang() -> None:
         srst(m)
         assert m.alt() == 0x50
         assert m.dma(0xC8, 0, 1)[1] == 0x50
+        srst(m)
+        drive = m.model.counters()["drives"][0]
+        assert (drive["resets"], drive["timeouts"]) == (2, 1), "the second ended nothing"
 
 
 def test_hang_of_one_opcode() -> None:

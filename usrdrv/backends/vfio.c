@@ -228,17 +228,15 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 /* fd: an eventfd to signal, or -1 to stop that. */
 static int set_trigger(struct vfio *v, unsigned int index, int fd)
 {
-	struct {
+	union {
 		struct vfio_irq_set set;
-		int fd;
-	} arg = {
-		.set = {
-			.argsz = sizeof(arg), .index = index, .count = 1,
-			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-		},
-		.fd = fd,
-	};
+		uint8_t space[sizeof(struct vfio_irq_set) + sizeof(fd)];
+	} arg = { .set = {
+		.argsz = sizeof(arg), .index = index, .count = 1,
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+	} };
 
+	memcpy(arg.space + sizeof(arg.set), &fd, sizeof(fd));
 	return ioctl(v->device, VFIO_DEVICE_SET_IRQS, &arg) ? -errno : 0;
 }
 
