@@ -36,8 +36,8 @@ demo: setup
 	$(PYTHON) scripts/demo.py
 
 test: setup
-	$(PYTHON) -m usrdrv lab build
-	$(PYTHON) -m pytest
+	$(PYTHON) -m usrdrv lab build --kernel base
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check --quiet .

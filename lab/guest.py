@@ -29,6 +29,7 @@ from usrdrv.lab.qemu import Machine
 
 BOOT_TIMEOUT: Final = 120.0
 POLL: Final = 0.5
+POWER_OFF: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Guest(Closing):
         self._number = 0
         self._stack = ExitStack()
         self._qemu: Child | None = None
+        self._ready = threading.Event()
         try:
             own = Path(tempfile.mkdtemp(prefix="usrdrv-lab-"))
             self._stack.callback(shutil.rmtree, own, ignore_errors=True)
@@ -222,9 +224,7 @@ class Guest(Closing):
             except (FileNotFoundError, ConnectionRefusedError):
                 self.check_alive("start", 0.02)
         self._agent.settimeout(POLL)
-        self._ready = threading.Event()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        threading.Thread(target=self._listen, daemon=True).start()
         while not self._ready.wait(POLL):
             self.check_alive("boot")
             if time.monotonic() > deadline:
@@ -291,13 +291,9 @@ class Guest(Closing):
 
     def close(self) -> None:
         """Power off. Idempotent."""
-        qemu_process, self._qemu = self._qemu, None
-        if qemu_process is not None and not qemu_process.wait(0):
-            with suppress(OSError, AttributeError):
-                number = self._number + 1
-                folder = self.share / "jobs" / str(number)
-                folder.mkdir()
-                (folder / "command").write_text("sync; echo o >/proc/sysrq-trigger\n")
-                self._agent.sendall(f"{number}\n".encode())
-                qemu_process.wait(10)
+        if self._qemu is not None and self._ready.is_set():
+            with suppress(errors.LabError, OSError):  # it is dead
+                self.start("sync; echo o >/proc/sysrq-trigger")
+                self._qemu.wait(POWER_OFF)
+        self._qemu = None
         self._stack.close()

@@ -18,7 +18,8 @@ from usrdrv.lab.models import Model
 Boot = Callable[..., Guest]
 
 ADDRESS = "0000:00:10.0"
-SIZE = 192 << 20
+SIZE = 64 << 20
+LOAD = 10 << 20
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,13 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     guest.run(f"mount {device}p1 /mnt", check=True)
     log = guest.console.position()
     fio = guest.start(
-        "fio --name=v --directory=/mnt --rw=randwrite --bs=4k --size=24M --direct=1 "
+        f"fio --name=v --directory=/mnt --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
         "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
         "--output-format=json --output=/share/fio.json"
     )
     for _ in range(3):
         before = sectors_written(guest, device)
-        wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O before the kill")
+        wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")
         assert not fio.done.is_set()
         served.kill_driver()
     before = sectors_written(guest, device)
@@ -104,8 +105,8 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     assert result.code == 0, result.err
     report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
     assert report["error"] == 0
-    assert report["write"]["io_bytes"] == 24 << 20
-    assert report["read"]["io_bytes"] == 24 << 20, "verified less than was written"
+    assert report["write"]["io_bytes"] == LOAD
+    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
     assert served.restarts == 3
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
     guest.run("umount /mnt", check=True)
@@ -116,7 +117,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     # and there for the kernel's own driver, to which the controller went back
     wait(lambda: guest.run("test -b /dev/sda1").code == 0, 30, "/dev/sda1")
     guest.run("e2fsck -fn /dev/sda1 && mount -o ro /dev/sda1 /mnt", 120, check=True)
-    assert int(guest.run("stat -c %s /mnt/v.0.0").out) == 24 << 20
+    assert int(guest.run("stat -c %s /mnt/v.0.0").out) == LOAD
     guest.run("umount /mnt", check=True)
 
 
