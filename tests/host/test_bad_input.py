@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import World, needs_block
+from running import World, needs_block
 
 RAM = "model:cmd680?ram=1M"
 

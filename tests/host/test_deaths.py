@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Running, World, needs_block, wait_until
+from running import Running, World, needs_block, wait_until
 
 # Writes and reads back one block after the other, past the page cache, until something fails;
 # each line is the number of blocks that were right.

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import World
+from running import World
 
 
 def test_identify_json(world: World) -> None:

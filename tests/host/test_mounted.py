@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Running, World, needs_block, wait_until
+from running import Running, World, needs_block, wait_until
 
 pytestmark = needs_block
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Running, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from running import Running, World
 
 nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
 

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Commands run as a user runs them, and a check that nothing of them is left behind."""
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import export_fuse
+
+COMMAND = (sys.executable, "-m", "usrdrv")
+
+
+def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
+    """Wait for something that needs a moment; fail with `what` if it does not come."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.02)
+
+
+class Running:
+    """A command that keeps running: `line` is what it printed when it was ready."""
+
+    def __init__(self, argv: Sequence[str], env: dict[str, str]) -> None:
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as this
+        self.process = subprocess.Popen(
+            argv, env=env, stdout=subprocess.PIPE, stderr=self._stderr, text=True
+        )
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            ready = selector.select(30)
+        self.line = self.process.stdout.readline().strip() if ready else ""
+        if not self.line:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{' '.join(argv)}: not ready: {self.stderr}")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read()
+
+    def child(self, name: str) -> int:
+        """Process id of our child with this program name."""
+        for pid in map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                return pid
+        raise AssertionError(f"no child {name}")
+
+    def end(self, number: int = signal.SIGINT, timeout: float = 20) -> int:
+        """Send a signal, wait, return the exit code."""
+        self.process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        return self.process.wait(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class World:
+    """A run directory of its own with everything that a test starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rundir = folder / "run"
+        self.env = {**os.environ, "USRDRV_RUN_DIR": str(self.rundir), "COLUMNS": "160"}
+        self.running: list[Running] = []
+
+    def run(
+        self,
+        *args: str,
+        timeout: float = 30,
+        env: dict[str, str] | None = None,
+        user: int | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*COMMAND, *args],
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            user=user,
+            check=False,
+        )
+
+    def start(self, *args: str) -> Running:
+        """Start a command that serves; it is ready."""
+        running = Running([*COMMAND, *args], self.env)
+        self.running.append(running)
+        return running
+
+    def image(self, name: str = "disk.img", size: int = 64 << 20) -> Path:
+        path = self.folder / name
+        with path.open("wb") as file:
+            file.truncate(size)
+        return path
+
+    def processes(self) -> list[str]:
+        """Processes of ours that are still there, by their environment."""
+        mark = f"USRDRV_RUN_DIR={self.rundir}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
+            except OSError:
+                continue
+        return found
+
+    def loop_devices(self) -> list[str]:
+        found = []
+        for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+            try:
+                if str(self.rundir) in entry.read_text():
+                    found.append(entry.parts[3])
+            except OSError:
+                continue
+        return found
+
+    def mounts(self) -> list[str]:
+        table = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in table if str(self.folder) in line]
+
+    def sockets(self) -> list[str]:
+        return [str(path) for path in self.folder.rglob("*") if path.is_socket()]
+
+    def left_over(self) -> dict[str, list[str]]:
+        found = {
+            "processes": self.processes(),
+            "loop devices": self.loop_devices(),
+            "mounts": self.mounts(),
+            "sockets": self.sockets(),
+        }
+        return {what: items for what, items in found.items() if items}
+
+    def assert_clean(self, timeout: float = 10) -> None:
+        """Nothing is left behind; what needs a moment to go has `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while (left := self.left_over()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left
+
+    def close(self) -> None:
+        for running in reversed(self.running):
+            running.__exit__()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Start things, then see that they all went."""
+    folder = Path(tempfile.mkdtemp(prefix="usrdrv-test-"))  # tmp_path is too long for sockets
+    here = World(folder)
+    try:
+        yield here
+        here.close()
+        here.assert_clean()
+    finally:
+        here.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _no_block_devices() -> str:
+    try:
+        export_fuse.check_access()
+    except errors.UsrdrvError as error:
+        return str(error)
+    return "" if os.geteuid() == 0 else "mounting needs root"
+
+
+needs_block = pytest.mark.skipif(bool(_no_block_devices()), reason=_no_block_devices() or "-")
