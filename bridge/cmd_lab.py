@@ -101,11 +101,13 @@ def _progress() -> Iterator[Report]:
 
 
 def _build(kernel: str) -> list[Path]:
-    from usrdrv.lab import kernels, root
+    from usrdrv.lab import accelerator, kernels, root
 
     with _progress() as report:
         base = root.build(report)
         image, _ = kernels.find(kernel, base, report)
+        report("KVM or not", 1.0)
+        accelerator.best()
     return [base, image]
 
 

@@ -66,7 +66,7 @@ def command(
         *parameters,
         machine.append,
     ]
-    console = f"{'stdio,mux=on,signal=off' if terminal else 'null'},id=console,logfile={sockets['console']}"
+    console = f"{'stdio,mux=on,signal=off' if terminal else 'null'},id=console,logfile={_value(sockets['console'])}"
     return [
         *program(root, "usr/bin/qemu-system-x86_64"),
         *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
@@ -77,9 +77,9 @@ def command(
         *("-object", f"memory-backend-memfd,id=memory,size={machine.memory}M,share=on"),
         *("-kernel", str(kernel), "-append", " ".join(line).strip()),
         *("-chardev", console, "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=agent,path={sockets['agent']},server=on,wait=off"),
+        *("-chardev", f"socket,id=agent,path={_value(sockets['agent'])},server=on,wait=off"),
         *("-serial", "chardev:agent"),
-        *("-chardev", f"socket,id=root,path={sockets['root']}"),
+        *("-chardev", f"socket,id=root,path={_value(sockets['root'])}"),
         *("-device", "vhost-user-fs-pci,chardev=root,tag=root"),
         *(argument for tag, share in shares.items() for argument in _share(tag, *share)),
         # In front of every device that it translates for.
@@ -89,11 +89,16 @@ def command(
     ]
 
 
+def _value(path: Path) -> str:
+    """A path inside an option of QEMU, where a comma ends the value."""
+    return str(path).replace(",", ",,")
+
+
 def _share(tag: str, folder: Path, writable: bool) -> list[str]:
     readonly = "off" if writable else "on"
     return [
         "-virtfs",
-        f"local,path={folder},mount_tag={tag},security_model=none,readonly={readonly},multidevs=remap",
+        f"local,path={_value(folder)},mount_tag={tag},security_model=none,readonly={readonly},multidevs=remap",
     ]
 
 
