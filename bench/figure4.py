@@ -8,15 +8,11 @@ ours the second, through VFIO and the kernel's NBD client. Every repetition meas
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,18 +20,15 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.paper import DISK, KERNEL, OURS, arguments, command, lab, pyplot, save
 from bench.report import Figures
 from bench.servers import machine
 from usrdrv import errors
-from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest
-from usrdrv.lab.models import Model
 
 SIZES: Final = (512, 1024, 4096, 16384, 65536, 1 << 18, 1 << 20)
 QUICK: Final = (512, 4096, 65536, 1 << 20)
-KERNEL, OURS = "pata_sil680", "usrdrv"
 DIRECTIONS: Final = ("read", "write")
-DISK: Final = 128 << 20
 SETTLE: Final = 1.5
 """Seconds until fio has started, which in an emulated machine is work."""
 
@@ -71,30 +64,6 @@ class Estimate:
 
     def text(self, digits: int) -> str:
         return f"{self.mean:.{digits}f} ±{self.half:.{digits}f}"
-
-
-@contextmanager
-def lab() -> Iterator[tuple[Guest, dict[str, str]]]:
-    """A guest with both block devices. Yields it with their paths by driver."""
-    with tempfile.TemporaryDirectory(prefix="usrdrv-figure4-") as folder:
-        images = [Path(folder) / f"{name}.img" for name in (KERNEL, OURS)]
-        for image in images:
-            image.write_bytes(bytes(DISK))
-        with (
-            Model("cmd680", "--image", str(images[0])) as first,
-            Model("cmd680", "--image", str(images[1])) as second,
-            Guest([first.socket, second.socket], iommu=True) as guest,
-        ):
-            block = ["usrdrv", "block", qemu.address(1), "--export", "nbd"]
-            job = guest.start(block)
-            deadline = time.monotonic() + 90
-            while not job.out.strip():
-                if job.done.is_set() or time.monotonic() > deadline:
-                    raise errors.LabError(f"usrdrv block: {job.err.strip() or 'not ready'}")
-                time.sleep(0.2)
-            pattern = f"/sys/bus/pci/devices/{qemu.address(0)}/ata*/host*/target*/*/block/*"
-            found = guest.run(f"ls -d {pattern}", check=True).out.split()[0]
-            yield guest, {KERNEL: f"/dev/{Path(found).name}", OURS: job.out.strip()}
 
 
 def measure(
@@ -192,12 +161,7 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
 
 def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw throughput and processor use, as PNG and SVG. Return the files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True, layout="constrained")
+    figure, axes = pyplot().subplots(2, 2, figsize=(10, 7), sharex=True, layout="constrained")
     sizes = sorted({run.size for run in runs})
     for row, (what, label, scale) in enumerate(
         (("mbps", "throughput, MB/s", 1), ("busy", "guest processor busy, %", 100))
@@ -224,43 +188,23 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
                 panel.legend()
             else:
                 panel.set_xlabel("request size, bytes")
-    files = [folder / f"figure4.{kind}" for kind in ("png", "svg")]
-    for file in files:
-        figure.savefig(file, dpi=150)
-    return files
+    return save(figure, "figure4", folder)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.figure4", description=__doc__.splitlines()[0])
+    parser = arguments("figure4", __doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="four sizes, two repetitions")
     parser.add_argument("--repeats", type=int, choices=range(2, 31), metavar="2..30", default=5)
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/results"), help="folder for results"
-    )
-    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
     args = parser.parse_args()
-    console = Console(stderr=True)
     sizes, repeats, seconds = (QUICK, 2, 1.0) if args.quick else (SIZES, args.repeats, 2.0)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        runs = collect(sizes, repeats, seconds, console)
-        (args.out / "figure4.json").write_text(
-            json.dumps({"machine": machine(), "runs": [asdict(run) for run in runs]}, indent=1)
-        )
-        files = plot(runs, args.out)
-    except (errors.UsrdrvError, OSError) as error:
-        print(f"figure4: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("figure4: interrupted", file=sys.stderr)
-        return 130
-    for table in tables(runs):
-        if args.markdown:
-            print(table.markdown())
-        else:
-            table.show(Console())
-    print("\n".join(str(file) for file in files))
-    return 0
+
+    def run() -> tuple[list[Figures], list[Path]]:
+        runs = collect(sizes, repeats, seconds, Console(stderr=True))
+        data = {"machine": machine(), "runs": [asdict(run) for run in runs]}
+        (args.out / "figure4.json").write_text(json.dumps(data, indent=1))
+        return tables(runs), plot(runs, args.out)
+
+    return command("figure4", args, run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the medians of the pieces are the line. Tracing costs time itself: the shares co
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -20,7 +19,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench.figure4 import KERNEL, OURS, lab
+from bench.paper import arguments, command, lab, pyplot, save
 from bench.report import Figures
 from usrdrv import errors
 from usrdrv.lab.guest import Guest
@@ -158,12 +157,7 @@ def trace(guest: Guest, path: str) -> list[dict[str, float]]:
 
 
 def plot(lines: dict[str, list[tuple[str, float]]], folder: Path) -> list[Path]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(11, 4.5), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(11, 4.5), layout="constrained")
     for row, (driver, line) in enumerate(lines.items()):
         at = 0.0
         for index, (name, length) in enumerate(line):
@@ -173,50 +167,32 @@ def plot(lines: dict[str, list[tuple[str, float]]], folder: Path) -> list[Path]:
     axis.set_yticks(range(len(lines)), list(lines))
     axis.set_xlabel("microseconds from the request's issue")
     axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-    files = [folder / f"timeline.{kind}" for kind in ("png", "svg")]
-    for file in files:
-        figure.savefig(file, dpi=150)
-    return files
+    return save(figure, "timeline", folder)
+
+
+def table(driver: str, line: Sequence[tuple[str, float]], count: int) -> Figures:
+    total = sum(length for _, length in line)
+    rows = [(name, f"{length:.0f}", f"{length / total * 100:.0f}") for name, length in line]
+    rows.append(("together", f"{total:.0f}", "100"))
+    title = f"One 4 KiB read with {driver}: medians of {count} requests"
+    return Figures(title, ("", "us", "%"), tuple(rows))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.timeline", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/results"), help="folder for results"
-    )
-    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
-    args = parser.parse_args()
-    console = Console(stderr=True)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with console.status("tracing"), lab() as (guest, paths):
+    args = arguments("timeline", __doc__.splitlines()[0]).parse_args()
+
+    def run() -> tuple[list[Figures], list[Path]]:
+        with Console(stderr=True).status("tracing"), lab() as (guest, paths):
             found = {driver: trace(guest, path) for driver, path in paths.items()}
         for driver, requests in found.items():
             if len(requests) < REQUESTS / 4:
-                raise errors.LabError(
-                    f"{driver}: only {len(requests)} of {REQUESTS} requests in the trace"
-                )
-        lines = {driver: medians(found[driver]) for driver in (KERNEL, OURS)}
+                raise errors.LabError(f"{driver}: {len(requests)} of {REQUESTS} requests traced")
+        lines = {driver: medians(requests) for driver, requests in found.items()}
         (args.out / "timeline.json").write_text(json.dumps(lines, indent=1))
-        files = plot(lines, args.out)
-    except (errors.UsrdrvError, OSError) as error:
-        print(f"timeline: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("timeline: interrupted", file=sys.stderr)
-        return 130
-    for driver, line in lines.items():
-        total = sum(length for _, length in line)
-        rows = [(name, f"{length:.0f}", f"{length / total * 100:.0f}") for name, length in line]
-        rows.append(("together", f"{total:.0f}", "100"))
-        title = f"One 4 KiB read with {driver}: medians of {len(found[driver])} requests"
-        table = Figures(title, ("", "us", "%"), tuple(rows))
-        if args.markdown:
-            print(table.markdown())
-        else:
-            table.show(Console())
-    print("\n".join(str(file) for file in files))
-    return 0
+        shown = [table(driver, line, len(found[driver])) for driver, line in lines.items()]
+        return shown, plot(lines, args.out)
+
+    return command("timeline", args, run)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""What the figures of the 2004 paper share here: the guest with both drivers, the files, the command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from bench.report import Figures
+from usrdrv import errors
+from usrdrv.lab import qemu
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+
+KERNEL, OURS = "pata_sil680", "usrdrv"
+DISK: Final = 128 << 20
+
+
+@contextmanager
+def lab() -> Iterator[tuple[Guest, dict[str, str]]]:
+    """A guest with both block devices. Yields it with their paths by driver."""
+    with tempfile.TemporaryDirectory(prefix="usrdrv-figure4-") as folder:
+        images = [Path(folder) / f"{name}.img" for name in (KERNEL, OURS)]
+        for image in images:
+            image.write_bytes(bytes(DISK))
+        with (
+            Model("cmd680", "--image", str(images[0])) as first,
+            Model("cmd680", "--image", str(images[1])) as second,
+            Guest([first.socket, second.socket], iommu=True) as guest,
+        ):
+            block = ["usrdrv", "block", qemu.address(1), "--export", "nbd"]
+            job = guest.start(block)
+            deadline = time.monotonic() + 90
+            while not job.out.strip():
+                if job.done.is_set() or time.monotonic() > deadline:
+                    raise errors.LabError(f"usrdrv block: {job.err.strip() or 'not ready'}")
+                time.sleep(0.2)
+            pattern = f"/sys/bus/pci/devices/{qemu.address(0)}/ata*/host*/target*/*/block/*"
+            found = guest.run(f"ls -d {pattern}", check=True).out.split()[0]
+            yield guest, {KERNEL: f"/dev/{Path(found).name}", OURS: job.out.strip()}
+
+
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, for files alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def save(figure: Any, name: str, folder: Path) -> list[Path]:
+    """Write a figure as PNG and SVG. Return the files."""
+    files = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
+    for file in files:
+        figure.savefig(file, dpi=150)
+    return files
+
+
+def arguments(prog: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"bench.{prog}", description=description)
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench/results"), help="folder for results"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    return parser
+
+
+def command(
+    prog: str,
+    args: argparse.Namespace,
+    run: Callable[[], tuple[Sequence[Figures], Sequence[Path]]],
+) -> int:
+    """Measure, and show tables and files; an error is one line. Return the exit code."""
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        tables, files = run()
+    except (errors.UsrdrvError, OSError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    for table in tables:
+        if args.markdown:
+            print(table.markdown())
+        else:
+            table.show(Console())
+    print("\n".join(str(file) for file in files))
+    return 0

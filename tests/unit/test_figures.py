@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""The arithmetic behind the paper's figures, and that they are drawn."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from bench import figure4, timeline
+from bench.figure4 import Estimate, Run
+from bench.paper import KERNEL, OURS
+
+
+def test_mean_and_interval() -> None:
+    found = Estimate.of([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.half == pytest.approx(4.303 / math.sqrt(3))
+    assert math.isnan(Estimate.of([1.0]).half)
+    assert Estimate.of([5.0] * 20).text(1) == "5.0 ±0.0"
+
+
+def test_busy_processor() -> None:
+    before = "cpu  100 0 100 1000 50 0 0 0 0 0"
+    assert figure4.busy(before, "cpu  120 0 110 1050 70 0 0 0 0 0") == pytest.approx(0.3)
+    assert figure4.busy(before, before) == 0
+
+
+RUNS = [
+    Run(driver, direction, size, mbps * (1 + repeat), 0.5)
+    for repeat in range(2)
+    for size in (512, 4096)
+    for direction in ("read", "write")
+    for driver, mbps in ((KERNEL, 10.0), (OURS, 5.0))
+]
+
+
+def test_ratios_are_of_neighbouring_runs() -> None:
+    found = figure4.ratios(RUNS)
+    assert set(found) == {(d, s) for d in ("read", "write") for s in (512, 4096)}
+    assert all((e.mean, e.half) == (0.5, 0) for e in found.values())
+
+
+def test_tables_and_plots(tmp_path: Path) -> None:
+    reads, writes = figure4.tables(RUNS)
+    assert [row[0] for row in reads.rows] == ["512", "4096"] and len(writes.rows) == 2
+    assert all(file.stat().st_size > 1000 for file in figure4.plot(RUNS, tmp_path))
+    lines = {KERNEL: [("handler", 3.0)], OURS: [("handler", 4.0), ("waking the client", 1.0)]}
+    assert all(file.stat().st_size > 1000 for file in timeline.plot(lines, tmp_path))
+
+
+TRACE = """# tracer: nop
+             fio-90    [000] d..2.   1.000010: block_rq_issue: 43,0 R 4096 () 8 + 8 none,0,0 [fio]
+             fio-90    [000] d..2.   1.000015: block_rq_issue: 8,0 R 4096 () 8 + 8 none,0,0 [fio]
+          <idle>-0     [000] d..2.   1.000030: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=nbdkit next_pid=71 next_prio=120
+          nbdkit-71    [000] d..2.   1.000090: sched_switch: prev_comm=nbdkit prev_pid=71 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0     [000] d.h2.   1.000200: irq_handler_entry: irq=20 name=vfio-intx(0000:00:11.0)
+          <idle>-0     [000] d.h3.   1.000210: sched_waking: comm=nbdkit pid=72 prio=120 target_cpu=000
+          <idle>-0     [000] d..2.   1.000230: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=nbdkit next_pid=72 next_prio=120
+          nbdkit-72    [000] d..3.   1.000260: sched_waking: comm=nbdkit pid=71 prio=120 target_cpu=000
+          nbdkit-72    [000] d..2.   1.000280: sched_switch: prev_comm=nbdkit prev_pid=72 prev_prio=120 prev_state=S ==> next_comm=nbdkit next_pid=71 next_prio=120
+   kworker/0:1H-50   [000] d..2.   1.000340: block_rq_complete: 43,0 R () 8 + 8 none,0,0 [0]
+          <idle>-0     [000] d..2.   1.000390: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=fio next_pid=90 next_prio=120
+"""  # noqa: E501
+
+
+def test_a_request_is_cut_where_the_trace_says() -> None:
+    (request,) = timeline.cut(list(timeline.parse(TRACE)), "43,0")
+    line = timeline.medians([request])
+    assert [(name, round(length)) for name, length in line] == [
+        ("to the driver's process", 20),
+        ("queueing the command", 60),
+        ("the drive, and its interrupt", 110),
+        ("waking the handler", 30),
+        ("handler, until it wakes the request's thread", 30),
+        ("waking that thread", 20),
+        ("answering the kernel", 60),
+        ("waking the client", 50),
+    ]
+    assert sum(length for _, length in line) == pytest.approx(380)
