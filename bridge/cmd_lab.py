@@ -106,7 +106,6 @@ def _build(kernel: str) -> list[Path]:
     with _progress() as report:
         base = root.build(report)
         image, _ = kernels.find(kernel, base, report)
-        report("KVM or not", 1.0)
         accelerator.best()
     return [base, image]
 
