@@ -134,6 +134,10 @@ class Function:
                 raise errors.DeviceBusyError(
                     f"{self.address}: {VFIO} does not let it go: a process has it open"
                 ) from None
+        if before is not None and self.exists and self.driver != before:
+            raise errors.DeviceError(
+                f"{self.address}: {before} did not take it back (see the kernel's log)"
+            )
 
     def _await(self, driver: str) -> None:
         deadline = time.monotonic() + PATIENCE
