@@ -111,7 +111,6 @@ class Function:
             subprocess.run(["modprobe", VFIO], capture_output=True, check=False)
         if not (self.bus / "drivers" / VFIO).exists():
             raise errors.MissingToolError(f"the kernel's module {VFIO} (CONFIG_VFIO_PCI)")
-        self._write(self.path / "driver_override", VFIO)
         guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "usrdrv-guard", str(self.bus), self.address, before or ""],
             stdin=subprocess.PIPE,
@@ -120,6 +119,7 @@ class Function:
             start_new_session=True,
         )
         try:
+            self._write(self.path / "driver_override", VFIO)
             if before is not None:
                 self._write(self.path / "driver/unbind", self.address)
             self._write(self.bus / "drivers_probe", self.address)

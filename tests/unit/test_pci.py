@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Functions in sysfs, with a tree of our own in its place: what is told before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from usrdrv import errors, pci
+from usrdrv.pci import Function
+
+ADDRESS = "0000:03:00.0"
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Path:
+    """One function, which a driver has, with a neighbour in its group."""
+    for address in (ADDRESS, "0000:03:00.1"):
+        device = tmp_path / "devices" / address
+        device.mkdir(parents=True)
+        driver = tmp_path / "drivers" / f"driver_of_{address[-1]}"
+        driver.mkdir(parents=True)
+        (device / "driver").symlink_to(driver)
+        (device / "driver_override").touch()
+        group = tmp_path / "groups/7"
+        (group / "devices").mkdir(parents=True, exist_ok=True)
+        (group / "devices" / address).symlink_to(device)
+        (device / "iommu_group").symlink_to(group)
+    (tmp_path / "drivers/vfio-pci").mkdir()
+    return tmp_path
+
+
+def test_what_sysfs_says(bus: Path) -> None:
+    function = Function(ADDRESS, bus)
+    assert function.exists and not Function("0000:04:00.0", bus).exists
+    assert (function.driver, function.group) == ("driver_of_0", 7)
+    assert [(f.address, f.driver) for f in function.neighbours] == [("0000:03:00.1", "driver_of_1")]
+    (function.path / "driver").unlink()
+    (function.path / "iommu_group").unlink()
+    assert (function.driver, function.group, function.neighbours) == (None, None, [])
+
+
+def add_disk(bus: Path, number: str) -> Path:
+    disk = bus / "devices" / ADDRESS / "ata1/host0/target0:0:0/0:0:0:0/block/sdz"
+    (disk / "sdz1").mkdir(parents=True)
+    (disk / "holders").mkdir()
+    (disk / "dev").write_text("65:144\n")
+    (disk / "sdz1/dev").write_text(f"{number}\n")
+    return disk
+
+
+def test_a_mounted_partition_and_a_holder_are_users(bus: Path) -> None:
+    root = next(
+        line.split()
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if line.split()[4] == "/"
+    )
+    disk = add_disk(bus, root[2])
+    (disk / "holders/dm-0").touch()
+    function = Function(ADDRESS, bus)
+    assert sorted(function.users()) == ["/dev/sdz by dm-0", "/dev/sdz1 on /"]
+    with pytest.raises(errors.DeviceBusyError, match=r"driver_of_0 has it.*/dev/sdz1 on /"):
+        with function.bound():
+            pass
+    assert (function.path / "driver_override").read_text() == ""
+
+
+def test_one_that_is_bound_already_is_left_alone(bus: Path) -> None:
+    function = Function(ADDRESS, bus)
+    (function.path / "driver").unlink()
+    (function.path / "driver").symlink_to(bus / "drivers/vfio-pci")
+    with function.bound():
+        assert function.driver == pci.VFIO
+    assert (function.path / "driver_override").read_text() == ""
+
+
+def test_a_kernel_without_vfio_pci_is_named(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pci.subprocess, "run", lambda *args, **kwargs: None)
+    (bus / "drivers/vfio-pci").rmdir()
+    with pytest.raises(errors.MissingToolError, match="CONFIG_VFIO_PCI"):
+        with Function(ADDRESS, bus).bound():
+            pass
+
+
+def test_a_driver_that_does_not_take_it_is_an_error_and_undone(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pci, "PATIENCE", 0.5)
+    function = Function(ADDRESS, bus)
+    with pytest.raises(errors.DeviceError, match="vfio-pci did not take it"):
+        with function.bound():
+            pass
+    assert (function.path / "driver_override").read_text() == "\n"
+    assert (bus / "drivers/vfio-pci/unbind").read_text() == f"{ADDRESS}\n"
+    assert (bus / "drivers_probe").read_text() == f"{ADDRESS}\n"
