@@ -182,11 +182,12 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
             panel.set_xscale("log", base=2)
             panel.set_ylabel(label)
             panel.grid(alpha=0.3)
-            panel.set_ylim(bottom=0)
             if row == 0:
+                panel.set_yscale("log")
                 panel.set_title(f"direct {direction}s")
                 panel.legend()
             else:
+                panel.set_ylim(0, 105)
                 panel.set_xlabel("request size, bytes")
     return save(figure, "figure4", folder)
 

@@ -96,6 +96,13 @@ class Job:
         self._guest.run(f"env kill -{int(number)} -- -{self._text('pid').strip()}").check()
 
 
+def _terminal() -> list[str]:
+    """What the shell's side must know of our terminal: the kernel hands unknown NAME=VALUE to its init."""
+    size = shutil.get_terminal_size()
+    kind = os.environ.get("TERM", "linux")
+    return ["usrdrv_shell", f"TERM={kind}", f"ROWS={size.lines}", f"COLS={size.columns}"]
+
+
 class Guest(Closing):
     """A machine of the lab, from the start of its kernel to close(). A context manager.
 
@@ -172,7 +179,7 @@ class Guest(Closing):
         parameters = [
             *(["usrdrv_folder"] if folder is not None else []),
             *(["usrdrv_modules"] if modules is not None else []),
-            *(["usrdrv_shell", f"TERM={os.environ.get('TERM', 'linux')}"] if terminal else []),
+            *(_terminal() if terminal else []),
         ]
         sockets = {name: own / name for name in ("root", "agent", "console")}
         env = qemu.environment(base)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,14 +90,15 @@ def test_told_to_end_it_leaves_nothing(place: Path) -> None:
 
 def test_a_shell_on_the_terminal(place: Path) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (33, 77))
     env = {**os.environ, "TMPDIR": str(place)}
     with subprocess.Popen(
         [*LAB, "shell"], env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
     ) as process:
         os.close(theirs)
         assert "root@lab" in read_until(ours, "root@lab", 120)
-        os.write(ours, b"echo $((6 * 7)); exit\n")
-        assert "\r42\r" in read_until(ours, "\r42\r", 30)
+        os.write(ours, b"stty size; exit\n")
+        assert "33 77\r" in read_until(ours, "33 77\r", 30)
         while read_until(ours, "\0", 60):
             pass
         assert process.wait(60) == 0
