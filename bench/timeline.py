@@ -132,6 +132,10 @@ def medians(requests: Sequence[dict[str, float]]) -> list[tuple[str, float]]:
         found = [r[end] - r[begin] for r in requests if begin in r and end in r]
         if len(found) > len(requests) / 2:
             line.append((name.strip(), statistics.median(found)))
+    total = statistics.median(r["client"] - r["issued"] for r in requests)
+    rest = total - sum(length for _, length in line)
+    if rest > 0.02 * total:
+        line.append(("the rest, in which no thread slept", rest))
     return line
 
 
