@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -98,7 +99,7 @@ class Job:
 
 def _terminal() -> list[str]:
     """What the shell's side must know of our terminal: the kernel hands unknown NAME=VALUE to its init."""
-    size = shutil.get_terminal_size()
+    size = os.get_terminal_size(sys.stdin.fileno())
     kind = os.environ.get("TERM", "linux")
     return ["usrdrv_shell", f"TERM={kind}", f"ROWS={size.lines}", f"COLS={size.columns}"]
 
