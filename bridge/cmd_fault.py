@@ -53,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "add":
-        from usrdrv.devices.faults import parse_fault
+        from usrdrv.devices import control, models
 
-        return {"op": "fault-add", "fault": parse_fault(args.words).to_json()}
+        kind = str(control.call(args.control, {"op": "status"})["model"])
+        return {"op": "fault-add", "fault": models.parse_fault(kind, args.words).to_json()}
     if args.action == "clear":
         if args.id == "all":
             return {"op": "fault-clear"}
@@ -76,6 +77,6 @@ def _flat(counters: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for name, value in counters.items():
         if name != "drives":
             yield name, value
-    for index, drive in enumerate(counters["drives"]):
+    for index, drive in enumerate(counters.get("drives", [])):
         for name, value in (drive or {}).items():
             yield f"drive{index}.{name}", value

@@ -10,12 +10,30 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "usrdrv"))
 from _cffi import INCLUDE, cdef  # noqa: E402
 
-SHARED = ["model.h", "dev.h", "ata.h", "cmd680_regs.h"]
+SHARED = ["model.h", "dev.h", "ata.h", "cmd680_regs.h", "dp83820_regs.h"]
 HEADERS = [
     "cmd680.h",
+    "dp83820/dp83820.h",
     "testhost.h",
     "vfio_user_server.h",
 ]
+NIC = [
+    "nic",
+    "engine",
+    "config",
+    "regs",
+    "eeprom",
+    "mii",
+    "link",
+    "filter",
+    "offload",
+    "tx",
+    "rx",
+    "pause",
+    "wake",
+    "fault",
+]
+PRIVATE = ["cmd680_priv.h", "dp83820/nic.h", "wire/wire.h", "wire/ring.h"]
 SOURCES = [
     "cmd680.c",
     "regs.c",
@@ -35,6 +53,8 @@ SOURCES = [
     "vfio_user_irq.c",
     "vfio_user_messages.c",
     "vfio_user_server.c",
+    *(f"dp83820/{name}.c" for name in NIC),
+    *(f"wire/{name}.c" for name in ("ring", "loop", "cable", "tap", "pcap")),
 ]
 
 ffibuilder = FFI()
@@ -49,7 +69,7 @@ ffibuilder.set_source(
     sources=[str(HERE.joinpath(source).relative_to(HERE.parent)) for source in SOURCES],
     include_dirs=[str(INCLUDE), str(HERE)],
     depends=[
-        *(str(HERE / header) for header in [*HEADERS, "cmd680_priv.h"]),
+        *(str(HERE / header) for header in [*HEADERS, *PRIVATE]),
         *(str(INCLUDE / "usrdrv" / header) for header in SHARED),
     ],
     libraries=["pthread"],

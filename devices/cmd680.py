@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The CMD680 model with its drives, made and broken from Python."""
 
-import errno
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
-from usrdrv.closing import Closing
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.faults import Fault
+from usrdrv.devices.base import Model, flag, number, split_options
+from usrdrv.devices.faults import Fault, parse_fault
 from usrdrv.devices.images import check_size, open_image, parse_size
 from usrdrv.errors import NoSuchDeviceError, UsageError, UsrdrvError
 
@@ -57,10 +55,11 @@ class DriveSpec:
             raise UsageError(f"rotation rate {self.rpm}: 0 (unknown), 1 (none) or 1025 to 65534")
 
 
-class Cmd680Model(Closing):
+class Cmd680Model(Model):
     """A controller with up to four drives (index = channel * 2 + device)."""
 
     kind = "cmd680"
+    fault_type = Fault
 
     def __init__(
         self,
@@ -89,60 +88,27 @@ class Cmd680Model(Closing):
                 os.close(fd)
         if err:
             raise UsrdrvError(f"cannot make the CMD680 model: {os.strerror(-err)}")
-        self._model = out[0]
+        super().__init__(out[0])
 
-    @property
-    def pointer(self) -> int:
-        """`struct usrdrv_model *` for the shell that runs it; valid until close()."""
-        return int(ffi.cast("uintptr_t", self._open()))
-
-    def _open(self) -> Any:
-        if self._model is None:
-            raise UsrdrvError("the model is closed")
-        return self._model
+    @classmethod
+    def parse_fault(cls, words: Sequence[str]) -> Fault:
+        return parse_fault(words)
 
     def add_fault(self, fault: Fault) -> int:
-        """Break something; the id is for clear_fault."""
-        result = int(lib.cmd680_fault_add(self._open(), fault.to_c()))
-        if result == -errno.ENODEV:
+        """Break something; the id is for clear_fault. NoSuchDeviceError if there is no such drive."""
+        if fault.drive is not None and self.drives[fault.drive] is None:
             raise NoSuchDeviceError(f"{fault.kind}: there is no drive {fault.drive}")
-        if result == -errno.ENOSPC:
-            raise UsageError("too many faults at once")
-        if result < 0:
-            raise UsageError(f"{fault.kind}: {os.strerror(-result)}")
-        return result
-
-    def clear_fault(self, fault_id: int | None = None) -> int:
-        """Mend one fault, or all of them; returns how many."""
-        if fault_id is not None and not 0 < fault_id < 1 << 32:
-            raise UsageError(f"there is no fault {fault_id}")
-        result = int(lib.cmd680_fault_clear(self._open(), fault_id or 0))
-        if result < 0:
-            raise UsageError(f"there is no fault {fault_id}")
-        return result
-
-    def faults(self) -> list[Fault]:
-        """The faults that are active now."""
-        room = 64
-        array = ffi.new("struct cmd680_fault[]", room)
-        n = lib.cmd680_fault_list(self._open(), array, room)
-        return [Fault.from_c(array[i]) for i in range(min(n, room))]
+        return super().add_fault(fault)
 
     def counters(self) -> dict[str, Any]:
         """Controller counters by name, and under `drives` those of each drive (None: absent)."""
-        c = ffi.new("struct cmd680_counters *")
-        lib.cmd680_counters(self._open(), c)
-        result = {
-            name: int(getattr(c, name))
-            for name, _ in ffi.typeof("struct cmd680_counters").fields
-            if name != "drive"
-        }
+        c = self._counters()
         names = [name for name, _ in ffi.typeof("struct cmd680_drive_counters").fields]
         drives = [
             {name: int(getattr(c.drive[i], name)) for name in names} if spec else None
             for i, spec in enumerate(self.drives)
         ]
-        return {**result, "drives": drives}
+        return {**super().counters(), "drives": drives}
 
     def status(self) -> dict[str, Any]:
         """What the model is made of."""
@@ -159,12 +125,6 @@ class Cmd680Model(Closing):
                 for spec in self.drives
             ],
         }
-
-    def close(self) -> None:
-        """Free the model; whoever ran it has stopped. Waits for a flush in progress."""
-        if self._model is not None:
-            model, self._model = self._model, None
-            model.ops.destroy(model)
 
 
 def _fill(c: Any, spec: DriveSpec, index: int, fds: list[int]) -> None:
@@ -197,42 +157,27 @@ def _fill(c: Any, spec: DriveSpec, index: int, fds: list[int]) -> None:
     c.physical_4k = spec.physical_4k
 
 
-def _flag(key: str, text: str) -> bool:
-    if text.lower() in ("1", "yes", "true", "on"):
-        return True
-    if text.lower() in ("0", "no", "false", "off"):
-        return False
-    raise UsageError(f"{key}={text}: expected 1 or 0")
-
-
 def _mode(key: str, text: str) -> int | None:
     if text.lower() == "none":
         return None
-    return _int(key, text)
-
-
-def _int(key: str, text: str, base: int = 0) -> int:
-    try:
-        return int(text, base)
-    except ValueError:
-        raise UsageError(f"{key}={text}: not a number") from None
+    return number(key, text)
 
 
 # option name without its drive number -> (DriveSpec field, how to read it)
 _DRIVE_OPTIONS: dict[str, tuple[str, Any]] = {
     "image": ("image", lambda key, text: Path(text)),
     "ram": ("ram", lambda key, text: parse_size(text)),
-    "ro": ("read_only", _flag),
-    "read_only": ("read_only", _flag),
+    "ro": ("read_only", flag),
+    "read_only": ("read_only", flag),
     "serial": ("serial", lambda key, text: text),
     "model": ("model", lambda key, text: text),
     "firmware": ("firmware", lambda key, text: text),
     "udma": ("max_udma", _mode),
     "mwdma": ("max_mwdma", _mode),
-    "lba48": ("lba48", _flag),
-    "trim": ("trim", _flag),
-    "rpm": ("rpm", _int),
-    "4k": ("physical_4k", _flag),
+    "lba48": ("lba48", flag),
+    "trim": ("trim", flag),
+    "rpm": ("rpm", number),
+    "4k": ("physical_4k", flag),
 }
 
 
@@ -252,26 +197,16 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
     Drive options take the drive's number (0-3; none means 0). `cableN` is 40 or 80 wires of
     channel N, `class` the PCI class code in hexadecimal.
     """
-    if isinstance(options, str):
-        try:
-            options = parse_qs(options, keep_blank_values=True, strict_parsing=bool(options))
-        except ValueError:
-            raise UsageError(
-                f"bad model options {options!r}: expected name=value&name=value"
-            ) from None
     specs: list[dict[str, Any]] = [{} for _ in range(DRIVES)]
     cables = [True, True]
     pci_class = 0x0180
-    for key, texts in options.items():
-        if len(texts) != 1:
-            raise UsageError(f"option {key} is given {len(texts)} times")
-        text = texts[0]
+    for key, text in split_options(options).items():
         if key in ("cable0", "cable1"):
             if text not in ("40", "80"):
                 raise UsageError(f"{key}={text}: 40 or 80 wires")
             cables[int(key[-1])] = text == "80"
         elif key == "class":
-            pci_class = _int(key, text, 16)
+            pci_class = number(key, text, 16)
         else:
             name, drive = _split(key)
             field, read = _DRIVE_OPTIONS[name]

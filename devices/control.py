@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from usrdrv.closing import Closing
-from usrdrv.devices.faults import Fault
 from usrdrv.errors import (
     DeviceError,
     NoSuchDeviceError,
@@ -33,9 +32,11 @@ TIMEOUT = 10.0
 class Model(Protocol):
     """What the server needs of a model."""
 
-    def add_fault(self, fault: Fault) -> int: ...
+    @property
+    def fault_type(self) -> Any: ...
+    def add_fault(self, fault: Any) -> int: ...
     def clear_fault(self, fault_id: int | None = None) -> int: ...
-    def faults(self) -> list[Fault]: ...
+    def faults(self) -> list[Any]: ...
     def counters(self) -> dict[str, Any]: ...
     def status(self) -> dict[str, Any]: ...
 
@@ -122,7 +123,7 @@ class ControlServer(Closing):
     def _do(self, request: dict[str, Any]) -> Any:
         match request.get("op"):
             case "fault-add":
-                return self._model.add_fault(Fault.from_json(request.get("fault")))
+                return self._model.add_fault(self._model.fault_type.from_json(request.get("fault")))
             case "fault-list":
                 return [fault.to_json() for fault in self._model.faults()]
             case "fault-clear":

@@ -2,10 +2,11 @@
 """What can break in a drive or on its way to the host, in words and as the C model takes it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from usrdrv.devices._models import ffi, lib
+from usrdrv.devices.fault_words import FaultJson, check_range, split_words
 from usrdrv.errors import UsageError
 
 KINDS = {
@@ -45,8 +46,11 @@ _EXTRA = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(FaultJson):
     """One fault. `count` hits and it is gone (0: it stays until it is cleared)."""
+
+    TEXT: ClassVar = ("kind", "on")
+    FLOAT: ClassVar = ("mbps", "seek_ms")
 
     kind: str
     drive: int | None = None
@@ -66,42 +70,16 @@ class Fault:
             raise UsageError(f"unknown fault {self.kind!r}: one of {', '.join(KINDS)}")
         if self.on not in ON:
             raise UsageError(f"{self.kind}: on={self.on}: one of {', '.join(ON)}")
-        _range(self.kind, "drive", self.drive, 0, 3)
-        _range(self.kind, "opcode", self.opcode, 0, 255)
-        _range(self.kind, "above", self.above, 0, 6)
-        _range(self.kind, "count", self.count, 0, _MAX64)
-        _range(self.kind, "lba", self.lba, 0, (1 << 48) - 1)
-        _range(self.kind, "sectors", self.sectors, 1, 1 << 48)
-        _range(self.kind, "mbps", self.mbps, 0, 1e9)
-        _range(self.kind, "seek_ms", self.seek_ms, 0, 1e9)
+        check_range(self.kind, "drive", self.drive, 0, 3)
+        check_range(self.kind, "opcode", self.opcode, 0, 255)
+        check_range(self.kind, "above", self.above, 0, 6)
+        check_range(self.kind, "count", self.count, 0, _MAX64)
+        check_range(self.kind, "lba", self.lba, 0, (1 << 48) - 1)
+        check_range(self.kind, "sectors", self.sectors, 1, 1 << 48)
+        check_range(self.kind, "mbps", self.mbps, 0, 1e9)
+        check_range(self.kind, "seek_ms", self.seek_ms, 0, 1e9)
         if self.kind in _ONE_DRIVE and self.drive is None:
             object.__setattr__(self, "drive", 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """What the control socket carries: everything that is not at its default."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name == "kind" or getattr(self, f.name) != f.default
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> "Fault":
-        """Build from a decoded JSON object; anything odd in it is a UsageError."""
-        if not isinstance(data, dict):
-            raise UsageError("a fault is an object")
-        known = {f.name: f for f in fields(cls)}
-        for key, value in data.items():
-            if key not in known:
-                raise UsageError(f"unknown fault parameter {key!r}")
-            text = key in ("kind", "on")
-            if isinstance(value, bool) or not isinstance(value, str if text else (int, float)):
-                raise UsageError(f"fault parameter {key}: bad value {value!r}")
-            if not text and key not in ("mbps", "seek_ms") and not isinstance(value, int):
-                raise UsageError(f"fault parameter {key}: {value!r} is not an integer")
-        if "kind" not in data:
-            raise UsageError("fault parameter kind is missing")
-        return cls(**data)
 
     def to_c(self) -> Any:
         """A `struct cmd680_fault *`."""
@@ -140,11 +118,6 @@ class Fault:
         )
 
 
-def _range(kind: str, name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise UsageError(f"{kind}: {name}={value} is not between {low:g} and {high:g}")
-
-
 def _number(kind: str, key: str, text: str) -> int | float:
     try:
         if key in ("mbps", "seek_ms"):
@@ -161,20 +134,9 @@ def parse_fault(words: Sequence[str]) -> Fault:
 
     A DMA abort hits the next command only, unless a count is given.
     """
-    if not words:
-        raise UsageError(f"no fault given: one of {', '.join(KINDS)}")
-    kind, *pairs = words
-    if kind not in KINDS:
-        raise UsageError(f"unknown fault {kind!r}: one of {', '.join(KINDS)}")
-    allowed = {"drive", "count"} | _EXTRA[kind]
+    kind, pairs = split_words(words, KINDS, lambda kind: {"drive", "count"} | _EXTRA[kind])
     values: dict[str, Any] = {"count": 1} if kind == "dma-abort" else {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.replace("-", "_")
-        if not equals or key not in allowed:
-            raise UsageError(
-                f"{kind}: unknown parameter {pair!r}: one of {', '.join(sorted(allowed))}"
-            )
+    for key, text in pairs.items():
         values[key] = text if key == "on" else _number(kind, key, text)
     if kind == "bad-sector" and "lba" not in values:
         raise UsageError("bad-sector: lba= is missing")

@@ -2,18 +2,30 @@
 """The device models by name."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from usrdrv.devices import cmd680
-from usrdrv.devices.cmd680 import Cmd680Model
+from usrdrv.devices import cmd680, dp83820
+from usrdrv.devices.base import Model
 from usrdrv.errors import UsageError
 
-MODELS: dict[str, Callable[[str | Mapping[str, Sequence[str]]], Cmd680Model]] = {
-    "cmd680": cmd680.from_options,
+MODELS: dict[str, tuple[type[Model], Callable[[str | Mapping[str, Sequence[str]]], Model]]] = {
+    "cmd680": (cmd680.Cmd680Model, cmd680.from_options),
+    "dp83820": (dp83820.Dp83820Model, dp83820.from_options),
 }
 
 
-def create(kind: str, options: str | Mapping[str, Sequence[str]] = "") -> Cmd680Model:
-    """Make the model that `model:KIND?OPTIONS` names."""
+def _known(kind: str) -> None:
     if kind not in MODELS:
         raise UsageError(f"no model of {kind!r}: there are {', '.join(MODELS)}")
-    return MODELS[kind](options)
+
+
+def create(kind: str, options: str | Mapping[str, Sequence[str]] = "") -> Model:
+    """Make the model that `model:KIND?OPTIONS` names."""
+    _known(kind)
+    return MODELS[kind][1](options)
+
+
+def parse_fault(kind: str, words: Sequence[str]) -> Any:
+    """A fault of that kind of model, from the words of a command line."""
+    _known(kind)
+    return MODELS[kind][0].parse_fault(words)

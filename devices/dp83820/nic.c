@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT
+/* The chip as a whole: life, the regions (sections 2 and 3), INTA# (section 3.5), bus mastering. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "nic.h"
+#include "usrdrv/dev.h"
+
+#define LATE_NS		20000u		/* how long the chip takes to notice (section 17, item 34) */
+#define HOLD_UNIT_NS	100000u
+
+uint64_t nic_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void set_inta(struct nic *n, bool level)
+{
+	n->inta = level;
+	if (level)
+		n->count.interrupts++;
+	if (n->base.host.irq)
+		n->base.host.irq(n->base.host.ctx, level);
+}
+
+/* INTA# = IER and an unmasked event, held off after the last one as IHR says. */
+void nic_irq_update(struct nic *n)
+{
+	bool want = (n->ier & 1) && (n->isr & n->imr) && !n->muted && nic_powered(n);
+	uint64_t now;
+
+	if (want == n->inta)
+		return;
+	if (!want) {
+		if (n->ihr & DP83820_IHR_TIME)
+			n->holdoff_until = nic_now() + (n->ihr & DP83820_IHR_TIME) * (uint64_t)HOLD_UNIT_NS;
+		set_inta(n, false);
+		return;
+	}
+	if (n->holdoff_until) {
+		now = nic_now();
+		if (now < n->holdoff_until) {
+			nic_kick(n);
+			return;
+		}
+		n->holdoff_until = 0;
+	}
+	if (nic_fault(n, DP83820_FAULT_LOST_IRQ, 0)) {
+		n->muted = true;
+		return;
+	}
+	set_inta(n, true);
+}
+
+void nic_raise(struct nic *n, uint32_t bits)
+{
+	n->isr |= bits;
+	if (n->isr & DP83820_ISR_HIGH)
+		n->isr |= DP83820_ISR_HIBINT;
+	nic_irq_update(n);
+}
+
+/* Events that silicon needs a moment for; at once if nobody waits for them. */
+void nic_raise_late(struct nic *n, uint32_t bits)
+{
+	if (!(bits & n->imr & ~n->isr) || !(n->ier & 1)) {
+		nic_raise(n, bits);
+		return;
+	}
+	if (!n->late)
+		n->late_at = nic_now() + LATE_NS;
+	n->late |= bits;
+	nic_kick(n);
+}
+
+bool nic_can_master(const struct nic *n)
+{
+	return (n->cfg_space[0x04] & 4) && nic_powered(n);
+}
+
+static int aborted(struct nic *n, int err)
+{
+	if (err) {
+		n->count.master_aborts++;
+		n->cfg_space[0x07] |= 0x20;	/* received master abort */
+		nic_raise(n, DP83820_ISR_RMABT);
+	}
+	return err;
+}
+
+int nic_dma_read(struct nic *n, uint64_t addr, void *buf, size_t len)
+{
+	const struct usrdrv_model_host *h = &n->base.host;
+
+	return !len ? 0 : aborted(n, h->dma_read ? h->dma_read(h->ctx, addr, buf, len) : -EFAULT);
+}
+
+int nic_dma_write(struct nic *n, uint64_t addr, const void *buf, size_t len)
+{
+	const struct usrdrv_model_host *h = &n->base.host;
+
+	return !len ? 0 : aborted(n, h->dma_write ? h->dma_write(h->ctx, addr, buf, len) : -EFAULT);
+}
+
+/* Read a descriptor (section 4.1). */
+int nic_fetch(struct nic *n, uint64_t at, struct descriptor *d)
+{
+	bool wide = n->cfg & DP83820_CFG_M64ADDR, extended = n->cfg & DP83820_CFG_EXTSTS_EN;
+	uint32_t w[6] = { 0 };
+	int ret;
+
+	n->count.descriptors++;
+	if (nic_fault(n, DP83820_FAULT_FETCH, 0))
+		return aborted(n, -EFAULT);
+	ret = nic_dma_read(n, at, w, (wide ? 20 : 12) + (extended ? 4 : 0));
+	if (ret)
+		return ret;
+	if (wide)
+		*d = (struct descriptor){ .link = w[0] | (uint64_t)w[1] << 32, .buf = w[2] | (uint64_t)w[3] << 32,
+					  .cmdsts = w[4], .extsts = w[5] };
+	else
+		*d = (struct descriptor){ .link = w[0], .buf = w[1], .cmdsts = w[2], .extsts = w[3] };
+	d->link &= ~(uint64_t)3;
+	return 0;
+}
+
+/* Write a descriptor's status; OWN changes hands, so cmdsts goes last. */
+int nic_store_status(struct nic *n, uint64_t at, uint32_t cmdsts, const uint32_t *extsts)
+{
+	uint64_t cmdsts_at = at + (n->cfg & DP83820_CFG_M64ADDR ? 16 : 8);
+	int ret = 0;
+
+	if (extsts && (n->cfg & DP83820_CFG_EXTSTS_EN))
+		ret = nic_dma_write(n, cmdsts_at + 4, extsts, 4);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	return ret ? ret : nic_dma_write(n, cmdsts_at, &cmdsts, 4);
+}
+
+/* The list went on behind a completed descriptor? *there: dp is at the next one. */
+int nic_refresh(struct nic *n, struct queue *q, bool *there)
+{
+	struct descriptor d;
+	int ret;
+
+	*there = true;
+	if (!q->done)
+		return 0;
+	ret = nic_fetch(n, q->dp, &d);
+	if (ret)
+		return ret;
+	*there = d.link != 0;
+	if (*there) {
+		q->dp = d.link;
+		q->done = false;
+	}
+	return 0;
+}
+
+static uint32_t all_ones(unsigned int width)
+{
+	return width >= 4 ? UINT32_MAX : (1u << (width * 8)) - 1;
+}
+
+static bool answers(struct nic *n, unsigned int region, uint32_t offset, unsigned int width)
+{
+	uint32_t size = region <= 5 ? n->base.bar[region].size : 0;
+	uint8_t enable = region == 0 ? 1 : 2;
+
+	if ((width == 1 || width == 2 || width == 4) && offset % width == 0 && offset < size &&
+	    (n->cfg_space[0x04] & enable) && nic_powered(n))
+		return true;
+	n->count.unexpected++;
+	return false;
+}
+
+static bool in_config(uint32_t offset, unsigned int width)
+{
+	return (width == 1 || width == 2 || width == 4) && offset < USRDRV_MODEL_CONFIG_SIZE &&
+		width <= USRDRV_MODEL_CONFIG_SIZE - offset;
+}
+
+static uint32_t dp83820_read(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+			     unsigned int width)
+{
+	struct nic *n = to_nic(base);
+	uint32_t value = all_ones(width);
+
+	pthread_mutex_lock(&n->lock);
+	if (region == USRDRV_REGION_CONFIG) {
+		n->count.config_reads++;
+		if (in_config(offset, width))
+			value = nic_config_read(n, offset, width);
+	} else {
+		n->count.register_reads++;
+		if (answers(n, region, offset, width))
+			value = nic_reg_read(n, offset, width);
+	}
+	pthread_mutex_unlock(&n->lock);
+	return value;
+}
+
+static void dp83820_write(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+			  unsigned int width, uint32_t value)
+{
+	struct nic *n = to_nic(base);
+
+	pthread_mutex_lock(&n->lock);
+	if (region == USRDRV_REGION_CONFIG) {
+		n->count.config_writes++;
+		if (in_config(offset, width))
+			nic_config_write(n, offset, width, value);
+	} else {
+		n->count.register_writes++;
+		if (answers(n, region, offset, width))
+			nic_reg_write(n, offset, width, value);
+	}
+	pthread_mutex_unlock(&n->lock);
+}
+
+/* RST#: everything, and what the EEPROM says. */
+void nic_reset(struct nic *n)
+{
+	nic_config_reset(n);
+	nic_soft_reset(n, true);
+	nic_eeprom_load(n);
+	nic_phy_reset(n);
+}
+
+static void dp83820_reset(struct usrdrv_model *base)
+{
+	struct nic *n = to_nic(base);
+
+	pthread_mutex_lock(&n->lock);
+	nic_reset(n);
+	pthread_mutex_unlock(&n->lock);
+}
+
+static void dp83820_destroy(struct usrdrv_model *base)
+{
+	struct nic *n = to_nic(base);
+
+	nic_engine_stop(n);
+	if (n->wire)
+		n->wire->ops->destroy(n->wire);
+	for (unsigned int i = 0; i < n->delays; i++)
+		free(n->delayed[i].data);
+	free(n->fifo);
+	if (n->kick_fd >= 0)
+		close(n->kick_fd);
+	if (n->epoll_fd >= 0)
+		close(n->epoll_fd);
+	pthread_mutex_destroy(&n->lock);
+	free(n);
+}
+
+static const struct usrdrv_model_ops dp83820_ops = {
+	.read = dp83820_read, .write = dp83820_write, .reset = dp83820_reset, .destroy = dp83820_destroy,
+};
+
+static int plug_in(struct nic *n)
+{
+	const struct dp83820_config *c = &n->config;
+	int fd, record, ret;
+
+	switch (c->wire) {
+	case DP83820_WIRE_NONE:
+		return 0;
+	case DP83820_WIRE_CABLE:
+		return wire_cable(n->epoll_fd, c->cable, &n->wire);
+	case DP83820_WIRE_LOOP:
+		return wire_loop(n->epoll_fd, &n->wire);
+	case DP83820_WIRE_TAP:
+		fd = dup(c->wire_fd);
+		ret = fd < 0 ? -errno : wire_tap(n->epoll_fd, fd, &n->wire);
+		if (ret && fd >= 0)
+			close(fd);
+		return ret;
+	case DP83820_WIRE_PCAP:
+		record = c->record_fd >= 0 ? dup(c->record_fd) : -1;
+		ret = wire_pcap(n->epoll_fd, c->wire_fd, record, c->replay_paced, &n->wire);
+		if (ret && record >= 0)
+			close(record);
+		return ret;
+	}
+	return -EINVAL;
+}
+
+/**
+ * dp83820_create() - a NIC with its EEPROM, PHY and wire, in power-on state
+ * @config: copied; descriptors are duplicated
+ * @model: the result, owned by the caller, who frees it with ops->destroy
+ *
+ * Return: 0, -EINVAL, -ENAMETOOLONG for a cable, -EBADMSG for a file that is not pcap, or -errno.
+ */
+int dp83820_create(const struct dp83820_config *config, struct usrdrv_model **model)
+{
+	struct nic *n = calloc(1, sizeof(*n));
+	int ret;
+
+	if (!n)
+		return -ENOMEM;
+	pthread_mutex_init(&n->lock, NULL);
+	n->config = *config;
+	n->config.cable[sizeof(n->config.cable) - 1] = 0;
+	n->epoll_fd = n->kick_fd = -1;
+	n->base.ops = &dp83820_ops;
+	n->base.bar[0] = (struct usrdrv_model_bar){ .size = DP83820_BAR0_SIZE, .io = 1 };
+	n->base.bar[1] = (struct usrdrv_model_bar){ .size = DP83820_BAR1_SIZE };
+	n->fifo = aligned_alloc(64, sizeof(*n->fifo));
+	if (n->fifo)
+		memset(n->fifo, 0, sizeof(*n->fifo));
+	n->fifo_in.ring = n->fifo_out.ring = n->fifo;
+	nic_eeprom_init(n);
+	ret = !n->fifo ? -ENOMEM : config->phy < 1 || config->phy > 31 ? -EINVAL : nic_engine_start(n);
+	if (!ret) {
+		pthread_mutex_lock(&n->lock);
+		ret = plug_in(n);
+		if (!ret) {
+			nic_reset(n);
+			memset(&n->count, 0, sizeof(n->count));
+		}
+		pthread_mutex_unlock(&n->lock);
+	}
+	if (ret) {
+		dp83820_destroy(&n->base);
+		return ret;
+	}
+	*model = &n->base;
+	return 0;
+}
+
+/* A consistent copy of all counters. */
+void dp83820_counters(struct usrdrv_model *model, struct dp83820_counters *counters)
+{
+	struct nic *n = to_nic(model);
+
+	pthread_mutex_lock(&n->lock);
+	*counters = n->count;
+	pthread_mutex_unlock(&n->lock);
+}
+
+/* The speed of the link in Mb/s; 0: down. */
+int dp83820_link(struct usrdrv_model *model)
+{
+	struct nic *n = to_nic(model);
+	int speed;
+
+	pthread_mutex_lock(&n->lock);
+	speed = n->link ? (int)n->speed : 0;
+	pthread_mutex_unlock(&n->lock);
+	return speed;
+}
