@@ -21,6 +21,10 @@ def open_driver(device: Device, **options: Any) -> Any:
         from usrdrv.drivers.ide_cmd680.driver import Controller, Options
 
         return Controller(device, Options(**options))
+    if identity == 0x0022_100B:
+        from usrdrv.drivers.dp83820 import driver as dp83820
+
+        return dp83820.Nic(device, dp83820.Options(**options))
     raise errors.NoSuchDeviceError(
         f"{device.name}: no driver for PCI {identity & 0xFFFF:04x}:{identity >> 16:04x}"
     )

@@ -258,7 +258,7 @@ class Found:
     owner: int | None
 
 
-KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680"}
+KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680", (0x100B, 0x0022): "dp83820"}
 SERVED: Final = "served as "
 """What a running model puts before its device name when it claims that (see usrdrv.bridge.cmd_model)."""
 

@@ -20,6 +20,7 @@ from usrdrv import errors
 from usrdrv.backends._access import ffi
 from usrdrv.device import open_device
 from usrdrv.devices import models
+from usrdrv.devices.base import Model
 from usrdrv.devices.server import Server
 from usrdrv.drivers import open_driver
 
@@ -33,7 +34,7 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def served(path: Path, options: str = "ram=16M") -> Iterator[models.Cmd680Model]:
+def served(path: Path, options: str = "ram=16M") -> Iterator[Model]:
     with models.create("cmd680", options) as model, Server(model.pointer, path) as server:
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -31,7 +31,7 @@ struct net_headers {
 	uint16_t payload;	/* offset behind it */
 	uint8_t version;	/* 4 or 6 */
 	uint8_t protocol;	/* 6 or 17 */
-	uint16_t end;		/* offset behind the IP packet: padding follows */
+	uint32_t end;		/* offset behind the IP packet: padding follows */
 };
 
 /* Look at the first len bytes of a frame of total bytes. Return: 0, or -EINVAL if the headers do not fit in len. */
@@ -65,15 +65,19 @@ void net_segment(const struct net_segmenter *s, unsigned int i, uint8_t *headers
 /* Frames of one flow on their way to becoming one packet. */
 struct net_coalescer {
 	struct usrdrv_net_header header;
-	uint8_t headers[NET_HEADERS_MAX];
 	struct iovec iov[2 + NET_COALESCE_FRAMES * 2];	/* header, headers, payloads */
 	int iovs;
 	unsigned int frames;
-	size_t len;		/* bytes of the packet so far, frame headers included */
-	struct net_headers h;
-	uint32_t next_seq;	/* TCP */
-	uint16_t segment;	/* bytes of payload of the first frame */
-	bool closed;		/* a shorter segment or PSH ends the packet */
+	struct net_headers h;	/* of the first frame, without tag; payload: bytes of headers that were copied */
+	uint8_t first[NET_HEADERS_MAX];		/* its headers as they came */
+	uint8_t headers[NET_HEADERS_MAX];	/* the packet's */
+	size_t data;		/* bytes of TCP data so far */
+	size_t padding;		/* Ethernet's, behind the first frame's data */
+	uint32_t next_seq;
+	uint32_t segment;	/* bytes of data in the first frame */
+	int vlan;
+	uint8_t psh;		/* of the last frame */
+	bool mergeable, checked, closed;
 };
 
 static inline void net_coalesce_reset(struct net_coalescer *c)

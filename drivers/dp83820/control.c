@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+/* What the control plane does with the data path: life, events, statistics. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "dp.h"
+
+/**
+ * dp_create - allocate rings and buffers
+ * @dev:	device; stays the caller's
+ * @config:	copied
+ * @out:	result
+ *
+ * Return: 0, -EINVAL for an MTU that the chip has no room for, -ENOMEM or another -errno.
+ */
+int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp **out)
+{
+	struct dp *dp;
+	int ret;
+
+	if (config->mtu < 68 || config->mtu > 9000)
+		return -EINVAL;
+	dp = calloc(1, sizeof(*dp));
+	if (!dp)
+		return -ENOMEM;
+	dp->dev = dev;
+	dp->config = *config;
+	dp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	dp->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_init(&dp->event_lock, NULL);
+	pthread_cond_init(&dp->event_cond, NULL);
+	ret = dp->epoll_fd < 0 || dp->kick_fd < 0 ? -errno : dp_rx_alloc(dp);
+	if (!ret)
+		ret = dp_tx_alloc(dp);
+	if (ret) {
+		dp_destroy(dp);
+		return ret;
+	}
+	*out = dp;
+	return 0;
+}
+
+/**
+ * dp_start - begin to move frames
+ * @dp:		device; the chip is set up but for rings and interrupts
+ * @port:	to the kernel; stays the caller's
+ *
+ * Return: 0 or -errno.
+ */
+int dp_start(struct dp *dp, struct usrdrv_net_port *port)
+{
+	int ret;
+
+	dp->port = port;
+	ret = -pthread_create(&dp->dispatcher, NULL, dp_dispatch, dp);
+	dp->running = !ret;
+	return ret;
+}
+
+/* Tell the control plane; from any thread. */
+void dp_post(struct dp *dp, int events)
+{
+	if (events & (DP_EVENT_GONE | DP_EVENT_PORT))
+		dp->frozen = true;
+	pthread_mutex_lock(&dp->event_lock);
+	dp->events |= events;
+	pthread_cond_broadcast(&dp->event_cond);
+	pthread_mutex_unlock(&dp->event_lock);
+}
+
+/**
+ * dp_wait_event - sleep until the control plane is needed
+ * @dp:	device
+ *
+ * Return: a mask of DP_EVENT_*, or -ESHUTDOWN after dp_stop().
+ */
+int dp_wait_event(struct dp *dp)
+{
+	int events;
+
+	pthread_mutex_lock(&dp->event_lock);
+	while (!dp->events && !dp->shut_down)
+		pthread_cond_wait(&dp->event_cond, &dp->event_lock);
+	events = dp->shut_down ? -ESHUTDOWN : dp->events;
+	dp->events = 0;
+	pthread_mutex_unlock(&dp->event_lock);
+	return events;
+}
+
+static void kick(struct dp *dp)
+{
+	eventfd_write(dp->kick_fd, 1);
+}
+
+/* After DP_EVENT_STUCK or DP_EVENT_BUS, with a chip that is set up again: empty rings, and on. */
+void dp_restart(struct dp *dp)
+{
+	dp->stats.resets++;
+	atomic_store(&dp->restart, 1);
+	kick(dp);
+}
+
+/* Without a link, packets are dropped rather than kept. */
+void dp_set_link(struct dp *dp, int up)
+{
+	if (atomic_exchange(&dp->link, up) != up)
+		dp->stats.link_changes++;
+	kick(dp);
+}
+
+/* End the dispatcher, and whoever waits for events. The chip is as it was: quiesce it before dp_destroy(). */
+void dp_stop(struct dp *dp)
+{
+	atomic_store(&dp->stop, 1);
+	if (dp->running) {
+		kick(dp);
+		pthread_join(dp->dispatcher, NULL);
+		dp->running = false;
+	}
+	pthread_mutex_lock(&dp->event_lock);
+	dp->shut_down = true;
+	pthread_cond_broadcast(&dp->event_cond);
+	pthread_mutex_unlock(&dp->event_lock);
+}
+
+/* The counters as they are now; not all of the same instant. */
+void dp_stats(const struct dp *dp, struct usrdrv_net_stats *stats)
+{
+	*stats = dp->stats;
+}
+
+void dp_destroy(struct dp *dp)
+{
+	dp_tx_free(dp);
+	dp_rx_free(dp);
+	if (dp->epoll_fd >= 0)
+		close(dp->epoll_fd);
+	if (dp->kick_fd >= 0)
+		close(dp->kick_fd);
+	pthread_cond_destroy(&dp->event_cond);
+	pthread_mutex_destroy(&dp->event_lock);
+	free(dp);
+}

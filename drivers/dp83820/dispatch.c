@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The dispatcher: one thread that moves frames both ways until there are none, then waits, once,
+ * for an interrupt, a packet from the kernel, or a word from the control plane.
+ *
+ * The chip's interrupt stays masked while there is work. Under load it is not even waited for:
+ * short sleeps replace it until several of them found nothing, and the chip holds interrupts off.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "dp.h"
+
+#define WANTED		(DP83820_ISR_RXDESC | DP83820_ISR_RXIDLE | DP83820_ISR_RXORN | DP83820_ISR_PHY | DP83820_ISR_RTABT | \
+			 DP83820_ISR_RMABT | DP83820_ISR_SSERR | DP83820_ISR_DPERR)
+#define WANTED_BLOCKED	(DP83820_ISR_TXDESC | DP83820_ISR_TXIDLE)
+#define BUS_ERRORS	(DP83820_ISR_RTABT | DP83820_ISR_RMABT | DP83820_ISR_SSERR | DP83820_ISR_DPERR)
+
+#define WINDOW_MS	10u
+#define LOADED_FRAMES	200u	/* in a window: 20,000 a second */
+#define POLL_NS		50000	/* sleep between looks under load */
+#define QUIET_ROUNDS	20u	/* looks that find nothing end it */
+#define TICK_MS		250
+
+enum { ON_IRQ, ON_KICK, ON_HANGUP, ON_PORT };
+
+uint64_t dp_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* A posted register write; a device that is gone ends the dispatcher. */
+int dp_write(struct dp *dp, uint32_t reg, uint32_t value)
+{
+	int ret = usrdrv_write(dp->dev, DP_BAR, reg, 4, value);
+
+	if (ret == -ENODEV)
+		dp_post(dp, DP_EVENT_GONE);
+	return ret;
+}
+
+static void freeze(struct dp *dp, int event)
+{
+	if (dp->frozen)
+		return;
+	dp->frozen = true;
+	dp_write(dp, DP83820_IER, 0);
+	dp_post(dp, event);
+}
+
+/* Begin, or begin again, with a chip that the control plane has set up. */
+static void start_chip(struct dp *dp)
+{
+	uint32_t pointers[2] = { (uint32_t)dp->rx.ring_mem.bus, (uint32_t)dp->tx.ring_mem.bus };
+	struct usrdrv_write w[] = {
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_RXDP_HI, .value = 0 },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_RXDP, .value = pointers[0] },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_TXDP_HI, .value = 0 },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_TXDP, .value = pointers[1] },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_IHR, .value = 0 },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_IMR, .value = WANTED },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_IER, .value = 1 },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_CR, .value = DP83820_CR_RXE },
+	};
+
+	dp_rx_init(dp);
+	dp_tx_init(dp);
+	dp->imr = WANTED;
+	dp->loaded = dp->frozen = false;
+	atomic_thread_fence(memory_order_seq_cst);
+	if (dp->dev->ops->irq_unmask(dp->dev, w, sizeof(w) / sizeof(w[0])))
+		dp_post(dp, DP_EVENT_GONE);
+	dp->masked = false;
+}
+
+/* Ask the chip why it interrupted; the read clears the reasons. */
+static void acknowledge(struct dp *dp)
+{
+	uint32_t isr = 0;
+
+	if (usrdrv_read(dp->dev, DP_BAR, DP83820_ISR, 4, &isr)) {
+		dp_post(dp, DP_EVENT_GONE);
+		return;
+	}
+	if (isr == UINT32_MAX) {	/* nobody answers: taken out of its slot, or powered down */
+		freeze(dp, DP_EVENT_BUS);
+		return;
+	}
+	if (isr & BUS_ERRORS) {
+		freeze(dp, DP_EVENT_BUS);
+		return;
+	}
+	if (isr & DP83820_ISR_RXIDLE) {
+		dp->rx.idle = true;
+		dp->stats.rx_idle++;
+	}
+	if (isr & DP83820_ISR_RXORN)
+		dp->stats.rx_overruns++;
+	if (isr & DP83820_ISR_PHY)
+		dp_post(dp, DP_EVENT_LINK);
+}
+
+/* Interrupts of the transmitter are wanted only while something waits for it. */
+static void choose_interrupts(struct dp *dp)
+{
+	uint32_t imr = WANTED | (dp->tx.blocked ? WANTED_BLOCKED : 0);
+
+	if (imr != dp->imr) {
+		dp->imr = imr;
+		dp_write(dp, DP83820_IMR, imr);
+	}
+}
+
+/* Count frames; many of them in a window mean load. */
+static void measure(struct dp *dp, unsigned int frames)
+{
+	uint64_t now = dp_now_ms();
+	bool loaded = dp->loaded;
+
+	dp->window_frames += frames;
+	if (now - dp->window_ms < WINDOW_MS)
+		return;
+	loaded = dp->window_frames >= LOADED_FRAMES * (now - dp->window_ms) / WINDOW_MS;
+	dp->window_ms = now;
+	dp->window_frames = 0;
+	if (loaded == dp->loaded)
+		return;
+	dp->loaded = loaded;
+	dp_write(dp, DP83820_IHR, loaded ? 1 : 0);
+}
+
+static void watchdog(struct dp *dp)
+{
+	dp_tx_reclaim(dp);
+	if (dp_tx_outstanding(dp) && atomic_load_explicit(&dp->link, memory_order_relaxed) &&
+	    dp_now_ms() - dp->tx.progress_ms >= dp->config.watchdog_ms)
+		freeze(dp, DP_EVENT_STUCK);
+}
+
+/* Nothing to do: let the interrupt through, unless a short sleep is all there is to it. */
+static void rest(struct dp *dp)
+{
+	static const struct timespec poll = { .tv_nsec = POLL_NS }, tick = { .tv_nsec = TICK_MS * 1000000 };
+	const struct timespec *timeout = dp_tx_outstanding(dp) || dp->loaded ? &tick : NULL;
+	struct epoll_event ev[4];
+	int n;
+
+	if (!dp->frozen) {
+		choose_interrupts(dp);
+		if (dp->masked && dp->loaded && ++dp->quiet < QUIET_ROUNDS) {
+			timeout = &poll;
+		} else if (dp->masked) {
+			dp->masked = false;
+			dp->quiet = 0;
+			if (dp->dev->ops->irq_unmask(dp->dev, NULL, 0))
+				dp_post(dp, DP_EVENT_GONE);
+		}
+	}
+	dp->stats.sleeps++;
+	dp->stats.system_calls++;
+	n = epoll_pwait2(dp->epoll_fd, ev, 4, timeout, NULL);
+	if (n == 0 && timeout == &tick && !dp->frozen) {
+		measure(dp, 0);
+		watchdog(dp);
+	}
+	for (int i = 0; i < n; i++) {
+		switch (ev[i].data.u32) {
+		case ON_IRQ:
+			dp->masked = true;
+			dp->quiet = 0;
+			dp->stats.interrupts++;
+			if (!dp->frozen)
+				acknowledge(dp);
+			break;
+		case ON_PORT:
+			dp->tx.pulling = true;
+			if (ev[i].events & (EPOLLERR | EPOLLHUP))
+				dp_post(dp, DP_EVENT_PORT);
+			break;
+		case ON_HANGUP:
+			dp->frozen = true;
+			dp_post(dp, DP_EVENT_GONE);
+			break;
+		}
+	}
+}
+
+static int watch(struct dp *dp, int fd, uint32_t events, uint32_t what)
+{
+	struct epoll_event ev = { .events = events, .data.u32 = what };
+
+	return fd < 0 || !epoll_ctl(dp->epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? 0 : -errno;
+}
+
+void *dp_dispatch(void *arg)
+{
+	struct dp *dp = arg;
+
+	prctl(PR_SET_NAME, "dp83820-rings");
+	prctl(PR_SET_TIMERSLACK, 1000);
+	if (watch(dp, dp->dev->irq_fd, EPOLLIN | EPOLLET, ON_IRQ) ||
+	    watch(dp, dp->kick_fd, EPOLLIN | EPOLLET, ON_KICK) ||
+	    watch(dp, dp->dev->hangup_fd, dp->dev->hangup_events | EPOLLET, ON_HANGUP) ||
+	    watch(dp, dp->port->fd, EPOLLIN | EPOLLET, ON_PORT)) {
+		dp_post(dp, DP_EVENT_PORT);
+		return NULL;
+	}
+	start_chip(dp);
+	while (!atomic_load_explicit(&dp->stop, memory_order_relaxed)) {
+		unsigned int frames;
+
+		if (atomic_exchange(&dp->restart, 0))
+			start_chip(dp);
+		if (dp->frozen) {
+			rest(dp);
+			continue;
+		}
+		frames = dp_rx_poll(dp);
+		frames += dp_tx_poll(dp);
+		if (!frames) {
+			rest(dp);
+			continue;
+		}
+		measure(dp, frames);
+		dp->quiet = 0;
+		if (dp->masked)
+			dp->stats.polls++;
+	}
+	return NULL;
+}

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""The control plane of the DP83820 driver: bring-up, link, filters, MTU, recovery.
+
+The data path is C (dp.h). It freezes when the chip fails, and the thread that runs `_watch` here
+sets the chip up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from usrdrv import errors
+from usrdrv.closing import Closing
+from usrdrv.device import Device
+from usrdrv.drivers.dp83820._dp83820 import ffi, lib
+from usrdrv.drivers.dp83820.chip import Chip, Link
+
+log: Final = logging.getLogger("usrdrv.dp83820")
+
+MTU_MIN: Final = 68
+MTU_MAX: Final = 9000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to drive the chip."""
+
+    mtu: int = 1500
+    """Bytes."""
+    offloads: bool = True
+    """The chip's checksums and VLAN tags, large packets from and to the kernel."""
+    watchdog: float = 2.0
+    """Seconds without progress after which the transmitter is reset."""
+
+    def __post_init__(self) -> None:
+        check_mtu(self.mtu)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which frames are received."""
+
+    mac: bytes
+    promiscuous: bool = False
+    all_multicast: bool = True
+    groups: tuple[bytes, ...] = ()
+
+
+def check_mtu(mtu: int) -> None:
+    """Raise UsageError for what the chip cannot do."""
+    if not MTU_MIN <= mtu <= MTU_MAX:
+        raise errors.UsageError(f"MTU {mtu} is not between {MTU_MIN} and {MTU_MAX}")
+
+
+class Nic(Closing):
+    """A DP83820. A context manager; close() quiesces the chip. Methods are thread-safe."""
+
+    def __init__(self, device: Device, options: Options | None = None) -> None:
+        self._device = device
+        self._options = options or Options()
+        self._chip = Chip(device)
+        self._lock = threading.RLock()
+        self._dp: Any = None
+        self._port: Any = None
+        self._thread: threading.Thread | None = None
+        self._on_change: Callable[[], None] = lambda: None
+        self._before: dict[str, int] = {}
+        self._closed = False
+        self.link = Link()
+        self.failure: str | None = None
+        self.mtu = self._options.mtu
+        self.offloads = self._options.offloads
+        self.mac = self._chip.bring_up()
+        self._filter = Filter(self.mac)
+        try:
+            self._set_up()
+        except BaseException:
+            self._chip.quiesce()
+            raise
+
+    @property
+    def speed(self) -> int:
+        """Of the link, in Mb/s; 0: down."""
+        return self.link.speed
+
+    def _set_up(self) -> None:
+        self._chip.configure(offloads=self.offloads, mtu=self.mtu)
+        self._program_filter()
+
+    def _program_filter(self) -> None:
+        f = self._filter
+        self._chip.set_filter(
+            f.mac, promiscuous=f.promiscuous, all_multicast=f.all_multicast, groups=f.groups
+        )
+
+    # moving frames
+
+    def start(self, fd: int, on_change: Callable[[], None]) -> None:
+        """Move frames between the chip and the TAP at `fd`, which stays the caller's.
+
+        on_change is called from a thread of ours when the link changed, or when `failure` is set.
+        """
+        with self._lock:
+            self._on_change = on_change
+            self._port = ffi.new("struct usrdrv_net_port *")
+            lib.usrdrv_tap_port(self._port, fd, self.offloads)
+            self._start_data_path()
+
+    def _start_data_path(self) -> None:
+        out = ffi.new("struct dp **")
+        config = ffi.new(
+            "struct dp_config *",
+            {
+                "mtu": self.mtu,
+                "watchdog_ms": int(self._options.watchdog * 1000),
+                "offloads": self.offloads,
+            },
+        )
+        pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
+        self._device.check(lib.dp_create(pointer, config, out), "DMA memory")
+        self._dp = out[0]
+        result = lib.dp_start(self._dp, self._port)
+        if result:
+            lib.dp_destroy(self._dp)
+            self._dp = None
+            self._device.check(result, "dispatcher")
+        self._thread = threading.Thread(
+            target=self._watch, args=(self._dp,), name="nic-control", daemon=True
+        )
+        self._thread.start()
+        self._service_link()
+
+    def _stop_data_path(self) -> None:
+        """End the threads, silence the chip, then give the memory back. Called without the lock."""
+        with self._lock:
+            dp, self._dp = self._dp, None
+            thread, self._thread = self._thread, None
+        if dp is None:
+            return
+        lib.dp_stop(dp)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with contextlib.suppress(errors.UsrdrvError):  # a device that is gone moves nothing either
+            self._chip.reset()
+        self._before = self._sum(dp)
+        lib.dp_destroy(dp)
+
+    # control
+
+    def _watch(self, dp: Any) -> None:
+        while (events := lib.dp_wait_event(dp)) >= 0:
+            try:
+                with self._lock:
+                    if self._dp == dp:
+                        self._handle(dp, events)
+            except errors.UsrdrvError as error:
+                self._fail(str(error))
+            except Exception as error:
+                log.exception("%s: control", self._device.name)
+                self._fail(f"{self._device.name}: {error}")
+
+    def _handle(self, dp: Any, events: int) -> None:
+        if events & lib.DP_EVENT_GONE:
+            self._fail(f"{self._device.name}: device is gone")
+            return
+        if events & lib.DP_EVENT_PORT:
+            self._fail(f"{self._device.name}: the interface is gone")
+            return
+        if events & (lib.DP_EVENT_STUCK | lib.DP_EVENT_BUS):
+            why = "PCI bus error" if events & lib.DP_EVENT_BUS else "transmitter is stuck"
+            log.warning("%s: %s: reset", self._device.name, why)
+            self._chip.reset()
+            self._set_up()
+            lib.dp_restart(dp)
+        self._service_link()
+
+    def _fail(self, why: str) -> None:
+        if self.failure is None:
+            self.failure = why
+            self._on_change()
+
+    def _service_link(self) -> None:
+        link = self._chip.link()
+        if link.speed:
+            self._chip.follow(link)
+        lib.dp_set_link(self._dp, link.speed != 0)
+        if link != self.link:
+            self.link = link
+            log.info("%s: link %s", self._device.name, link)
+            self._on_change()
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the longest packet; frames on their way are lost."""
+        check_mtu(mtu)
+        if mtu == self.mtu:
+            return
+        running = self._dp is not None
+        self._stop_data_path()
+        with self._lock:
+            self.mtu = mtu
+            self._set_up()
+            if running:
+                self._start_data_path()
+
+    def set_filter(
+        self,
+        *,
+        mac: bytes,
+        promiscuous: bool = False,
+        all_multicast: bool = True,
+        groups: Iterable[bytes] = (),
+    ) -> None:
+        """Change which frames are received."""
+        wanted = Filter(mac, promiscuous, all_multicast, tuple(groups))
+        with self._lock:
+            if wanted != self._filter:
+                self._filter = wanted
+                self._program_filter()
+
+    def _sum(self, dp: Any) -> dict[str, int]:
+        c = ffi.new("struct usrdrv_net_stats *")
+        lib.dp_stats(dp, c)
+        names = [name for name, _ in ffi.typeof("struct usrdrv_net_stats").fields]
+        return {name: int(getattr(c, name)) + self._before.get(name, 0) for name in names}
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the driver started (struct usrdrv_net_stats)."""
+        with self._lock:
+            if self._dp is None:
+                return dict(self._before)
+            with contextlib.suppress(errors.UsrdrvError):
+                missed = self._chip.missed()
+                self._before["rx_missed"] = self._before.get("rx_missed", 0) + missed
+            return self._sum(self._dp)
+
+    def close(self) -> None:
+        """Quiesce the chip and give everything back but the device. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_data_path()
+        with contextlib.suppress(errors.UsrdrvError):
+            self._chip.quiesce()

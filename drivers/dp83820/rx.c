@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Reception: frames stay in their buffers until the kernel has copied them; those of one TCP flow
+ * go to it as one large packet. Then the descriptors are the chip's again.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "dp.h"
+
+#define BUDGET		256u	/* frames in one round */
+#define RUNT_MIN	56u	/* bytes of a good frame whose tag was taken out (section 7) */
+#define FAULTY		(DP83820_RX_ABORT | DP83820_RX_OVERRUN | DP83820_RX_ISE | DP83820_RX_CRCE | DP83820_RX_FAE)
+#define CHECKED		(DP83820_TCPPKT | DP83820_UDPPKT)
+#define WRONG		(DP83820_IPERR | DP83820_TCPERR | DP83820_UDPERR)
+
+static volatile struct dp_desc *desc(struct dp_rx *rx, uint32_t i)
+{
+	return &rx->ring[i % DP_RX_RING];
+}
+
+static uint8_t *buffer(struct dp_rx *rx, uint32_t i)
+{
+	return (uint8_t *)rx->buffer_mem.cpu + (size_t)(i % DP_RX_RING) * rx->buffer;
+}
+
+int dp_rx_alloc(struct dp *dp)
+{
+	struct dp_rx *rx = &dp->rx;
+	const struct usrdrv_dev_ops *ops = dp->dev->ops;
+	int ret;
+
+	/* Room for the FCS and a tag, should the chip leave them; buffers are on 64 bytes. */
+	rx->buffer = (dp->config.mtu + 14 + 4 + 4 + 63) & ~63u;
+	ret = ops->dma_alloc(dp->dev, DP_RX_RING * sizeof(struct dp_desc), 4096, UINT32_MAX, &rx->ring_mem);
+	if (!ret)
+		ret = ops->dma_alloc(dp->dev, (size_t)DP_RX_RING * rx->buffer, 4096, UINT32_MAX, &rx->buffer_mem);
+	rx->ring = rx->ring_mem.cpu;
+	return ret;
+}
+
+void dp_rx_free(struct dp *dp)
+{
+	if (dp->rx.ring_mem.cpu)
+		dp->dev->ops->dma_free(dp->dev, &dp->rx.ring_mem);
+	if (dp->rx.buffer_mem.cpu)
+		dp->dev->ops->dma_free(dp->dev, &dp->rx.buffer_mem);
+}
+
+/* A full ring of empty buffers. The chip's receiver is reset. */
+void dp_rx_init(struct dp *dp)
+{
+	struct dp_rx *rx = &dp->rx;
+
+	rx->next = rx->held = 0;
+	rx->idle = false;
+	net_coalesce_reset(&rx->coalescer);
+	for (uint32_t i = 0; i < DP_RX_RING; i++) {
+		rx->ring[i].link = (uint32_t)rx->ring_mem.bus + (i + 1) % DP_RX_RING * (uint32_t)sizeof(struct dp_desc);
+		rx->ring[i].buf = (uint32_t)rx->buffer_mem.bus + i * rx->buffer;
+		rx->ring[i].extsts = 0;
+		rx->ring[i].cmdsts = rx->buffer | DP83820_INTR;
+	}
+}
+
+/* The descriptors behind us are the chip's again: nothing refers to their buffers any more. */
+static void recycle(struct dp_rx *rx)
+{
+	for (; rx->held != rx->next; rx->held++) {
+		volatile struct dp_desc *d = desc(rx, rx->held);
+
+		d->extsts = 0;
+		atomic_thread_fence(memory_order_release);
+		d->cmdsts = rx->buffer | DP83820_INTR;
+	}
+}
+
+/* Hand over what was coalesced. */
+static void flush(struct dp *dp)
+{
+	struct net_coalescer *c = &dp->rx.coalescer;
+
+	if (!c->frames)
+		return;
+	net_coalesce_end(c);
+	dp->stats.system_calls++;
+	dp->stats.rx_packets++;
+	if (dp->port->ops->push(dp->port, c->iov, c->iovs))
+		dp->stats.rx_dropped += c->frames;
+	net_coalesce_reset(c);
+}
+
+/* One frame of n descriptors from rx->next on; status and extsts are its last one's. */
+static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extsts)
+{
+	struct dp_rx *rx = &dp->rx;
+	struct net_coalescer *c = &rx->coalescer;
+	struct iovec iov[DP_CHAIN_MAX];
+	size_t len = 0;
+	bool checked = (extsts & CHECKED) && !(extsts & WRONG);
+	bool tagged = extsts & DP83820_VPKT;
+	int vlan = -1;
+
+	for (unsigned int i = 0; i < n; i++) {
+		size_t size = desc(rx, rx->next + i)->cmdsts & DP83820_SIZE;
+
+		size = size < rx->buffer ? size : rx->buffer;
+		iov[i] = (struct iovec){ buffer(rx, rx->next + i), size };
+		len += size;
+	}
+	if (!(status & DP83820_OK) &&
+	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
+		dp->stats.rx_errors++;
+		dp->stats.rx_crc += (status & DP83820_RX_CRCE) != 0;
+		return;
+	}
+	if (tagged)
+		vlan = (int)((extsts & 0xff) << 8 | (extsts >> 8 & 0xff));
+	dp->stats.rx_frames++;
+	dp->stats.rx_bytes += len + (tagged ? 4 : 0);
+	dp->stats.rx_checked += checked;
+	if (!net_coalesce_add(c, iov, (int)n, checked && dp->config.offloads, vlan)) {
+		flush(dp);
+		recycle(rx);
+		net_coalesce_add(c, iov, (int)n, checked && dp->config.offloads, vlan);
+	}
+	dp->stats.copied += c->frames == 1 ? c->h.payload : 0;
+	if (!dp->config.offloads)
+		flush(dp);
+}
+
+/* How many descriptors the frame at rx->next has; 0: it is not complete. */
+static unsigned int complete(struct dp_rx *rx)
+{
+	for (unsigned int n = 0; n < DP_CHAIN_MAX; n++) {
+		uint32_t status = desc(rx, rx->next + n)->cmdsts;
+
+		if (!(status & DP83820_OWN))
+			return 0;
+		if (!(status & DP83820_MORE))
+			return n + 1;
+	}
+	return DP_CHAIN_MAX;	/* longer than any frame: what follows is its rest, without OK */
+}
+
+/**
+ * dp_rx_poll - give the kernel what the chip has received
+ * @dp: device
+ *
+ * Return: frames.
+ */
+unsigned int dp_rx_poll(struct dp *dp)
+{
+	struct dp_rx *rx = &dp->rx;
+	unsigned int frames = 0, n;
+
+	while (frames < BUDGET && (n = complete(rx))) {
+		volatile struct dp_desc *last = desc(rx, rx->next + n - 1);
+
+		atomic_thread_fence(memory_order_acquire);
+		frame(dp, n, last->cmdsts, last->extsts);
+		rx->next += n;
+		frames++;
+		if (!rx->coalescer.frames || rx->next - rx->held > DP_RX_RING / 2) {
+			flush(dp);
+			recycle(rx);
+		}
+	}
+	if (frames) {
+		flush(dp);
+		recycle(rx);
+	}
+	if (rx->idle) {
+		rx->idle = false;
+		dp_write(dp, DP83820_CR, DP83820_CR_RXE);
+	}
+	return frames;
+}
