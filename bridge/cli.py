@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from usrdrv import errors
-from usrdrv.bridge import cmd_block, cmd_fault, cmd_identify, cmd_lab, cmd_list, cmd_model
+from usrdrv.bridge import (
+    cmd_block,
+    cmd_fault,
+    cmd_identify,
+    cmd_lab,
+    cmd_list,
+    cmd_model,
+    cmd_net,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"usrdrv {metadata.version('usrdrv')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (cmd_list, cmd_identify, cmd_block, cmd_model, cmd_fault, cmd_lab):
+    for command in (cmd_list, cmd_identify, cmd_block, cmd_net, cmd_model, cmd_fault, cmd_lab):
         command.add_parser(commands)
     return parser
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""`usrdrv net`: a NIC as a network interface, for as long as this runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from usrdrv import errors, names
+from usrdrv.bridge.arguments import bounded
+from usrdrv.bridge.signals import Interrupted, Signals
+from usrdrv.claim import run_directory
+
+if TYPE_CHECKING:
+    from usrdrv.bridge.net_supervisor import Interface
+
+DESCRIPTION = """\
+Drive a NIC from a process and make it a network interface, until told to end. The interface, its
+addresses and its routes stay when the driver dies and is started again. `usrdrv net stats IFNAME`
+prints the driver's counters."""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "net",
+        help="make a NIC a network interface",
+        description=DESCRIPTION,
+        usage="usrdrv net DEVICE [--ifname NAME] [--mtu BYTES] [--netns NAME] [--multicast MAC]... "
+        "[--no-offload] [--json]\n       usrdrv net stats IFNAME [--netns NAME] [--json]",
+    )
+    parser.add_argument(
+        "device",
+        metavar="DEVICE",
+        help="vfio-user:SOCKET, model:dp83820?cable=NAME, or a PCI address such as 0000:03:00.0",
+    )
+    parser.add_argument("interface", metavar="IFNAME", nargs="?", help="of stats")
+    parser.add_argument(
+        "--ifname",
+        default="usr%d",
+        help="name of the interface; %%d: a free number (default %(default)s)",
+    )
+    parser.add_argument(
+        "--mtu",
+        type=bounded(68, 9000),
+        default=1500,
+        help="bytes (default %(default)s, up to 9000)",
+    )
+    parser.add_argument("--netns", help="network namespace that gets the interface")
+    parser.add_argument(
+        "--multicast",
+        action="append",
+        metavar="MAC",
+        help="receive only these groups, with the chip's filter (default: all)",
+    )
+    parser.add_argument(
+        "--no-offload",
+        dest="offloads",
+        action="store_false",
+        help="no checksums, tags and large packets by chip and driver",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to end, or print counters. Return the exit code."""
+    if args.device == "stats":
+        return _stats(args)
+    if args.interface is not None:
+        raise errors.UsageError(f"unexpected argument {args.interface!r}")
+    from usrdrv.bridge.net_supervisor import Interface, Settings
+    from usrdrv.bridge.tap import check_name
+    from usrdrv.lines import LineServer
+
+    names.parse(args.device)
+    check_name(args.ifname)
+    groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
+    settings = Settings(args.device, args.mtu, args.offloads, groups)
+    try:
+        with (
+            Signals() as signals,
+            Interface(settings, args.ifname, args.netns) as interface,
+            LineServer(
+                _socket(interface.tap.name, args.netns), lambda request: _answer(interface, request)
+            ),
+        ):
+            signals.poll_only()
+            _announce(args, interface)
+            interface.serve(signals)
+    except Interrupted:
+        raise errors.DeviceError("interrupted before the interface was usable") from None
+    return 0
+
+
+def _group(text: str) -> bytes:
+    try:
+        address = bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        address = b""
+    if len(address) != 6 or not address[0] & 1:
+        raise errors.UsageError(f"--multicast {text}: not a group address like 01:00:5e:00:00:fb")
+    return address
+
+
+def _socket(ifname: str, namespace: str | None) -> Path:
+    """Where `usrdrv net stats` finds who keeps an interface."""
+    return run_directory() / f"net-{quote(namespace or '', safe='')}-{quote(ifname, safe='')}.sock"
+
+
+def _answer(interface: Interface, request: dict[str, Any]) -> Any:
+    if request.get("op") != "stats":
+        raise errors.UsageError(f"unknown request {request.get('op')!r}")
+    return interface.stats()
+
+
+def _announce(args: argparse.Namespace, interface: Interface) -> None:
+    line = interface.tap.name
+    if args.json:
+        line = json.dumps(
+            {
+                "ifname": interface.tap.name,
+                "mac": interface.driver.mac.hex(":"),
+                "netns": args.netns,
+                "mtu": args.mtu,
+                "pid": os.getpid(),
+                "driver_pid": interface.driver.child.pid,
+            }
+        )
+    print(line, flush=True)
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from usrdrv.lines import call
+
+    if args.interface is None:
+        raise errors.UsageError("stats of which interface? usrdrv net stats IFNAME")
+    path = _socket(args.interface, args.netns)
+    if not path.exists():
+        where = f" in {args.netns}" if args.netns else ""
+        raise errors.NoSuchDeviceError(f"no interface {args.interface}{where} is served here")
+    found = call(path, {"op": "stats"})
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    width = max(len(name) for name in found)
+    for name, value in found.items():
+        print(f"{name:{width}}  {value}")
+    return 0

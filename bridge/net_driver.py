@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The process of a network driver: opens the device, moves frames, and does what its supervisor says.
+
+It has one socket to the supervisor, with a JSON object a line. The supervisor begins:
+`{"op": "open", "device": ..., "mtu": ..., "offloads": ...}`; we answer `{"event": "ready", "mac": ...}`
+or `{"event": "error", ...}`. Then come `start` (with the TAP's descriptor), `mtu`, `filter`, `stats`
+and `stop`; we tell of `link` changes and of a `failure`. Its end is ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from usrdrv import errors
+
+if TYPE_CHECKING:
+    from usrdrv.net import NetDriver
+
+
+class Worker:
+    """One device on its way between chip and supervisor."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._nic: NetDriver
+
+    def say(self, **message: Any) -> None:
+        """Tell the supervisor; if it is gone, so are we soon."""
+        with self._lock:
+            try:
+                self._sock.sendall(json.dumps(message).encode() + b"\n")
+            except OSError:
+                return
+
+    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+        """Claim the device and start its driver."""
+        from usrdrv.device import open_device
+        from usrdrv.drivers import open_driver
+
+        device = stack.enter_context(open_device(request["device"]))
+        options = {key: request[key] for key in ("mtu", "offloads")}
+        nic = stack.enter_context(open_driver(device, **options))
+        if not hasattr(nic, "mac"):
+            raise errors.UsageError(f"{request['device']} is not a network interface")
+        self._nic = nic
+        self.say(event="ready", mac=nic.mac.hex())
+
+    def changed(self) -> None:
+        """The driver has news; called from a thread of its own."""
+        if self._nic.failure is not None:
+            self.say(event="failure", why=self._nic.failure)
+        else:
+            self.say(event="link", speed=self._nic.speed)
+
+    def obey(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Do one thing."""
+        nic = self._nic
+        match request["op"]:
+            case "start":
+                nic.start(fds[0], self.changed)
+                self.say(event="link", speed=nic.speed)
+            case "mtu":
+                nic.set_mtu(request["mtu"])
+            case "filter":
+                nic.set_filter(
+                    mac=bytes.fromhex(request["mac"]),
+                    promiscuous=request["promiscuous"],
+                    all_multicast=request["all_multicast"],
+                    groups=[bytes.fromhex(group) for group in request["groups"]],
+                )
+            case "stats":
+                self.say(event="stats", statistics=nic.statistics(), speed=nic.speed)
+
+
+def _requests(sock: socket.socket) -> Any:
+    """Yield each request with the descriptors that came with it, until the other end closes."""
+    pending, fds = b"", []
+    while True:
+        while b"\n" in pending:
+            line, _, pending = pending.partition(b"\n")
+            yield json.loads(line), fds
+            fds = []
+        data, received, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+        if not data:
+            return
+        pending += data
+        fds += received
+
+
+def main() -> int:
+    """Serve the supervisor at the socket that is descriptor argv[1]."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    worker = Worker(sock)
+    try:
+        with ExitStack() as stack:
+            for request, fds in _requests(sock):
+                if request["op"] == "stop":
+                    break
+                if request["op"] == "open":
+                    worker.open(stack, request)
+                else:
+                    worker.obey(request, fds)
+    except errors.UsrdrvError as error:
+        worker.say(event="error", type=type(error).__name__, why=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

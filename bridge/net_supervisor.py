@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Keeps a network interface: its TAP lives here, its driver in a process that may die and come again."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from usrdrv import errors
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
+from usrdrv.bridge.signals import Signals
+from usrdrv.bridge.tap import LinkState, Tap
+from usrdrv.closing import Closing
+
+READY_TIMEOUT: Final = 30.0
+STATS_TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for. groups: multicast addresses, of which only these are received; None: all."""
+
+    device: str
+    mtu: int = 1500
+    offloads: bool = True
+    groups: tuple[bytes, ...] | None = None
+
+
+class NetDriverProcess(Closing):
+    """The driver's process and our end of its socket. `mac` is the chip's address."""
+
+    def __init__(self, settings: Settings) -> None:
+        ours, theirs = socket.socketpair()
+        self._sock = ours
+        self._pending = b""
+        with theirs:
+            self.child = Child(
+                "driver",
+                [sys.executable, "-m", "usrdrv.bridge.net_driver", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+            )
+        try:
+            self.send(
+                op="open",
+                device=settings.device,
+                mtu=settings.mtu,
+                offloads=settings.offloads,
+            )
+            self.mac = bytes.fromhex(self._await_ready()["mac"])
+        except BaseException:
+            self.close()
+            raise
+        self.child.talk()
+
+    def send(self, *fds: int, **request: Any) -> None:
+        """Ask for something; a driver that is dead does not answer."""
+        try:
+            socket.send_fds(self._sock, [json.dumps(request).encode() + b"\n"], fds)
+        except OSError:
+            return
+
+    def _await_ready(self) -> dict[str, Any]:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0:
+            readable, _, _ = select.select([self._sock], [], [], left)
+            if not readable:
+                break
+            for event in self.events():
+                if event["event"] == "ready":
+                    return event
+                kind = getattr(errors, str(event.get("type")), errors.DeviceError)
+                raise kind(event["why"])
+            if self.child.wait(0):
+                last = self.child.lines[-1] if self.child.lines else self.child.status()
+                raise errors.DeviceError(f"the driver did not start: {last}")
+        raise errors.DeviceError(f"the driver is not ready after {READY_TIMEOUT:.0f} s")
+
+    @property
+    def fd(self) -> int:
+        """Readable when there are events, or when the driver is dead."""
+        return self._sock.fileno()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the driver has said since the last call."""
+        try:
+            self._pending += self._sock.recv(1 << 20, socket.MSG_DONTWAIT)
+        except OSError:
+            return []
+        *lines, self._pending = self._pending.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Let the driver quiesce the device and end. Idempotent."""
+        if self._sock.fileno() >= 0:
+            self.send(op="stop")
+            self._sock.close()
+            self.child.stop()
+
+
+class Interface(Closing):
+    """A network interface until close(). stats() may be called from any thread."""
+
+    def __init__(self, settings: Settings, ifname: str, namespace: str | None) -> None:
+        self._settings = settings
+        self._mtu = settings.mtu
+        self._state: LinkState | None = None
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self.restarts = 0
+        self.speed = 0
+        self._stats: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._stats_wanted = threading.Lock()
+        self._stats_came = threading.Event()
+        self.driver = NetDriverProcess(settings)
+        try:
+            self.tap = Tap(
+                ifname,
+                mac=self.driver.mac,
+                mtu=settings.mtu,
+                namespace=namespace,
+                offloads=settings.offloads,
+                alias=f"usrdrv {settings.device}",
+            )
+        except BaseException:
+            self.driver.close()
+            raise
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hand the interface to a driver that is ready."""
+        self.driver.send(self.tap.fd, op="start")
+        self._state = None
+        self._follow()
+
+    def _follow(self) -> None:
+        """Tell the driver what has changed of the interface."""
+        state = self.tap.state()
+        if state is None:
+            raise errors.NoSuchDeviceError(f"{self.tap.name}: somebody deleted the interface")
+        before, self._state = self._state, state
+        if state == before:
+            return
+        if state.mtu != self._mtu:
+            self._mtu = state.mtu
+            self.driver.send(op="mtu", mtu=state.mtu)
+        groups = self._settings.groups
+        self.driver.send(
+            op="filter",
+            mac=state.mac.hex(),
+            promiscuous=state.promiscuous,
+            all_multicast=state.all_multicast or groups is None,
+            groups=[group.hex() for group in groups or ()],
+        )
+
+    def serve(self, signals: Signals) -> None:
+        """Keep it until a signal; UsrdrvError when there is no way on."""
+        while not signals.waiting:
+            poll = select.poll()
+            for fd in (signals.fd, self.driver.fd, self.tap.watch_fd):
+                poll.register(fd, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            if self.tap.watch_fd in ready:
+                self._follow()
+            if self.driver.fd in ready and not self._listen():
+                self._bring_back(signals)
+
+    def _listen(self) -> bool:
+        """Take the driver's news. False: it has none, because it is dead."""
+        events = self.driver.events()
+        for event in events:
+            match event["event"]:
+                case "link":
+                    self.speed = event["speed"]
+                    self.tap.set_carrier(self.speed > 0)
+                case "stats":
+                    self._stats = event["statistics"]
+                    self._stats_came.set()
+                case "failure" | "error":
+                    raise errors.DeviceError(event["why"])
+        return bool(events) or not self.driver.child.wait(0.1)
+
+    def _bring_back(self, signals: Signals) -> None:
+        """The driver died: the interface loses its carrier, nothing else, until there is another one."""
+        died, how = time.monotonic(), self.driver.child.status()
+        self.tap.set_carrier(False)
+        self.speed = 0
+        self.driver.close()
+        self._before = self._total()
+        self._stats = {}
+        self._deaths.append(died)
+        if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
+            raise errors.DeviceError(
+                f"the driver {how}: {DEATHS} deaths within {WINDOW:.0f} s; given up"
+            )
+        last = ""
+        for pause in PAUSES:
+            time.sleep(pause)
+            if signals.waiting:
+                return
+            try:
+                self.driver = NetDriverProcess(
+                    Settings(self._settings.device, self._mtu, self._settings.offloads)
+                )
+            except errors.UsrdrvError as error:
+                last = str(error)
+                continue
+            self._begin()
+            self.restarts += 1
+            took = time.monotonic() - died
+            print(
+                f"usrdrv: the driver {how}; restarted in {took:.2f} s ({self.restarts})",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
+        raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
+
+    def _total(self) -> dict[str, int]:
+        names: Sequence[str] = [*self._before, *(n for n in self._stats if n not in self._before)]
+        return {name: self._before.get(name, 0) + self._stats.get(name, 0) for name in names}
+
+    def stats(self) -> dict[str, Any]:
+        """Counters over all drivers that this interface has had, and its state."""
+        with self._stats_wanted:
+            self._stats_came.clear()
+            self.driver.send(op="stats")
+            if not self._stats_came.wait(STATS_TIMEOUT):
+                raise errors.DeviceError("the driver does not answer")
+        return {
+            "ifname": self.tap.name,
+            "device": self._settings.device,
+            "speed": self.speed,
+            "mtu": self._mtu,
+            "driver_pid": self.driver.child.pid,
+            "restarts": self.restarts,
+            **self._total(),
+        }
+
+    def close(self) -> None:
+        """Quiesce the device; the interface is gone. Idempotent."""
+        self.driver.close()
+        self.tap.close()
