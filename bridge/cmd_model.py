@@ -41,11 +41,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "model",
         help="run a device model",
-        description="Serve a device in software on a vfio-user socket, until told to end. Drives "
+        description="Serve a device in software on a vfio-user socket, until told to end. A cmd680's drives "
         "are numbered as they are given: 0 and 1 on the first channel, 2 and 3 on the second. KEYs: "
         "usrdrv-model(1).",
     )
-    parser.add_argument("kind", choices=("cmd680",), metavar="KIND", help="cmd680")
+    parser.add_argument(
+        "kind", choices=("cmd680", "dp83820"), metavar="KIND", help="cmd680 or dp83820"
+    )
     parser.add_argument("--socket", type=Path, required=True, help="path of the socket to make")
     parser.add_argument(
         "--image",
@@ -61,6 +63,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             f"--cable{channel}", choices=("40", "80"), help=f"wires of channel {channel}'s cable"
         )
     parser.add_argument("--class", dest="pci_class", metavar="HEX", help="PCI class, such as 0101")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any option of the model, as a `model:` device name has it (a dp83820's mac=, cable=)",
+    )
     parser.add_argument(
         "--control", type=Path, help="path of the control socket (default: SOCKET.ctl)"
     )
@@ -82,6 +91,11 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
     ):
         if value is not None:
             found[key] = [value]
+    for pair in args.option:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise errors.UsageError(f"--option {pair}: expected KEY=VALUE")
+        found.setdefault(key, []).append(value)
     return found
 
 
@@ -111,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             models.create(args.kind, options(args)) as model,
             Server(model.pointer, path) as server,
             ControlServer(control_path, model),
-            Claim(SERVED + name),
+            Claim(f"{SERVED}{args.kind} {name}"),
         ):
             signals.poll_only()
             _serve(server, name, signals)

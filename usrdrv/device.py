@@ -259,15 +259,20 @@ class Found:
 
 
 KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680", (0x100B, 0x0022): "dp83820"}
+MODELLED: Final = {driver.removeprefix("ide_"): (ids, driver) for ids, driver in KNOWN.items()}
 SERVED: Final = "served as "
-"""What a running model puts before its device name when it claims that (see usrdrv.bridge.cmd_model)."""
+"""What a running model puts before its kind and device name when it claims that (see usrdrv.bridge.cmd_model)."""
 
 
 def list_devices() -> list[Found]:
     """Return what can be opened here: running models, and PCI functions that there is a driver for."""
     claims = claim.held()
-    served = sorted(name.removeprefix(SERVED) for name in claims if name.startswith(SERVED))
-    found = [Found(name, 0x1095, 0x0680, "ide_cmd680", claims.get(name)) for name in served]
+    found = []
+    for claimed in sorted(claims):
+        if claimed.startswith(SERVED):
+            kind, _, name = claimed.removeprefix(SERVED).partition(" ")
+            ids, driver = MODELLED[kind]
+            found.append(Found(name, *ids, driver, claims.get(name)))
     for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
         try:
             ids = (int((entry / "vendor").read_text(), 16), int((entry / "device").read_text(), 16))

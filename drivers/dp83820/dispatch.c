@@ -24,6 +24,7 @@
 #define POLL_NS		50000	/* sleep between looks under load */
 #define QUIET_ROUNDS	20u	/* looks that find nothing end it */
 #define TICK_MS		250
+#define HEARTBEAT_S	1	/* a lost interrupt is found after so long */
 
 enum { ON_IRQ, ON_KICK, ON_HANGUP, ON_PORT };
 
@@ -146,8 +147,9 @@ static void watchdog(struct dp *dp)
 /* Nothing to do: let the interrupt through, unless a short sleep is all there is to it. */
 static void rest(struct dp *dp)
 {
-	static const struct timespec poll = { .tv_nsec = POLL_NS }, tick = { .tv_nsec = TICK_MS * 1000000 };
-	const struct timespec *timeout = dp_tx_outstanding(dp) || dp->loaded ? &tick : NULL;
+	static const struct timespec poll = { .tv_nsec = POLL_NS }, tick = { .tv_nsec = TICK_MS * 1000000 },
+				     heartbeat = { .tv_sec = HEARTBEAT_S };
+	const struct timespec *timeout = dp_tx_outstanding(dp) || dp->loaded ? &tick : &heartbeat;
 	struct epoll_event ev[4];
 	int n;
 
@@ -165,9 +167,13 @@ static void rest(struct dp *dp)
 	dp->stats.sleeps++;
 	dp->stats.system_calls++;
 	n = epoll_pwait2(dp->epoll_fd, ev, 4, timeout, NULL);
-	if (n == 0 && timeout == &tick && !dp->frozen) {
+	if (n == 0 && timeout != &poll && !dp->frozen) {
 		measure(dp, 0);
 		watchdog(dp);
+		if (!dp->masked && dp_rx_waiting(dp)) {
+			dp->stats.lost_interrupts++;
+			acknowledge(dp);
+		}
 	}
 	for (int i = 0; i < n; i++) {
 		switch (ev[i].data.u32) {

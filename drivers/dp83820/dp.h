@@ -130,6 +130,7 @@ int dp_rx_alloc(struct dp *dp);
 void dp_rx_free(struct dp *dp);
 void dp_rx_init(struct dp *dp);
 unsigned int dp_rx_poll(struct dp *dp);
+bool dp_rx_waiting(struct dp *dp);
 
 /* dispatch.c */
 void *dp_dispatch(void *arg);

@@ -143,6 +143,12 @@ static unsigned int complete(struct dp_rx *rx)
 	return DP_CHAIN_MAX;	/* longer than any frame: what follows is its rest, without OK */
 }
 
+/* Whether there is a frame; looks at memory only. */
+bool dp_rx_waiting(struct dp *dp)
+{
+	return complete(&dp->rx) != 0;
+}
+
 /**
  * dp_rx_poll - give the kernel what the chip has received
  * @dp: device

@@ -220,7 +220,7 @@ def test_dma_memory_that_makes_no_sense(size: int, align: int) -> None:
 
 
 def test_running_models_are_listed() -> None:
-    with Claim(f"{SERVED}vfio-user:/run/a b.sock"):
+    with Claim(f"{SERVED}cmd680 vfio-user:/run/a b.sock"):
         [found] = [found for found in list_devices() if found.name.startswith("vfio-user:")]
         assert (found.name, found.owner) == ("vfio-user:/run/a b.sock", None)
         with Claim("vfio-user:/run/a b.sock"):

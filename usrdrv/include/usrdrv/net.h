@@ -54,6 +54,7 @@ struct usrdrv_net_stats {
 	uint64_t tx_checksums;	/* frames whose checksum the chip filled in */
 	uint64_t tx_soft_checksums;	/* those it cannot */
 	uint64_t interrupts;
+	uint64_t lost_interrupts;	/* found by looking: frames were there, an interrupt was not */
 	uint64_t polls;		/* rounds that found work without an interrupt */
 	uint64_t sleeps;	/* waits in the kernel */
 	uint64_t resets;	/* by the watchdog or after a bus error */

@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: MIT
+"""The DP83820 driver over the model: frames, offloads, faults, recovery. No root, no kernel interface."""
+
+import struct
+import time
+
+import pytest
+from nic_pair import (
+    DATA_VALID,
+    HEADER,
+    NEEDS_CSUM,
+    PLAIN,
+    TCPV4,
+    TCPV6,
+    UDP_L4,
+    Pair,
+    wait_for,
+)
+from scapy.all import (  # type: ignore[attr-defined]
+    IP,
+    TCP,
+    UDP,
+    Dot1Q,
+    Ether,
+    IPv6,
+    Raw,
+    fragment,
+)
+
+from usrdrv import errors
+from usrdrv.drivers.dp83820.driver import Options
+
+
+def wire(frame: bytes) -> bytes:
+    """What comes out at the other end: padded to 60 bytes."""
+    return frame.ljust(60, b"\0")
+
+
+def test_every_length() -> None:
+    with Pair(options=Options(mtu=9000)) as pair:
+        lengths = [*range(14, 300), *range(300, 9014, 97), *range(8990, 9015)]
+        for length in lengths:
+            frame = pair.frame(length)
+            pair.a.send(frame)
+            got = pair.b.receive()
+            assert got.frame == wire(frame), length
+            assert got.gso_type == 0
+        assert pair.b.stats("rx_frames") == len(lengths) == pair.a.stats("tx_frames")
+        assert pair.a.stats("tx_errors") == pair.b.stats("rx_errors") == 0
+
+
+def test_all_lengths_both_ways_in_bursts() -> None:
+    """1 to 9,018 bytes on the wire are frames of up to 9,014 without FCS."""
+    with Pair(options=Options(mtu=9000)) as pair:
+        for start in range(1, 9015, 40):
+            lengths = range(start, min(start + 40, 9015))
+            for length in lengths:
+                pair.a.send(pair.frame(length))
+            for length in lengths:
+                if length >= 14:
+                    assert pair.b.receive().frame == wire(pair.frame(length)), length
+        assert pair.a.stats("tx_dropped") == 13  # shorter than a header
+        back = pair.a.mac + pair.b.mac + b"\x88\xb5" + bytes(9000)
+        pair.b.send(back)
+        assert pair.a.receive().frame == back
+
+
+def test_too_long_for_the_mtu_is_dropped() -> None:
+    with Pair() as pair:
+        pair.a.send(pair.frame(1519))
+        pair.a.send(pair.frame(1514))
+        assert pair.b.receive().frame == pair.frame(1514)
+        assert pair.a.stats("tx_dropped") == 1
+
+
+def tcp_packet(pair: Pair, size: int, *, v6: bool = False, vlan: int | None = None) -> bytes:
+    link = Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+    if vlan is not None:
+        link = link / Dot1Q(vlan=vlan, prio=5)
+    ip = IPv6(src="fd00::1", dst="fd00::2") if v6 else IP(src="10.0.0.1", dst="10.0.0.2", id=77)
+    payload = Raw(bytes(i * 31 & 0xFF for i in range(size)))
+    return bytes(link / ip / TCP(sport=1234, dport=80, seq=4000, ack=9, flags="PA") / payload)
+
+
+def gso(packet: bytes, gso_size: int, kind: int) -> bytes:
+    """The header with which the kernel hands a large packet over."""
+    parsed = Ether(packet)
+    l4 = packet.index(bytes(parsed[UDP if kind == UDP_L4 else TCP])[:8])
+    return HEADER.pack(NEEDS_CSUM, kind, 0, gso_size, l4, 6 if kind == UDP_L4 else 16, 0)
+
+
+def reassemble(packets: list[bytes]) -> bytes:
+    return b"".join(bytes(Ether(packet)[TCP].payload) for packet in packets)
+
+
+@pytest.mark.parametrize("v6", [False, True])
+@pytest.mark.parametrize("vlan", [None, 42])
+def test_large_packets_are_cut_on_the_wire(v6: bool, vlan: int | None) -> None:
+    """The peer does not coalesce: we see the frames as they were on the wire."""
+    with Pair() as pair:
+        packet = tcp_packet(pair, 10_000, v6=v6, vlan=vlan)
+        pair.b.nic.close()
+        frames = []
+        from usrdrv.drivers.dp83820.driver import Nic
+
+        pair.b.nic = Nic(pair.b.device, Options(offloads=False))
+        pair.b.nic.start(pair.b._port.fileno(), lambda: None)
+        wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
+        pair.a.send(packet, gso(packet, 1400, TCPV6 if v6 else TCPV4))
+        for _ in range(8):
+            frames.append(pair.b.receive().frame)
+        assert reassemble(frames) == bytes(Ether(packet)[TCP].payload)
+        for i, frame in enumerate(frames):
+            parsed = Ether(frame)
+            assert parsed[TCP].seq == 4000 + 1400 * i
+            assert parsed[TCP].flags == ("PA" if i == 7 else "A")
+            if vlan is not None:
+                assert (parsed[Dot1Q].vlan, parsed[Dot1Q].prio) == (42, 5)
+            if not v6:
+                assert parsed[IP].id == 77 + i
+            again = Ether(frame)
+            del again[TCP].chksum
+            if not v6:
+                del again[IP].chksum
+            assert bytes(again) == frame  # scapy computes the same checksums
+
+
+@pytest.mark.parametrize("v6", [False, True])
+@pytest.mark.parametrize("vlan", [None, 7])
+def test_a_large_packet_arrives_as_one(v6: bool, vlan: int | None) -> None:
+    with Pair() as pair:
+        packet = tcp_packet(pair, 60_000, v6=v6, vlan=vlan)
+        pair.a.send(packet, gso(packet, 1400, TCPV6 if v6 else TCPV4))
+        data, packets = b"", 0
+        while len(data) < 60_000:
+            got = pair.b.receive()
+            parsed = Ether(got.frame)
+            data += bytes(parsed[TCP].payload)
+            if vlan is not None:
+                assert parsed[Dot1Q].vlan == vlan
+            if got.gso_type:
+                assert got.gso_type == (TCPV6 if v6 else TCPV4)
+                assert got.gso_size == 1400 and got.flags == NEEDS_CSUM
+                assert got.csum_start == got.frame.index(bytes(parsed[TCP])[:8])
+            packets += 1
+        assert data == bytes(Ether(packet)[TCP].payload)
+        assert pair.b.stats("rx_frames") == 43
+        if not v6:  # the chip verifies no IPv6 checksum, so nothing is merged
+            assert packets < 43 and pair.a.stats("tx_checksums") == 43
+        else:
+            assert pair.a.stats("tx_soft_checksums") == 43
+
+
+def test_udp_segmentation() -> None:
+    with Pair() as pair:
+        packet = bytes(
+            Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+            / IP(src="10.0.0.1", dst="10.0.0.2")
+            / UDP(sport=1, dport=2)
+            / Raw(bytes(range(250)) * 16)
+        )
+        pair.a.send(packet, gso(packet, 1000, UDP_L4))
+        data = b""
+        for _ in range(4):
+            got = pair.b.receive()
+            assert got.flags == DATA_VALID
+            parsed = Ether(got.frame)
+            data += bytes(parsed[UDP].payload)
+            del parsed[UDP].chksum
+            assert bytes(parsed) == got.frame
+        assert data == bytes(range(250)) * 16
+
+
+def test_checksum_of_a_single_packet() -> None:
+    """CHECKSUM_PARTIAL: the field has the pseudo-header's sum."""
+    with Pair() as pair:
+        packet = bytearray(tcp_packet(pair, 100))
+        good = bytes(packet)
+        packet[50:52] = b"\x12\x34"
+        pair.a.send(bytes(packet), HEADER.pack(NEEDS_CSUM, 0, 0, 0, 34, 16, 0))
+        got = pair.b.receive()
+        assert got.frame == good and got.flags == DATA_VALID
+
+
+def test_frames_that_nobody_checked() -> None:
+    """Fragments, IPv6, wrong checksums: the kernel is told nothing."""
+    with Pair() as pair:
+        link = Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+        whole = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(bytes(3000))
+        frames = [bytes(link / piece) for piece in fragment(whole, fragsize=1400)]
+        frames.append(tcp_packet(pair, 100, v6=True))
+        bad = bytearray(tcp_packet(pair, 100))
+        bad[60] ^= 1
+        frames.append(bytes(bad))
+        for frame in frames:
+            pair.a.send(frame)
+            got = pair.b.receive()
+            assert got.frame == wire(frame) and got.flags == 0 and got.gso_type == 0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER.pack(NEEDS_CSUM, TCPV4, 0, 0, 34, 16, 0),
+        HEADER.pack(NEEDS_CSUM, UDP_L4, 0, 1000, 34, 16, 0),
+        HEADER.pack(NEEDS_CSUM, 3, 0, 1000, 34, 16, 0),
+        HEADER.pack(NEEDS_CSUM, 0, 0, 0, 60_000, 16, 0),
+        HEADER.pack(NEEDS_CSUM, TCPV6, 0, 1000, 34, 16, 0),
+    ],
+)
+def test_nonsense_from_the_kernel_is_dropped(header: bytes) -> None:
+    with Pair() as pair:
+        frame = tcp_packet(pair, 1000, v6=header[1] == 0)
+        pair.a.send(frame, header)
+        pair.a.send(pair.frame(100))
+        assert pair.b.receive().frame == pair.frame(100)
+        assert pair.a.stats("tx_dropped") == 1
+
+
+def test_filters() -> None:
+    with Pair() as pair:
+        b, group, other = pair.b, bytes.fromhex("01005e0000fb"), bytes.fromhex("01005e000001")
+        stranger = bytes.fromhex("020000000099")
+
+        def sees(destination: bytes) -> bool:
+            pair.a.send(destination + pair.a.mac + b"\x88\xb5" + bytes(50))
+            return not b.nothing(0.15)
+
+        assert sees(b.mac) and sees(b"\xff" * 6) and sees(group) and not sees(stranger)
+        b.nic.set_filter(mac=b.mac, all_multicast=False, groups=[group])
+        assert sees(b.mac) and sees(b"\xff" * 6) and sees(group)
+        assert not sees(other) and not sees(stranger)
+        b.nic.set_filter(mac=b.mac, promiscuous=True)
+        assert sees(stranger) and sees(other)
+        b.nic.set_filter(mac=stranger)
+        assert sees(stranger) and not sees(b.mac)
+        assert b.counter("rx_filtered") == 4
+
+
+def test_mtu_while_running() -> None:
+    with Pair() as pair:
+        for end in (pair.a, pair.b):
+            end.nic.set_mtu(9000)
+        wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
+        pair.a.send(pair.frame(9014))
+        assert pair.b.receive().frame == pair.frame(9014)
+        assert pair.a.counter("tx_hangs") == 0
+        with pytest.raises(errors.UsageError, match="MTU 9001"):
+            pair.a.nic.set_mtu(9001)
+
+
+def test_jumbo_checksums_beyond_the_fifo_are_ours() -> None:
+    with Pair(options=Options(mtu=9000)) as pair:
+        packet = tcp_packet(pair, 8900)
+        broken = packet[:50] + b"\0\0" + packet[52:]
+        header = HEADER.pack(NEEDS_CSUM, 0, 0, 0, 34, 16, 0)
+        # The field has the pseudo-header's sum; its complement is what is missing.
+        pseudo = struct.pack("!4s4sBBH", packet[26:30], packet[30:34], 0, 6, len(packet) - 34)
+        total = sum(struct.unpack("!6H", pseudo))
+        total = (total & 0xFFFF) + (total >> 16)
+        broken = packet[:50] + struct.pack("!H", total) + packet[52:]
+        pair.a.send(broken, header)
+        assert pair.b.receive().frame == packet
+        assert pair.a.stats("tx_soft_checksums") == 1 and pair.a.counter("tx_hangs") == 0
+
+
+# faults
+
+
+def numbered(pair: Pair, count: int, wait: float = 0.2) -> list[int]:
+    """Send numbered frames; return the numbers that arrive, in order."""
+    for i in range(count):
+        pair.a.send(pair.frame(14) + struct.pack("!I", i) + bytes(100))
+    got: list[int] = []
+    pair.b.kernel.settimeout(wait)
+    try:
+        while True:
+            got.append(struct.unpack_from("!I", pair.b.receive().frame, 14)[0])
+    except TimeoutError:
+        pair.b.kernel.settimeout(5)
+    return got
+
+
+def test_lost_frames() -> None:
+    with Pair() as pair:
+        pair.a.fault("lose", "every=4", "on=tx")
+        assert numbered(pair, 40) == [i for i in range(40) if i % 4 != 3]
+
+
+def test_corrupted_frames_do_not_pass() -> None:
+    with Pair() as pair:
+        pair.b.fault("corrupt", "count=3", "on=rx")
+        assert numbered(pair, 10) == list(range(3, 10))
+        assert pair.b.counter("rx_rejected") == 3
+
+
+def test_damaged_data_is_not_called_valid() -> None:
+    with Pair() as pair:
+        pair.a.fault("damage", "count=1", "on=tx")
+        frame = tcp_packet(pair, 400)
+        pair.a.send(frame)
+        got = pair.b.receive()
+        assert got.frame != frame and got.flags == 0
+        pair.a.send(frame)
+        assert pair.b.receive().flags == DATA_VALID
+
+
+def test_duplicates() -> None:
+    with Pair() as pair:
+        pair.a.fault("duplicate", "count=1", "on=tx")
+        assert numbered(pair, 3) == [0, 0, 1, 2]
+
+
+def test_late_frames() -> None:
+    with Pair() as pair:
+        pair.a.fault("delay", "ms=50", "count=1")
+        assert numbered(pair, 4) == [1, 2, 3, 0]
+
+
+def test_overrun_loses_one_and_goes_on() -> None:
+    with Pair() as pair:
+        pair.b.fault("overrun")
+        assert numbered(pair, 5) == [1, 2, 3, 4]
+        assert pair.b.stats("rx_overruns") == 1
+        assert pair.b.stats("rx_missed") == 1
+
+
+def test_a_lost_interrupt_is_found() -> None:
+    """Until ISR is read there is no other one, however many frames come."""
+    with Pair() as pair:
+        pair.b.fault("lost-irq")
+        assert numbered(pair, 3, 2.5) == [0, 1, 2]
+        assert pair.b.stats("lost_interrupts") == 1
+        assert numbered(pair, 3) == [0, 1, 2]
+        assert pair.b.stats("lost_interrupts") == 1
+
+
+def test_stuck_transmitter_is_reset() -> None:
+    with Pair(options=Options(watchdog=0.5)) as pair:
+        pair.a.fault("stuck-tx")
+        pair.a.send(pair.frame(100))
+        wait_for(lambda: pair.a.stats("resets") == 1)
+        wait_for(lambda: pair.a.nic.speed)
+        assert numbered(pair, 5) == [0, 1, 2, 3, 4]
+
+
+def test_bus_error_is_recovered_from() -> None:
+    with Pair() as pair:
+        assert numbered(pair, 3) == [0, 1, 2]
+        pair.a.fault("fetch")
+        pair.a.send(pair.frame(100))
+        wait_for(lambda: pair.a.stats("resets") == 1)
+        time.sleep(0.1)
+        assert numbered(pair, 5) == [0, 1, 2, 3, 4]
+
+
+def test_link_flap() -> None:
+    with Pair() as pair:
+        pair.a.fault("link-down", "ms=200")
+        wait_for(lambda: not pair.b.nic.speed)
+        pair.a.send(pair.frame(100))
+        wait_for(lambda: pair.a.stats("tx_dropped") == 1)
+        wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
+        assert numbered(pair, 3) == [0, 1, 2]
+        assert pair.b.changes == 3  # up, down, up
+
+
+def test_a_slow_wire_paces() -> None:
+    with Pair(model="&rate=100") as pair:
+        began = time.monotonic()
+        for i in range(200):
+            pair.a.send(pair.frame(1514, i))
+        for i in range(200):
+            assert pair.b.receive().frame == pair.frame(1514, i)
+        assert time.monotonic() - began > 200 * 1538 * 8 / 100e6 * 0.95
+
+
+def test_idle_does_nothing() -> None:
+    with Pair() as pair:
+        numbered(pair, 3)
+        time.sleep(1.5)
+        before = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
+        time.sleep(2)
+        after = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
+        for old, new in zip(before, after, strict=True):
+            assert new[0] - old[0] <= 3  # one look at memory a second, for lost interrupts
+            assert new[1] == old[1]  # and the chip sleeps
+
+
+def test_costs_per_frame() -> None:
+    """Counts that must not creep up: register accesses, system calls, copies."""
+    with Pair() as pair:
+        packet = tcp_packet(pair, 60_000)
+        names = ("register_reads", "register_writes", "descriptors")
+        a = {name: pair.a.counter(name) for name in names}
+        header = gso(packet, 1400, TCPV4)
+        for _ in range(20):
+            pair.a.send(packet, header)
+            got = 0
+            while got < 60_000:
+                got += len(pair.b.receive().frame) - 54
+        spent = {name: pair.a.counter(name) - a[name] for name in names}
+        frames = 43 * 20
+        assert pair.a.stats("tx_frames") == frames == pair.b.stats("rx_frames")
+        assert spent["register_writes"] <= frames / 10
+        assert spent["register_reads"] <= frames / 40
+        assert spent["descriptors"] <= 2 * frames + 60
+        assert pair.a.stats("system_calls") <= 20 * 4 + 10
+        assert pair.a.stats("copied") == frames * 54
+        assert pair.b.stats("copied") <= frames * 54 / 2
+
+
+def test_plain_header_has_the_size_of_the_kernels() -> None:
+    assert len(PLAIN) == 12
