@@ -10,8 +10,8 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
-            _kept(args.device),
+            pci.kept(args.device),
             NbdServer(
                 args.device,
                 args.drive,
@@ -129,17 +129,6 @@ def _announce(
             }
         )
     print(line, flush=True)
-
-
-@contextmanager
-def _kept(device: str) -> Iterator[None]:
-    """Keep a PCI function from its kernel driver while drivers of ours come and go."""
-    name = names.parse(device)
-    function = pci.Function(name.address) if isinstance(name, names.PciName) else None
-    with ExitStack() as stack:
-        if function is not None and function.exists and function.group is not None:
-            stack.enter_context(function.bound())
-        yield
 
 
 def _serve(

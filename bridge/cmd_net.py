@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usrdrv import errors, names
+from usrdrv import errors, names, pci
 from usrdrv.bridge.arguments import bounded
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.claim import run_directory
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
+            pci.kept(args.device),
             Interface(settings, args.ifname, args.netns) as interface,
             LineServer(
                 _socket(interface.tap.name, args.netns), lambda request: _answer(interface, request)

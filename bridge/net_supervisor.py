@@ -45,7 +45,7 @@ class NetDriverProcess(Closing):
         with theirs:
             self.child = Child(
                 "driver",
-                [sys.executable, "-m", "usrdrv.bridge.net_driver", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "usrdrv.bridge.net_driver", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
             )
         try:

@@ -6,15 +6,16 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv import errors, names
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
+IFF_UP: Final = 1
 PATIENCE: Final = 10.0
 """Seconds that a driver may take to let a function go or take it."""
 
@@ -64,8 +65,12 @@ class Function:
         return [Function(p.name, self.bus) for p in sorted(found) if p.name != self.address]
 
     def users(self) -> list[str]:
-        """What of its disks the kernel uses: mounts, swap, or disks built on them."""
-        used = []
+        """What of it the kernel uses: interfaces that are up, mounts, swap, disks built on its disks."""
+        used = [
+            f"interface {link.name} is up"
+            for link in sorted(self.path.resolve().glob("net/*"))
+            if int((link / "flags").read_text(), 16) & IFF_UP
+        ]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         swaps = {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()}
         # Links are not followed: the disks of other functions are behind them.
@@ -97,7 +102,7 @@ class Function:
     def bound(self) -> Iterator[None]:
         """Keep the function bound to vfio-pci; then its driver has it again, also if we are killed.
 
-        One that vfio-pci has already is left as it is. DeviceBusyError: the kernel uses its disks.
+        One that vfio-pci has already is left as it is. DeviceBusyError: the kernel uses it.
         """
         before = self.driver
         if before == VFIO:
@@ -147,3 +152,14 @@ class Function:
                     f"{self.address}: {driver} did not take it (see the kernel's log)"
                 )
             time.sleep(0.01)
+
+
+@contextmanager
+def kept(device: str) -> Iterator[None]:
+    """Keep a PCI function from its kernel driver while drivers of ours come and go; for any device's name."""
+    name = names.parse(device)
+    function = Function(name.address) if isinstance(name, names.PciName) else None
+    with ExitStack() as stack:
+        if function is not None and function.exists and function.group is not None:
+            stack.enter_context(function.bound())
+        yield

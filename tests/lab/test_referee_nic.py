@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""The DP83820 in a guest: stock ns83820 at both ends of the wire, then our driver through VFIO at one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from usrdrv.devices import control
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+from usrdrv.lab.qemu import address
+
+Boot = Callable[..., Guest]
+
+NEAR_MAC, FAR_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
+NEAR, FAR = "10.8.0.1", "10.8.0.2"
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[list[Model]]:
+    with (
+        Model("dp83820", "--option", "cable=referee", "--option", f"mac={NEAR_MAC}") as near,
+        Model("dp83820", "--option", "cable=referee", "--option", f"mac={FAR_MAC}") as far,
+    ):
+        yield [near, far]
+
+
+@pytest.fixture(scope="module")
+def guest(models: list[Model], guest_factory: Boot) -> Guest:
+    guest = guest_factory(devices=[model.socket for model in models], kernel="stock", iommu=True)
+    guest.run("modprobe -a ns83820 tun 8021q && ip netns add far", check=True)
+    return guest
+
+
+def counters(model: Model) -> dict[str, int]:
+    found: dict[str, int] = control.call(model.control, {"op": "counters"})
+    return found
+
+
+def iperf(guest: Guest, *options: str) -> dict[str, Any]:
+    """iperf3 from near to far, with the same bytes counted at both ends. Returns iperf3's `end`."""
+    server = guest.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
+    guest.run(
+        "for i in $(seq 50); do ip netns exec far ss -ltn | grep -q 5201 && break; sleep 0.1; done"
+    )
+    result = guest.run(f"iperf3 -c {FAR} -J {' '.join(options)}", timeout=120)
+    assert result.code == 0, result.out + result.err
+    assert server.wait(30).code == 0
+    end: dict[str, Any] = json.loads(result.out)["end"]
+    return end
+
+
+def moved(end: dict[str, Any]) -> int:
+    """Bytes that arrived."""
+    sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]
+    assert 0 < received <= sent and sent - received < 8 << 20
+    return int(received)
+
+
+def ping(guest: Guest, count: int = 5, *options: str) -> None:
+    result = guest.run(f"ping -c {count} -i 0.2 -W 5 {' '.join(options)} {FAR}", timeout=60)
+    assert f"{count} received" in result.out, result.out
+
+
+@pytest.fixture(scope="module")
+def stock(guest: Guest) -> Iterator[Guest]:
+    """The kernel's driver at both ends."""
+    guest.run(
+        f"ip link set eth1 netns far && ip addr add {NEAR}/24 dev eth0 && ip link set eth0 up && "
+        f"ip -n far addr add {FAR}/24 dev eth1 && ip -n far link set eth1 up && sleep 1",
+        check=True,
+    )
+    yield guest
+
+
+def test_probe_says_what_is_there(stock: Guest) -> None:
+    log = stock.kernel_log()
+    assert re.search(rf"eth0: ns83820 v[\d.]+: DP83820 v1\.3: {NEAR_MAC} .*f=h,sg", log)
+    assert "subsystem: 1186:4900" in log and "bist failed" not in log and "timed out" not in log
+    assert "eth0: link now 1000 mbps, full duplex and up." in log
+    info = stock.run("ethtool eth0; ethtool -i eth0", check=True).out
+    assert "Speed: 1000Mb/s" in info and "Duplex: Full" in info and "Link detected: yes" in info
+    assert "driver: ns83820" in info and "bus-info: 0000:00:10.0" in info
+
+
+def test_stock_at_both_ends(stock: Guest, models: list[Model]) -> None:
+    ping(stock)
+    ping(stock, 3, "-s", "8000")  # fragments
+    before = [counters(model) for model in models]
+    for options in ((), ("-R",)):
+        assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
+    udp = iperf(stock, "-u", "-b", "5M", "-t", "3")["sum"]
+    assert udp["packets"] > 1000 and udp["lost_percent"] < 2
+    after = [counters(model) for model in models]
+    for old, new in zip(before, after, strict=True):
+        assert new["tx_frames"] - old["tx_frames"] > 5000
+        assert new["tx_checksums"] > old["tx_checksums"], "the chip fills in checksums"
+        for name in ("unexpected", "master_aborts", "tx_hangs", "rx_misaligned", "tx_no_link"):
+            assert new[name] == old[name], name
+
+
+def test_link_loss_is_noticed(stock: Guest, models: list[Model]) -> None:
+    since = stock.console.position()
+    fault = control.call(
+        models[1].control, {"op": "fault-add", "fault": {"kind": "link-down", "ms": 1500}}
+    )
+    assert fault
+    stock.run("sleep 3")
+    log = stock.kernel_log(since)
+    assert "eth0: link now down" in log or re.search(r"eth0: link now .*down", log), log
+    assert "link now 1000 mbps, full duplex and up." in log
+    ping(stock)
+
+
+def test_an_interface_that_is_up_is_not_taken(stock: Guest) -> None:
+    result = stock.run(f"usrdrv net {address(0)}", timeout=60)
+    assert result.code == 1
+    assert "ns83820 has it and it is in use: interface eth0 is up" in result.err
+
+
+@pytest.fixture(scope="module")
+def ours(stock: Guest) -> Iterator[dict[str, Any]]:
+    """Our driver at the far end, through VFIO."""
+    stock.run("ip -n far link set eth1 down && ip -n far link set eth1 netns 1", check=True)
+    out = "/tmp/net.out"
+    job = stock.start(f"exec usrdrv net {address(1)} --netns far --json > {out} 2> /tmp/net.err")
+    stock.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done", timeout=60)
+    said = json.loads(stock.run(f"head -n 1 {out}", check=True).out)
+    assert said["mac"] == FAR_MAC and said["netns"] == "far"
+    stock.run(
+        f"ip -n far addr add {FAR}/24 dev usr0 && ip -n far link set usr0 up && sleep 3", check=True
+    )
+    yield said
+    stock.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(30).code == 0
+    assert "usr0" not in stock.run("ip -n far -br link", check=True).out
+    assert "ns83820" in stock.run(f"lspci -k -s {address(1)}", check=True).out, "given back"
+
+
+def test_our_driver_against_stock(stock: Guest, ours: dict[str, Any], models: list[Model]) -> None:
+    assert "vfio-pci" in stock.run(f"lspci -k -s {address(1)}", check=True).out
+    ping(stock)
+    before = counters(models[1])
+    for options in ((), ("-R",)):
+        assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
+    after = counters(models[1])
+    stats = json.loads(stock.run("usrdrv net stats usr0 --netns far --json", check=True).out)
+    frames = after["tx_frames"] - before["tx_frames"] + after["rx_frames"] - before["rx_frames"]
+    assert frames > 10_000
+    assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
+    assert stats["rx_checked"] > stats["rx_frames"] * 0.9
+    # What a PCI round trip costs is not paid per frame.
+    assert after["register_reads"] - before["register_reads"] < frames / 5
+
+
+@pytest.mark.kernel_log(allow=[r"vlan_do_receive", r"Call Trace"])
+def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> None:
+    """One way: ns83820 calls received tags IPv6, at which the kernel warns."""
+    stock.run(
+        "ip link add link eth0 name eth0.42 type vlan id 42 egress-qos-map 0:5 && "
+        "ip addr add 10.9.0.1/24 dev eth0.42 && ip link set eth0.42 up && "
+        "ip -n far link add link usr0 name usr0.42 type vlan id 42 && "
+        "ip -n far addr add 10.9.0.2/24 dev usr0.42 && ip -n far link set usr0.42 up",
+        check=True,
+    )
+    stock.run("ping -c 3 -i 0.2 -W 1 10.9.0.2", timeout=30)
+    shown = json.loads(stock.run("ip -n far -j -s link show usr0.42", check=True).out)[0]
+    assert shown["stats64"]["rx"]["packets"] >= 3
+    stock.run("ip link del eth0.42; ip -n far link del usr0.42", check=True)
+
+
+def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
+    server = stock.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
+    stock.run("sleep 1")
+    client = stock.start(f"iperf3 -c {FAR} -t 12 -J > /tmp/iperf.json")
+    stock.run(f"sleep 4; kill -KILL {ours['driver_pid']}", check=True)
+    assert client.wait(90).code == 0
+    assert server.wait(30).code == 0
+    report = json.loads(stock.run("cat /tmp/iperf.json", check=True).out)
+    seconds = [interval["sum"]["bytes"] for interval in report["intervals"]]
+    assert sum(seconds[:3]) > 1 << 20 and sum(seconds[-3:]) > 1 << 20, seconds
+    assert moved(report["end"])
+    stats = json.loads(stock.run("usrdrv net stats usr0 --netns far --json", check=True).out)
+    assert stats["restarts"] == 1 and stats["driver_pid"] != ours["driver_pid"]
+    assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
+    ping(stock)
