@@ -73,11 +73,13 @@ def run(args: argparse.Namespace) -> int:
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
     from usrdrv.bridge.net_supervisor import Interface, Settings
-    from usrdrv.bridge.tap import check_name
+    from usrdrv.bridge.tap import check_name, check_namespace
     from usrdrv.lines import LineServer
 
     names.parse(args.device)
     check_name(args.ifname)
+    if args.netns is not None:
+        check_namespace(args.netns)
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
     settings = Settings(args.device, args.mtu, args.offloads, groups)
     try:

@@ -16,12 +16,16 @@ import socket
 import sys
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from usrdrv import errors
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
+
+CLASS: Final = 0x0A
+ETHERNET: Final = 0x0200
+"""PCI class code."""
 
 
 class Worker:
@@ -46,10 +50,10 @@ class Worker:
         from usrdrv.drivers import open_driver
 
         device = stack.enter_context(open_device(request["device"]))
+        if device.config_read(CLASS, 2) != ETHERNET:
+            raise errors.UsageError(f"{request['device']} is not a network interface")
         options = {key: request[key] for key in ("mtu", "offloads")}
         nic = stack.enter_context(open_driver(device, **options))
-        if not hasattr(nic, "mac"):
-            raise errors.UsageError(f"{request['device']} is not a network interface")
         self._nic = nic
         self.say(event="ready", mac=nic.mac.hex())
 

@@ -64,21 +64,24 @@ def check_name(name: str) -> None:
         )
 
 
+def check_namespace(name: str) -> None:
+    """Raise NoSuchDeviceError unless `ip netns` has it."""
+    if name not in netns.listnetns():
+        raise errors.NoSuchDeviceError(f"no network namespace {name} (ip netns add {name})")
+
+
 @contextmanager
 def _inside(namespace: str | None) -> Iterator[None]:
     """Sockets that are made here belong to the network namespace."""
     if namespace is None:
         yield
         return
+    check_namespace(namespace)
     try:
         netns.pushns(namespace)
-    except FileNotFoundError:
-        raise errors.NoSuchDeviceError(
-            f"no network namespace {namespace} (ip netns add {namespace})"
-        ) from None
-    except PermissionError:
+    except OSError as error:
         raise errors.PermissionDeniedError(
-            f"network namespace {namespace}: needs CAP_SYS_ADMIN"
+            f"network namespace {namespace}: {error.strerror}"
         ) from None
     try:
         yield
