@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 #
 #   make setup   Debian packages (as root), .venv, the package with its C parts
-#   make demo    ext4 on a disk whose driver is a process (root)
+#   make demo    ext4 on a disk, iperf3 over a NIC, both driven by processes (root)
 #   make test    all tests that this machine can run
 #   make lint    style, types, warnings
 #   make bench   measurements; results in bench/results/latest.json
+#   make bench-net  the same of the network interface, against veth and a plain relay
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make fuzz    the fuzzers and the stress test, FUZZ_SECONDS each
 
@@ -14,8 +15,10 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
-GENERATED := usrdrv/backends/_access.c devices/_models.c drivers/ide_cmd680/_cmd680.c
-C_FOLDERS := usrdrv usrdrv/backends devices drivers/ide_cmd680
+GENERATED := usrdrv/backends/_access.c devices/_models.c drivers/ide_cmd680/_cmd680.c \
+	drivers/dp83820/_dp83820.c
+C_FOLDERS := usrdrv usrdrv/backends usrdrv/net devices devices/dp83820 devices/wire drivers/ide_cmd680 \
+	drivers/dp83820
 HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(C_FOLDERS:=/*.h))
 SOURCES := $(filter-out $(GENERATED),$(wildcard $(C_FOLDERS:=/*.c)))
 BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
@@ -24,7 +27,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	$(addprefix -I,usrdrv/include $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test lint bench figure4 fuzz clean
+.PHONY: setup demo test lint bench bench-net figure4 fuzz clean
 
 setup: $(STAMP)
 
@@ -34,6 +37,7 @@ $(STAMP): pyproject.toml setup.py packages.txt scripts/setup.sh $(BUILDERS) $(SO
 
 demo: setup
 	$(PYTHON) scripts/demo.py
+	$(PYTHON) scripts/demo_net.py
 
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
@@ -48,6 +52,9 @@ lint: setup
 
 bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json
+
+bench-net: setup
+	$(PYTHON) -m bench.net --json bench/results/net.json
 
 figure4: setup
 	$(PYTHON) -m usrdrv lab build

@@ -209,10 +209,9 @@ def model(stack: ExitStack, folder: Path) -> str:
     return stack.enter_context(service(*command))
 
 
-def in_the_lab(reason: str) -> int:
+def in_the_lab(reason: str, script: str, *arguments: str, machine: Sequence[str] = ()) -> int:
     """Have a guest do it. Return the exit code."""
-    machine = ("--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M")
-    command = ("lab", "run", *machine, "--", "python3", "/src/scripts/demo.py", "0000:00:10.0")
+    command = ("lab", "run", *machine, "--", "python3", f"/src/scripts/{script}", *arguments)
     say(
         f"In a guest of the lab, because {reason}",
         ["usrdrv", *(repr(w) if " " in w else w for w in command)],
@@ -225,11 +224,15 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    if len(sys.argv) == 1:
-        if os.geteuid():
-            return in_the_lab("mounting and block devices need root")
-        if not kernel_has_nbd():
-            return in_the_lab("this kernel has no NBD client (module nbd)")
+    if len(sys.argv) == 1 and (os.geteuid() or not kernel_has_nbd()):
+        root = "mounting and block devices need root"
+        nbd = "this kernel has no NBD client (module nbd)"
+        return in_the_lab(
+            root if os.geteuid() else nbd,
+            Path(__file__).name,
+            "0000:00:10.0",
+            machine=("--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M"),
+        )
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:
