@@ -51,7 +51,9 @@ def iperf(stack: ExitStack, *options: str) -> float:
     stack.callback(server.kill)
     time.sleep(0.5)
     report = json.loads(
-        run(*inside(0, "iperf3", "-J", "-c", ADDRESSES[1], "-t", str(SECONDS), *options), quiet=True)
+        run(
+            *inside(0, "iperf3", "-J", "-c", ADDRESSES[1], "-t", str(SECONDS), *options), quiet=True
+        )
     )
     server.wait(20)
     return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
@@ -117,9 +119,12 @@ def demo(stack: ExitStack) -> None:
 def main() -> int:
     if os.geteuid():
         return in_the_lab("network namespaces need root", "demo_net.py")
-    if not Path("/dev/net/tun").exists() and subprocess.run(
-        ["modprobe", "tun"], env=SBIN, capture_output=True, check=False
-    ).returncode:
+    if (
+        not Path("/dev/net/tun").exists()
+        and subprocess.run(
+            ["modprobe", "tun"], env=SBIN, capture_output=True, check=False
+        ).returncode
+    ):
         return in_the_lab("this kernel has no TUN (module tun)", "demo_net.py")
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
