@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""The NIC's model, and the cutting and coalescing of packets, under ASan and UBSan with random input."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
+
+
+def fuzz(tmp_path: Path, program: str, sources: list[Path]) -> list[int]:
+    """Build and run; the numbers that it prints."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if not compiler:
+        pytest.skip("no C compiler")
+    folders = ("usrdrv/include", "usrdrv/net", "devices")
+    includes = [word for folder in folders for word in ("-I", str(ROOT / folder))]
+    subprocess.run(
+        [compiler, "-g", "-O1", "-std=gnu11",
+         "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *includes,
+         ROOT / f"tests/fuzz/{program}.c", *sources, "-lpthread", "-o", tmp_path / program],
+        check=True,
+    )  # fmt: skip
+    done = subprocess.run(
+        [tmp_path / program, str(SECONDS), "42"],
+        capture_output=True, text=True, timeout=SECONDS + 120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [int(word) for word in done.stdout.split() if word.isdigit()]
+
+
+@pytest.mark.timeout(SECONDS + 180)
+def test_model(tmp_path: Path) -> None:
+    devices = ROOT / "devices"
+    sources = [*devices.glob("dp83820/*.c"), *devices.glob("wire/*.c"), devices / "testhost.c"]
+    runs, sent, received = fuzz(tmp_path, "fuzz_nic", sources)
+    assert runs > 10 and sent > 100 and received > 100, "it has to get somewhere"
+
+
+@pytest.mark.timeout(SECONDS + 180)
+def test_cutting_and_coalescing(tmp_path: Path) -> None:
+    names = ("checksum", "segment", "coalesce")
+    (runs,) = fuzz(tmp_path, "fuzz_offload", [ROOT / f"usrdrv/net/{name}.c" for name in names])
+    assert runs > 100
