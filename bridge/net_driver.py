@@ -86,7 +86,8 @@ class Worker:
 
 def _requests(sock: socket.socket) -> Any:
     """Yield each request with the descriptors that came with it, until the other end closes."""
-    pending, fds = b"", []
+    pending = b""
+    fds: list[int] = []
     while True:
         while b"\n" in pending:
             line, _, pending = pending.partition(b"\n")

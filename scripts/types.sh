@@ -8,6 +8,6 @@ tree=build/types
 rm -rf "$tree"
 mkdir -p "$tree/usrdrv"
 ln -s "$top"/usrdrv/* "$top"/{bridge,devices,drivers,lab} "$tree/usrdrv/"
-ln -s "$top/bench" "$top/scripts/demo.py" "$tree/"
+ln -s "$top/bench" "$top"/scripts/demo{,_net}.py "$tree/"
 cd "$tree"
-exec "$top/.venv/bin/mypy" --config-file "$top/pyproject.toml" "$@" -p usrdrv -p bench -m demo
+exec "$top/.venv/bin/mypy" --config-file "$top/pyproject.toml" "$@" -p usrdrv -p bench -m demo -m demo_net

@@ -47,7 +47,7 @@ def checksum_ok(words: list[int]) -> bool:
     total = 0x55 + (words[lib.DP83820_EE_CHECKSUM] >> 8)
     for word in words[: lib.DP83820_EE_CHECKSUM]:
         total += (word & 0xFF) + (word >> 8)
-    return total & 0xFF == 0
+    return bool(total & 0xFF == 0)
 
 
 def mac(words: list[int]) -> bytes:
