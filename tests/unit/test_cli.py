@@ -16,6 +16,7 @@ from usrdrv.bridge import cli, cmd_block, cmd_fault, cmd_identify, cmd_model, ex
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
+from usrdrv.devices import control
 from usrdrv.sockets import claim_path
 
 RAM = "model:cmd680?ram=1M"
@@ -56,7 +57,6 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("model", "cmd680"), "--socket"),
         (("model", "cmd680", "--socket", "/s", *(["--ram", "1M"] * 5)), "4 drives at most"),
         (("model", "cmd680", "--socket", "/s", "--cable0", "60"), "60"),
-        (("fault", "/c", "add", "gremlin"), "gremlin"),
         (("fault", "/c", "clear", "x"), "neither the number of a fault nor all"),
     ],
 )
@@ -93,11 +93,14 @@ def test_model_options_keep_the_order_of_the_drives() -> None:
     }
 
 
-def test_fault_requests() -> None:
+def test_fault_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "call", lambda path, request: {"model": "cmd680"})
     args = parse("fault", "/c", "add", "bad-sector", "lba=100", "on=read", "--json")
     request = cmd_fault._request(args)
     assert request["op"] == "fault-add"
     assert request["fault"].items() >= {"kind": "bad-sector", "lba": 100, "on": "read"}.items()
+    with pytest.raises(errors.UsageError, match="gremlin"):
+        cmd_fault._request(parse("fault", "/c", "add", "gremlin"))
     assert cmd_fault._request(parse("fault", "/c", "clear")) == {"op": "fault-clear"}
     assert cmd_fault._request(parse("fault", "/c", "clear", "7")) == {"op": "fault-clear", "id": 7}
     assert cmd_fault._request(parse("fault", "/c", "counters")) == {"op": "counters"}
