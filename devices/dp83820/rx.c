@@ -327,12 +327,35 @@ bool nic_rx_work(struct nic *n, uint64_t now)
 	return true;
 }
 
+/*
+ * RXE: the chip looks at its descriptor at once, not when a frame comes. A driver that is behind
+ * points RXDP to a filled one; by the time of the frame that one may be free again, and not the next
+ * one that the driver expects to be filled.
+ */
+static void start(struct nic *n, struct queue *q)
+{
+	struct descriptor d;
+	bool there;
+
+	n->rx_on = true;
+	if (!nic_can_master(n)) {
+		q->active = true;	/* it waits for the bus */
+		return;
+	}
+	if (nic_refresh(n, q, &there) || (there && nic_fetch(n, q->dp, &d))) {
+		q->active = false;
+		return;
+	}
+	q->active = there && !(d.cmdsts & DP83820_OWN);
+	if (!q->active)
+		idle(n, q);
+}
+
 /* CR.RXE and CR.RXD for the queues in the mask. */
 void nic_rx_command(struct nic *n, unsigned int queues, bool enable, bool disable)
 {
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		struct queue *q = &n->rx[i];
-		bool there;
 
 		if (!(queues & 1u << i))
 			continue;
@@ -340,13 +363,7 @@ void nic_rx_command(struct nic *n, unsigned int queues, bool enable, bool disabl
 			q->active = false;
 			n->rx_on = nic_rx_active(n);
 		} else if (enable) {
-			n->rx_on = true;
-			if (nic_refresh(n, q, &there))
-				continue;
-			if (there)
-				q->active = true;
-			else
-				nic_raise_late(n, DP83820_ISR_RXIDLE);
+			start(n, q);
 		}
 	}
 	nic_kick(n);
