@@ -122,11 +122,12 @@ class Guest(Closing):
         append: str = "",
         folder: Path | None = None,
         extra: Sequence[str] = (),
+        posted: bool = True,
         terminal: bool = False,
         accel: str | None = None,
         timeout: float = BOOT_TIMEOUT,
     ) -> None:
-        machine = Machine(devices, memory, cpus, iommu, append, extra)
+        machine = Machine(devices, memory, cpus, iommu, append, extra, posted)
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._stack = ExitStack()

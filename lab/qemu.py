@@ -21,7 +21,8 @@ class Machine:
     """What a guest consists of. `devices`: vfio-user sockets, in the order of their PCI slots.
 
     memory: MiB. iommu: an emulated Intel IOMMU, which VFIO in the guest needs. append: more kernel parameters.
-    qemu: more arguments of QEMU.
+    qemu: more arguments of QEMU. posted: a write to a register returns before the model has seen it. On a bus that
+    takes a microsecond, here until the model's process gets a CPU, and some drivers count on the former.
     """
 
     devices: Sequence[Path] = ()
@@ -30,6 +31,7 @@ class Machine:
     iommu: bool = False
     append: str = ""
     qemu: Sequence[str] = field(default=())
+    posted: bool = True
 
 
 def address(index: int) -> str:
@@ -85,7 +87,11 @@ def command(
         # In front of every device that it translates for.
         *(("-device", "intel-iommu,intremap=on,caching-mode=on") if machine.iommu else ()),
         *machine.qemu,
-        *(argument for i, path in enumerate(machine.devices) for argument in _device(i, path)),
+        *(
+            argument
+            for i, path in enumerate(machine.devices)
+            for argument in _device(i, path, machine.posted)
+        ),
     ]
 
 
@@ -102,12 +108,13 @@ def _share(tag: str, folder: Path, writable: bool) -> list[str]:
     ]
 
 
-def _device(index: int, path: Path) -> list[str]:
+def _device(index: int, path: Path, posted: bool) -> list[str]:
     device = {
         "driver": "vfio-user-pci",
         "id": f"device{index}",
         "bus": "pcie.0",
         "addr": f"{FIRST_SLOT + index:x}.0",
         "socket": {"type": "unix", "path": str(path)},
+        "x-no-posted-writes": not posted,
     }
     return ["-device", json.dumps(device)]

@@ -32,7 +32,10 @@ def models() -> Iterator[list[Model]]:
 
 @pytest.fixture(scope="module")
 def guest(models: list[Model], guest_factory: Boot) -> Guest:
-    guest = guest_factory(devices=[model.socket for model in models], kernel="stock", iommu=True)
+    # ns83820 points RXDP at a filled descriptor and relies on the chip to look before it is free again.
+    guest = guest_factory(
+        devices=[model.socket for model in models], kernel="stock", iommu=True, posted=False
+    )
     guest.run("modprobe -a ns83820 tun 8021q && ip netns add far", check=True)
     return guest
 
@@ -56,9 +59,9 @@ def iperf(guest: Guest, *options: str) -> dict[str, Any]:
 
 
 def moved(end: dict[str, Any]) -> int:
-    """Bytes that arrived."""
+    """Bytes that arrived: what was sent, but for what was on its way when the time was over."""
     sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]
-    assert 0 < received <= sent and sent - received < 8 << 20
+    assert received > 0 and abs(sent - received) < 8 << 20
     return int(received)
 
 

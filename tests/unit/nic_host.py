@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from nic_pair import wait_for
+
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.dp83820 import Dp83820Model, NicSpec
 

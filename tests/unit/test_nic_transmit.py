@@ -126,7 +126,9 @@ def test_own_fcs() -> None:
         got = chip.through(good, flags=lib.DP83820_SUPCRC)
         assert got and got.data == frame(length=80)
         assert chip.through(good[:-1] + b"\0", flags=lib.DP83820_SUPCRC) is None
-        assert chip.send(good[:-1] + b"\0", flags=lib.DP83820_SUPCRC)[0] & OK, "the sender cannot know"
+        assert chip.send(good[:-1] + b"\0", flags=lib.DP83820_SUPCRC)[0] & OK, (
+            "the sender cannot know"
+        )
 
 
 def tag(data: bytes, tci: int) -> bytes:
@@ -148,7 +150,9 @@ def test_vlan_tags() -> None:
 
 
 def packet(layer: object, **ip: object) -> bytes:
-    built: bytes = bytes(Ether(dst=MAC, src=OTHER) / IP(src="10.0.0.1", dst="10.0.0.2", **ip) / layer)
+    built: bytes = bytes(
+        Ether(dst=MAC, src=OTHER) / IP(src="10.0.0.1", dst="10.0.0.2", **ip) / layer
+    )
     return built
 
 
@@ -189,7 +193,9 @@ def test_checksums() -> None:
         six = bytes(Ether(dst=MAC) / IPv6() / TCP() / b"x")
         assert sent(spoil(six, 70)) == spoil(six, 70), "never of IPv6"
         fragment = packet(UDP() / (b"f" * 64), flags="MF")
-        assert sent(spoil(fragment, 24, 40)) == spoil(fragment, 40), "of a fragment only the header's"
+        assert sent(spoil(fragment, 24, 40)) == spoil(fragment, 40), (
+            "of a fragment only the header's"
+        )
         tagged = bytes(Ether(dst=MAC) / Dot1Q(vlan=9) / IP() / TCP() / (b"y" * 40))
         assert sent(spoil(tagged, 28, 54)) == tagged
 
@@ -273,7 +279,10 @@ def test_txd_stops() -> None:
 
 @pytest.mark.parametrize(
     ("pqcr", "order"),
-    ((lib.DP83820_PQCR_TXPQEN, "001122"), (lib.DP83820_PQCR_TXPQEN | lib.DP83820_PQCR_TXFAIR, "012012")),
+    (
+        (lib.DP83820_PQCR_TXPQEN, "001122"),
+        (lib.DP83820_PQCR_TXPQEN | lib.DP83820_PQCR_TXFAIR, "012012"),
+    ),
 )
 def test_priority_queues(pqcr: int, order: str) -> None:
     with Chip() as chip:
@@ -329,7 +338,9 @@ def test_any_ring_does_what_the_state_machine_says(data: st.DataObject) -> None:
         ]
     ring.append((0, b""))
     with Chip(wide=wide) as chip:
-        chip.loop(rxcfg=lib.DP83820_RXCFG_RX_FD | lib.DP83820_RXCFG_STRIPCRC | lib.DP83820_RXCFG_ALP)
+        chip.loop(
+            rxcfg=lib.DP83820_RXCFG_RX_FD | lib.DP83820_RXCFG_STRIPCRC | lib.DP83820_RXCFG_ALP
+        )
         where = TX_DATA
         for i, (cmdsts, part) in enumerate(ring):
             chip.put(where, part)
