@@ -2,10 +2,13 @@
 /* A TAP interface of the host as the other end: the kernel's network stack is on the wire. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "wire.h"
+
+#define FRAME_MIN	60	/* bytes without FCS */
 
 struct tap {
 	struct wire base;
@@ -40,6 +43,11 @@ static const void *tap_peek(struct wire *w, size_t *len, uint32_t *flags)
 	if (t->have <= 0) {
 		t->have = 0;
 		return NULL;
+	}
+	/* The kernel leaves padding to its NICs. */
+	if (t->have < FRAME_MIN) {
+		memset(t->in + t->have, 0, FRAME_MIN - (size_t)t->have);
+		t->have = FRAME_MIN;
 	}
 	*len = (size_t)t->have;
 	*flags = 0;

@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
+IN_SOCKETS = 8 << 20
+"""Bytes that may be on their way when the client of iperf3 has sent all."""
 USRDRV = [sys.executable, "-P", "-m", "usrdrv"]
 
 
@@ -169,7 +171,7 @@ def test_tcp_both_ways_and_udp(pair: tuple[Side, Side]) -> None:
     a, b = pair
     for options in ((), ("-R",)):
         end = iperf(a, b, "-n", "256M", *options)["end"]
-        assert end["sum_received"]["bytes"] >= (256 << 20) * 0.95
+        assert end["sum_received"]["bytes"] >= (256 << 20) - IN_SOCKETS
     udp = iperf(a, b, "-u", "-b", "50M", "-t", "2")["end"]["sum"]
     assert udp["packets"] > 5000 and udp["lost_percent"] < 1
     stats = a.stats()
@@ -186,7 +188,7 @@ def test_without_offloads(sides: tuple[Side, Side]) -> None:
         side.start(device, "--no-offload")
     wait_for(lambda: sides[0].carrier() and sides[1].carrier())
     end = iperf(*sides, "-n", "64M")["end"]
-    assert end["sum_received"]["bytes"] >= (64 << 20) * 0.95
+    assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
     stats = sides[0].stats()
     assert stats["tx_frames"] == stats["tx_packets"] and stats["tx_checksums"] == 0
 

@@ -97,13 +97,15 @@ class End:
 
 
 class Pair:
-    """Ends a and b with a link between them."""
+    """Ends a and b with a link between them. far: the options of b, if they differ."""
 
-    def __init__(self, *, model: str = "", options: Options | None = None) -> None:
+    def __init__(
+        self, *, model: str = "", options: Options | None = None, far: Options | None = None
+    ) -> None:
         cable = f"test-{uuid.uuid4().hex[:16]}"
         options = options or Options()
         self.a = End(cable, bytes.fromhex("020000000001"), model, options)
-        self.b = End(cable, bytes.fromhex("020000000002"), model, options)
+        self.b = End(cable, bytes.fromhex("020000000002"), model, far or options)
         wait_for(lambda: self.a.nic.speed and self.b.nic.speed)
 
     def __enter__(self) -> Self:

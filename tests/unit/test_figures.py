@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import figure4, timeline
-from bench.figure4 import Estimate, Run
-from bench.paper import KERNEL, OURS
+from bench import figure4, figure_net, timeline
+from bench.figure4 import Run
+from bench.paper import KERNEL, OURS, Estimate, busy
 
 
 def test_mean_and_interval() -> None:
@@ -23,8 +23,8 @@ def test_mean_and_interval() -> None:
 
 def test_busy_processor() -> None:
     before = "cpu  100 0 100 1000 50 0 0 0 0 0"
-    assert figure4.busy(before, "cpu  120 0 110 1050 70 0 0 0 0 0") == pytest.approx(0.3)
-    assert figure4.busy(before, before) == 0
+    assert busy(before, "cpu  120 0 110 1050 70 0 0 0 0 0") == pytest.approx(0.3)
+    assert busy(before, before) == 0
 
 
 RUNS = [
@@ -79,3 +79,21 @@ def test_a_request_is_cut_where_the_trace_says() -> None:
         ("waking the client", 50),
     ]
     assert sum(length for _, length in line) == pytest.approx(380)
+
+
+NET_RUNS = [
+    figure_net.Run(driver, direction, size, mbps * (1 + repeat), 0.5)
+    for repeat in range(2)
+    for direction in (figure_net.SEND, figure_net.RECEIVE)
+    for size in (256, 9018)
+    for driver, mbps in ((figure_net.KERNEL, 10.0), (OURS, 20.0))
+    if driver == OURS or size == 256
+]
+
+
+def test_packet_sizes_that_only_one_driver_has(tmp_path: Path) -> None:
+    found = figure_net.ratios(NET_RUNS)
+    assert {size for _, size in found} == {256} and all(e.mean == 2 for e in found.values())
+    sent, _ = figure_net.tables(NET_RUNS)
+    assert sent.rows[1][:3] == ("9018", "-", "-") and sent.rows[1][-1] == "-"
+    assert all(file.stat().st_size > 1000 for file in figure_net.plot(NET_RUNS, tmp_path))

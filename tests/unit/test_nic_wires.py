@@ -135,6 +135,9 @@ def test_tap() -> None:
             kernel.send(frame(fill=3))
             wait_for(chip.filled)
             assert chip.received().data == frame(fill=3)
+            kernel.send(frame(length=42))
+            wait_for(lambda: chip.filled(1))
+            assert chip.received(1).data == frame(length=42) + bytes(18), "padded, as by a NIC"
             chip.send(frame(OTHER, fill=4))
             assert kernel.recv(2000) == frame(OTHER, fill=4)
         with pytest.raises(errors.DeviceBusyError, match="another process has this interface"):
