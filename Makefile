@@ -7,6 +7,7 @@
 #   make bench   measurements; results in bench/results/latest.json
 #   make bench-net  the same of the network interface, against veth and a plain relay
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
+#   make figure-net throughput against packet size, the kernel's ns83820 and our driver
 #   make fuzz    the fuzzers and the stress test, FUZZ_SECONDS each
 
 SHELL := /bin/bash
@@ -27,7 +28,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	$(addprefix -I,usrdrv/include $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test lint bench bench-net figure4 fuzz clean
+.PHONY: setup demo test lint bench bench-net figure4 figure-net fuzz clean
 
 setup: $(STAMP)
 
@@ -60,6 +61,10 @@ figure4: setup
 	$(PYTHON) -m usrdrv lab build
 	$(PYTHON) -m bench.figure4
 	$(PYTHON) -m bench.timeline
+
+figure-net: setup
+	$(PYTHON) -m usrdrv lab build
+	$(PYTHON) -m bench.figure_net
 
 fuzz: setup
 	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest \

@@ -9,8 +9,6 @@ ours the second, through VFIO and the kernel's NBD client. Every repetition meas
 from __future__ import annotations
 
 import json
-import math
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.paper import DISK, KERNEL, OURS, arguments, command, lab, pyplot, save
+from bench.paper import DISK, KERNEL, OURS, Estimate, arguments, busy, command, lab, pyplot, save
 from bench.report import Figures
 from bench.servers import machine
 from usrdrv import errors
@@ -32,9 +30,6 @@ DIRECTIONS: Final = ("read", "write")
 SETTLE: Final = 1.5
 """Seconds until fio has started, which in an emulated machine is work."""
 
-# Student's t, two-sided, 95 %, for 1 to 10 degrees of freedom; beyond, the normal distribution is near.
-T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -45,25 +40,6 @@ class Run:
     size: int
     mbps: float
     busy: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean, and half of its 95 % interval."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        mean = statistics.fmean(values)
-        if len(values) < 2:
-            return cls(mean, math.nan)
-        t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
-        return cls(mean, t * statistics.stdev(values) / math.sqrt(len(values)))
-
-    def text(self, digits: int) -> str:
-        return f"{self.mean:.{digits}f} ±{self.half:.{digits}f}"
 
 
 def measure(
@@ -85,16 +61,6 @@ def measure(
     if entry["error"] or not side["total_ios"]:
         raise errors.LabError(f"fio: {path}: error {entry['error']} or nothing done")
     return side["total_ios"] * size / (side["runtime"] * 1e3), busy(before, after)
-
-
-def busy(before: str, after: str) -> float:
-    """The part of the time between two lines of /proc/stat that was not idle (proc_stat(5))."""
-    ticks = [
-        b - a
-        for a, b in zip(*(map(int, line.split()[1:9]) for line in (before, after)), strict=True)
-    ]
-    total = sum(ticks)
-    return 1 - (ticks[3] + ticks[4]) / total if total else 0.0
 
 
 def collect(sizes: Sequence[int], repeats: int, seconds: float, console: Console) -> list[Run]:

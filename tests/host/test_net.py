@@ -14,11 +14,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from usrdrv.devices import control
+from usrdrv.lab.models import Model
 
 pytestmark = [
     pytest.mark.skipif(
@@ -191,6 +195,32 @@ def test_without_offloads(sides: tuple[Side, Side]) -> None:
     assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
     stats = sides[0].stats()
     assert stats["tx_frames"] == stats["tx_packets"] and stats["tx_checksums"] == 0
+
+
+def test_models_in_other_processes(sides: tuple[Side, Side]) -> None:
+    """Over vfio-user: a driver's death leaves the NIC and its link alone."""
+    cable = f"cable={sides[0].netns}"
+    with ExitStack() as stack:
+        models = [
+            stack.enter_context(
+                Model("dp83820", "--option", cable, "--option", f"mac=02:00:00:00:00:0{n}")
+            )
+            for n in (1, 2)
+        ]
+        for side, model in zip(sides, models, strict=True):
+            side.start(model.name)
+        wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+        ping(*sides, "-s", "8000")
+        for options in ((), ("-R",)):
+            end = iperf(*sides, "-n", "64M", *options)["end"]
+            assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
+        report = iperf(*sides, "-t", "5", kill=sides[1].said["driver_pid"])
+        moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
+        assert moved[0] > 10 << 20 and moved[-1] > 10 << 20, moved
+        assert sides[1].stats()["restarts"] == 1
+        for side, model in zip(sides, models, strict=True):
+            assert control.call(model.control, {"op": "counters"})["unexpected"] == 0
+            side.stop()
 
 
 @pytest.mark.parametrize("end", [0, 1])
