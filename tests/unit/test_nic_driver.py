@@ -3,8 +3,11 @@
 
 import struct
 import time
+from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nic_pair import (
     DATA_VALID,
     HEADER,
@@ -141,6 +144,39 @@ def test_a_large_packet_arrives_as_one(v6: bool, vlan: int | None) -> None:
             assert packets < 43 and pair.a.stats("tx_checksums") == 43
         else:
             assert pair.a.stats("tx_soft_checksums") == 43
+
+
+@pytest.fixture(scope="module")
+def pair_of_all() -> Iterator[Pair]:
+    """One for all the examples of a property."""
+    with Pair() as pair:
+        yield pair
+
+
+@given(st.integers(1, 60_000), st.integers(200, 1400), st.booleans(), st.sampled_from((None, 9)))
+@settings(max_examples=60, deadline=None)
+def test_any_large_packet_arrives_whole(
+    pair_of_all: Pair, size: int, gso_size: int, v6: bool, vlan: int | None
+) -> None:
+    """Cut, sent, coalesced: the same bytes in order, merged only into what the kernel could cut again."""
+    pair = pair_of_all
+    packet = tcp_packet(pair, size, v6=v6, vlan=vlan)
+    large = size > gso_size
+    pair.a.send(
+        packet, gso(packet, gso_size if large else 0, (TCPV6 if v6 else TCPV4) if large else 0)
+    )
+    data = b""
+    while len(data) < size:
+        got = pair.b.receive()
+        part = bytes(Ether(got.frame)[TCP].payload)[: size - len(data)]
+        assert Ether(got.frame)[TCP].seq == 4000 + len(data)
+        if got.gso_type:
+            assert got.gso_size == gso_size < len(part)
+        else:
+            assert len(part) <= gso_size
+        data += part
+    assert data == bytes(Ether(packet)[TCP].payload)
+    assert pair.b.nothing(0.001)
 
 
 def test_udp_segmentation() -> None:
