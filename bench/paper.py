@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,38 +23,6 @@ from usrdrv.lab.models import Model
 
 KERNEL, OURS = "pata_sil680", "usrdrv"
 DISK: Final = 128 << 20
-
-# Student's t, two-sided, 95 %, for 1 to 10 degrees of freedom; beyond, the normal distribution is near.
-T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean, and half of its 95 % interval."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        mean = statistics.fmean(values)
-        if len(values) < 2:
-            return cls(mean, math.nan)
-        t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
-        return cls(mean, t * statistics.stdev(values) / math.sqrt(len(values)))
-
-    def text(self, digits: int) -> str:
-        return f"{self.mean:.{digits}f} ±{self.half:.{digits}f}"
-
-
-def busy(before: str, after: str) -> float:
-    """The part of the time between two lines of /proc/stat that was not idle (proc_stat(5))."""
-    ticks = [
-        b - a
-        for a, b in zip(*(map(int, line.split()[1:9]) for line in (before, after)), strict=True)
-    ]
-    total = sum(ticks)
-    return 1 - (ticks[3] + ticks[4]) / total if total else 0.0
 
 
 @contextmanager

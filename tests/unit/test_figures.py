@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import figure4, figure_net, timeline
-from bench.figure4 import Run
-from bench.paper import KERNEL, OURS, Estimate, busy
+from bench.curves import Estimate, Run, busy
+from bench.paper import KERNEL, OURS
 
 
 def test_mean_and_interval() -> None:
@@ -37,15 +37,15 @@ RUNS = [
 
 
 def test_ratios_are_of_neighbouring_runs() -> None:
-    found = figure4.ratios(RUNS)
+    found = figure4.CHART.ratios(RUNS)
     assert set(found) == {(d, s) for d in ("read", "write") for s in (512, 4096)}
     assert all((e.mean, e.half) == (0.5, 0) for e in found.values())
 
 
 def test_tables_and_plots(tmp_path: Path) -> None:
-    reads, writes = figure4.tables(RUNS)
+    reads, writes = figure4.CHART.tables(RUNS)
     assert [row[0] for row in reads.rows] == ["512", "4096"] and len(writes.rows) == 2
-    assert all(file.stat().st_size > 1000 for file in figure4.plot(RUNS, tmp_path))
+    assert all(file.stat().st_size > 1000 for file in figure4.CHART.plot(RUNS, tmp_path))
     lines = {KERNEL: [("handler", 3.0)], OURS: [("handler", 4.0), ("waking the client", 1.0)]}
     assert all(file.stat().st_size > 1000 for file in timeline.plot(lines, tmp_path))
 
@@ -82,7 +82,7 @@ def test_a_request_is_cut_where_the_trace_says() -> None:
 
 
 NET_RUNS = [
-    figure_net.Run(driver, direction, size, mbps * (1 + repeat), 0.5)
+    Run(driver, direction, size, mbps * (1 + repeat), 0.5)
     for repeat in range(2)
     for direction in (figure_net.SEND, figure_net.RECEIVE)
     for size in (256, 9018)
@@ -92,8 +92,8 @@ NET_RUNS = [
 
 
 def test_packet_sizes_that_only_one_driver_has(tmp_path: Path) -> None:
-    found = figure_net.ratios(NET_RUNS)
+    found = figure_net.CHART.ratios(NET_RUNS)
     assert {size for _, size in found} == {256} and all(e.mean == 2 for e in found.values())
-    sent, _ = figure_net.tables(NET_RUNS)
+    sent, _ = figure_net.CHART.tables(NET_RUNS)
     assert sent.rows[1][:3] == ("9018", "-", "-") and sent.rows[1][-1] == "-"
-    assert all(file.stat().st_size > 1000 for file in figure_net.plot(NET_RUNS, tmp_path))
+    assert all(file.stat().st_size > 1000 for file in figure_net.CHART.plot(NET_RUNS, tmp_path))
