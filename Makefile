@@ -17,15 +17,16 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 GENERATED := usrdrv/backends/_access.c devices/_models.c drivers/ide_cmd680/_cmd680.c \
-	drivers/dp83820/_dp83820.c
-C_FOLDERS := usrdrv usrdrv/backends usrdrv/net devices devices/dp83820 devices/wire drivers/ide_cmd680 \
+	drivers/dp83820/_dp83820.c usrdrv/loop/_loop.c
+C_FOLDERS := usrdrv usrdrv/backends usrdrv/loop usrdrv/net devices devices/dp83820 devices/wire drivers/ide_cmd680 \
 	drivers/dp83820
-HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(C_FOLDERS:=/*.h))
+UAPI := loopback-kmod/include/uapi
+HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(UAPI)/*.h $(C_FOLDERS:=/*.h))
 SOURCES := $(filter-out $(GENERATED),$(wildcard $(C_FOLDERS:=/*.c)))
 BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
 C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	-I$(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))') \
-	$(addprefix -I,usrdrv/include $(C_FOLDERS) tests/fuzz)
+	$(addprefix -I,usrdrv/include $(UAPI) $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
 .PHONY: setup demo test lint bench bench-net figure4 figure-net fuzz clean

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The C extensions; everything else is in pyproject.toml.
 
-USRDRV_ONLY=devices (or backends, dp83820, ide_cmd680) builds just that one.
+USRDRV_ONLY=devices (or backends, dp83820, ide_cmd680, loop) builds just that one.
 """
 
 import os
@@ -13,6 +13,7 @@ BUILDERS = {
     "devices": "devices/_build.py:ffibuilder",
     "dp83820": "drivers/dp83820/_build.py:ffibuilder",
     "ide_cmd680": "drivers/ide_cmd680/_build.py:ffibuilder",
+    "loop": "usrdrv/loop/_build.py:ffibuilder",
 }
 only = os.environ.get("USRDRV_ONLY")
 

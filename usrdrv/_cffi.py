@@ -5,6 +5,13 @@ import re
 from pathlib import Path
 
 INCLUDE = Path(__file__).parent / "include"
+UAPI = Path(__file__).parents[1] / "loopback-kmod/include/uapi"
+KERNEL_TYPES = "".join(
+    f"typedef {sign}int{bits}_t __{sign or 's'}{bits};"
+    for sign in ("u", "")
+    for bits in (8, 16, 32, 64)
+)
+"""What the kernel's headers call its integers."""
 
 _SECTION = re.compile(r"/\* cffi: begin \*/\n(.*?)/\* cffi: end \*/", re.DOTALL)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

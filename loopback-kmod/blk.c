@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it is ended:
+ *
+ *	queue_rq	FREE -> BUSY	data of a write are copied to the slot of the session
+ *			BUSY -> SERVED	in the submission ring
+ *			BUSY -> HELD	nobody serves, by the policy it waits
+ *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied
+ *			BUSY -> FREE	ended
+ *	death		SERVED -> HELD	to be sent again; or, by the policy, -> BUSY -> FREE with EIO
+ *	next server	HELD -> BUSY -> SERVED
+ *	too late	HELD -> BUSY -> FREE with EIO
+ *
+ * Nothing is allocated and nothing sleeps on this way.
+ */
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/log2.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+
+#include "compat.h"
+#include "usrloop.h"
+
+struct usrloop_blk {
+	struct blk_mq_tag_set tags;
+	struct gendisk *disk;		/* between start and stop */
+};
+
+static void copy_out(struct usrloop_end *end, const struct request *rq)
+{
+	void *to = usrloop_data(end, rq->tag);
+	struct req_iterator iter;
+	struct bio_vec bv;
+
+	rq_for_each_segment(bv, rq, iter) {
+		memcpy_from_bvec(to, &bv);
+		to += bv.bv_len;
+	}
+}
+
+static void copy_in(struct usrloop_end *end, const struct request *rq)
+{
+	const void *from = usrloop_data(end, rq->tag);
+	struct req_iterator iter;
+	struct bio_vec bv;
+
+	rq_for_each_segment(bv, rq, iter) {
+		memcpy_to_bvec(&bv, from);
+		from += bv.bv_len;
+	}
+}
+
+static void describe(const struct request *rq, struct usrloop_sqe *sqe)
+{
+	*sqe = (struct usrloop_sqe) {
+		.tag = rq->tag,
+		.len = blk_rq_bytes(rq),
+		.sector = blk_rq_pos(rq),
+		.flags = rq->cmd_flags & REQ_FUA ? USRLOOP_SQE_FUA : 0,
+	};
+	switch (req_op(rq)) {
+	case REQ_OP_READ:
+		sqe->op = USRLOOP_OP_READ;
+		break;
+	case REQ_OP_WRITE:
+		sqe->op = USRLOOP_OP_WRITE;
+		break;
+	case REQ_OP_FLUSH:
+		sqe->op = USRLOOP_OP_FLUSH;
+		sqe->sector = 0;
+		break;
+	case REQ_OP_DISCARD:
+		sqe->op = USRLOOP_OP_DISCARD;
+		break;
+	default:	/* REQ_OP_WRITE_ZEROES: nothing else has a limit above 0 */
+		sqe->op = USRLOOP_OP_ZEROES;
+		if (rq->cmd_flags & REQ_NOUNMAP)
+			sqe->flags |= USRLOOP_SQE_NOUNMAP;
+	}
+}
+
+/*
+ * Send a request whose slot is BUSY to the server, or hold it. Context: process, RCU.
+ * Return: BLK_STS_OK, or why it must be ended.
+ */
+static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool last)
+{
+	struct usrloop_slot *slot = &q->slot[rq->tag];
+	struct usrloop_end *end, *copied = NULL;
+	struct usrloop_sqe sqe;
+	u32 seq;
+
+	describe(rq, &sqe);
+	slot->request = rq;
+	for (;;) {
+		end = rcu_dereference(q->end);
+		if (end && end != copied && sqe.op == USRLOOP_OP_WRITE)
+			copy_out(end, rq);
+		copied = end;
+		spin_lock(&q->lock);
+		if (likely(rcu_access_pointer(q->end) == end))
+			break;
+		spin_unlock(&q->lock);	/* another server, or none: look again */
+	}
+	seq = usrloop_slot_seq(atomic_read(&slot->word)) + 1;
+	sqe.seq = usrloop_slot_seq(usrloop_slot_word(seq, 0));
+	if (end) {
+		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_SERVED));
+		usrloop_push(end, &sqe);
+		spin_unlock(&q->lock);
+		if (last)
+			usrloop_wake(end);
+		return BLK_STS_OK;
+	}
+	if (q->mode == MODE_HOLD) {
+		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_HELD));
+		spin_unlock(&q->lock);
+		return BLK_STS_OK;
+	}
+	atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_FREE));
+	spin_unlock(&q->lock);
+	return BLK_STS_IOERR;
+}
+
+static blk_status_t queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_queue_data *bd)
+{
+	struct usrloop_queue *q = hctx->driver_data;
+	struct request *rq = bd->rq;
+	blk_status_t status;
+
+	blk_mq_start_request(rq);
+	rcu_read_lock();
+	status = dispatch(q, rq, bd->last);
+	rcu_read_unlock();
+	return status;
+}
+
+/* The last requests of a batch did not come after all. */
+static void commit_rqs(struct blk_mq_hw_ctx *hctx)
+{
+	struct usrloop_queue *q = hctx->driver_data;
+	struct usrloop_end *end;
+
+	rcu_read_lock();
+	end = rcu_dereference(q->end);
+	if (end)
+		usrloop_wake(end);
+	rcu_read_unlock();
+}
+
+static enum blk_eh_timer_return timed_out(struct request *rq)
+{
+	struct usrloop_queue *q = rq->mq_hctx->driver_data;
+	struct usrloop_end *end;
+
+	/* A request that waits for a server is the recovery time's to end. */
+	if (q->dev->info.blk.timeout_ms &&
+	    usrloop_slot_state(atomic_read(&q->slot[rq->tag].word)) == SLOT_SERVED) {
+		rcu_read_lock();
+		end = rcu_dereference(q->end);
+		if (end)
+			usrloop_dev_overdue(q->dev, end->session->generation);
+		rcu_read_unlock();
+	}
+	return BLK_EH_RESET_TIMER;
+}
+
+static int init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
+{
+	struct usrloop_dev *dev = data;
+
+	hctx->driver_data = &dev->queue[index];
+	return 0;
+}
+
+static const struct blk_mq_ops mq_ops = {
+	.queue_rq	= queue_rq,
+	.commit_rqs	= commit_rqs,
+	.timeout	= timed_out,
+	.init_hctx	= init_hctx,
+};
+
+/* End a request whose slot we made BUSY. */
+static void end_request(struct usrloop_slot *slot, u32 seq, blk_status_t status)
+{
+	struct request *rq = slot->request;
+
+	/* Before the tag is free for the next request. */
+	atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_FREE));
+	blk_mq_end_request(rq, status);
+}
+
+/* What the server says of one request. Return: whether it was one in flight. */
+static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe)
+{
+	struct usrloop_queue *q = end->queue;
+	struct usrloop_slot *slot;
+	struct request *rq;
+	int result = cqe->result;
+	bool good = !cqe->reserved && result <= 0 && result >= -MAX_ERRNO;
+
+	if (cqe->tag > end->mask)
+		return false;
+	slot = &q->slot[cqe->tag];
+	if (!usrloop_slot_move(slot, cqe->seq, SLOT_SERVED, SLOT_BUSY))
+		return false;
+	rq = slot->request;
+	if (!good)
+		result = -EIO;
+	if (!result && req_op(rq) == REQ_OP_READ)
+		copy_in(end, rq);
+	end_request(slot, cqe->seq, errno_to_blk_status(result));
+	return good;
+}
+
+static unsigned int blk_collect(struct usrloop_end *end)
+{
+	u32 tail = smp_load_acquire(&end->ring->cq_tail);
+	unsigned int refused = 0;
+
+	if (unlikely(tail - end->cq_head > end->mask + 1)) {
+		/* More than the ring can hold: nonsense. What it holds may be read all the same. */
+		refused = 1;
+		end->cq_head = tail - (end->mask + 1);
+	}
+	while (end->cq_head != tail) {
+		/* Once, into memory of ours: the server can write to it at any time. */
+		struct usrloop_cqe cqe = {
+			.tag = READ_ONCE(end->cq[end->cq_head & end->mask].tag),
+			.seq = READ_ONCE(end->cq[end->cq_head & end->mask].seq),
+			.result = READ_ONCE(end->cq[end->cq_head & end->mask].result),
+			.reserved = READ_ONCE(end->cq[end->cq_head & end->mask].reserved),
+		};
+
+		end->cq_head++;
+		refused += !take_completion(end, &cqe);
+	}
+	if (likely(!refused))
+		return 0;
+	atomic64_add(refused, &end->queue->dev->refused);
+	return USRLOOP_READY_REFUSED;
+}
+
+/* Do to each request that is in state @from what the caller wants. */
+static void for_each_slot(struct usrloop_queue *q, enum usrloop_slot_state from, enum usrloop_slot_state to)
+{
+	u32 i;
+
+	for (i = 0; i < q->dev->info.depth; i++) {
+		struct usrloop_slot *slot = &q->slot[i];
+		u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
+
+		if (usrloop_slot_state(word) != from || !usrloop_slot_move(slot, seq, from, to == SLOT_FREE ? SLOT_BUSY : to))
+			continue;
+		if (to == SLOT_FREE)
+			end_request(slot, seq, BLK_STS_IOERR);
+	}
+}
+
+static void blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
+{
+	for_each_slot(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
+	if (fail_held)
+		for_each_slot(q, SLOT_HELD, SLOT_FREE);
+}
+
+static void blk_attached(struct usrloop_queue *q)
+{
+	u32 i;
+
+	for (i = 0; i < q->dev->info.depth; i++) {
+		struct usrloop_slot *slot = &q->slot[i];
+		u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
+		blk_status_t status;
+
+		if (usrloop_slot_state(word) != SLOT_HELD || !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
+			continue;
+		rcu_read_lock();
+		status = dispatch(q, slot->request, true);
+		rcu_read_unlock();
+		if (status)
+			blk_mq_end_request(slot->request, status);
+	}
+}
+
+static int check_params(struct usrloop_info *info)
+{
+	struct usrloop_blk_params *p = &info->blk;
+
+	if (!is_power_of_2(p->logical_block) || p->logical_block < SECTOR_SIZE || p->logical_block > SZ_4K ||
+	    !is_power_of_2(p->physical_block) || p->physical_block < p->logical_block || p->physical_block > SZ_64K ||
+	    !is_power_of_2(p->max_io) || p->max_io < PAGE_SIZE || p->max_io > USRLOOP_MAX_IO)
+		return -EINVAL;
+	if (!p->size || p->size % p->logical_block || p->size > (u64)LLONG_MAX)
+		return -EINVAL;
+	if (!p->discard_granularity)
+		p->discard_granularity = p->physical_block;
+	if (!is_power_of_2(p->discard_granularity) || p->discard_granularity < p->logical_block ||
+	    p->max_discard % p->logical_block)
+		return -EINVAL;
+	if (!p->max_discard)
+		p->max_discard = round_down(UINT_MAX, p->discard_granularity);
+	if (info->features & USRLOOP_BLK_FUA && !(info->features & USRLOOP_BLK_CACHE))
+		return -EINVAL;
+	return 0;
+}
+
+static int blk_create(struct usrloop_dev *dev)
+{
+	struct usrloop_blk *blk;
+	int ret;
+
+	ret = check_params(&dev->info);
+	if (ret)
+		return ret;
+	blk = kzalloc(sizeof(*blk), GFP_KERNEL_ACCOUNT);
+	if (!blk)
+		return -ENOMEM;
+	blk->tags.ops = &mq_ops;
+	blk->tags.nr_hw_queues = dev->info.queues;
+	blk->tags.queue_depth = dev->info.depth;
+	blk->tags.numa_node = NUMA_NO_NODE;
+	blk->tags.flags = USRLOOP_MQ_FLAGS;
+	blk->tags.driver_data = dev;
+	if (dev->info.blk.timeout_ms)
+		blk->tags.timeout = msecs_to_jiffies(dev->info.blk.timeout_ms);
+	ret = blk_mq_alloc_tag_set(&blk->tags);
+	if (ret) {
+		kfree(blk);
+		return ret;
+	}
+	dev->blk = blk;
+	return 0;
+}
+
+static void blk_free(struct usrloop_dev *dev)
+{
+	blk_mq_free_tag_set(&dev->blk->tags);
+	kfree(dev->blk);
+}
+
+static const struct block_device_operations blk_fops = {
+	.owner = THIS_MODULE,
+};
+
+static int blk_start(struct usrloop_dev *dev)
+{
+	struct gendisk *disk;
+	int ret;
+
+	disk = usrloop_alloc_disk(&dev->blk->tags, &dev->info, dev);
+	if (IS_ERR(disk))
+		return PTR_ERR(disk);
+	snprintf(disk->disk_name, sizeof(disk->disk_name), "usrblk%u", dev->info.id);
+	disk->fops = &blk_fops;
+	disk->private_data = dev;
+	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
+	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
+	/* Not now: who serves may be waiting for us. The first who opens it looks for partitions. */
+	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	ret = device_add_disk(NULL, disk, usrloop_disk_groups);
+	if (ret) {
+		put_disk(disk);
+		return ret;
+	}
+	set_bit(GD_NEED_PART_SCAN, &disk->state);
+	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	dev->blk->disk = disk;
+	return 0;
+}
+
+static void blk_stop(struct usrloop_dev *dev)
+{
+	del_gendisk(dev->blk->disk);
+	put_disk(dev->blk->disk);
+	dev->blk->disk = NULL;
+}
+
+static bool blk_in_use(struct usrloop_dev *dev)
+{
+	return disk_openers(dev->blk->disk) > 0;
+}
+
+static int blk_resize(struct usrloop_dev *dev, u64 size)
+{
+	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
+		return -EINVAL;
+	dev->info.blk.size = size;
+	if (dev->blk->disk)
+		set_capacity_and_notify(dev->blk->disk, size >> SECTOR_SHIFT);
+	return 0;
+}
+
+const struct usrloop_kind usrloop_blk_kind = {
+	.name		= "usrblk",
+	.create		= blk_create,
+	.free		= blk_free,
+	.start		= blk_start,
+	.stop		= blk_stop,
+	.in_use		= blk_in_use,
+	.attached	= blk_attached,
+	.detached	= blk_detached,
+	.resize		= blk_resize,
+	.collect	= blk_collect,
+};

@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices: made, found, attached to, started, stopped, deleted.
+ *
+ * A device's requests are served while each queue has an end of the session's. When the server dies,
+ * the ends are taken away first; only then is it decided what becomes of what it had.
+ */
+#include <linux/capability.h>
+#include <linux/idr.h>
+#include <linux/log2.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+#include "usrloop.h"
+
+static struct workqueue_struct *usrloop_wq;
+static DEFINE_MUTEX(idr_lock);
+static DEFINE_IDR(blk_devices);
+static DEFINE_IDR(net_devices);
+
+static struct idr *devices(u32 type)
+{
+	return type == USRLOOP_NET ? &net_devices : &blk_devices;
+}
+
+static void changed(struct usrloop_dev *dev)
+{
+	atomic_inc(&dev->changes);
+	wake_up_interruptible_poll(&dev->changed, EPOLLIN);
+}
+
+static void set_state(struct usrloop_dev *dev, u32 state)
+{
+	WRITE_ONCE(dev->info.state, state);
+	changed(dev);
+}
+
+void usrloop_dev_get(struct usrloop_dev *dev)
+{
+	kref_get(&dev->ref);
+}
+
+static void dev_free(struct kref *ref)
+{
+	struct usrloop_dev *dev = container_of(ref, struct usrloop_dev, ref);
+	unsigned int i;
+
+	if (dev->kind_made)
+		dev->kind->free(dev);
+	for (i = 0; dev->queue && i < dev->info.queues; i++)
+		kvfree(dev->queue[i].slot);
+	kfree(dev->queue);
+	mutex_destroy(&dev->lock);
+	kfree(dev);
+}
+
+void usrloop_dev_put(struct usrloop_dev *dev)
+{
+	kref_put(&dev->ref, dev_free);
+}
+
+/* Give the queues their ends, so that requests go to the server. dev->lock held. */
+static void connect_queues(struct usrloop_dev *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->info.queues; i++) {
+		struct usrloop_queue *q = &dev->queue[i];
+
+		spin_lock_bh(&q->lock);
+		rcu_assign_pointer(q->end, &dev->session->end[i]);
+		spin_unlock_bh(&q->lock);
+		dev->kind->attached(q);
+	}
+}
+
+/* Take the ends away: nobody touches the session when this returns. dev->lock held. */
+static void disconnect_queues(struct usrloop_dev *dev, enum usrloop_mode mode, bool fail_lost)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->info.queues; i++) {
+		struct usrloop_queue *q = &dev->queue[i];
+
+		spin_lock_bh(&q->lock);
+		RCU_INIT_POINTER(q->end, NULL);
+		q->mode = mode;
+		spin_unlock_bh(&q->lock);
+	}
+	synchronize_rcu();
+	for (i = 0; i < dev->info.queues; i++)
+		dev->kind->detached(&dev->queue[i], fail_lost, mode == MODE_FAIL);
+}
+
+/* The session is not the device's any more; whoever is in ENTER leaves. dev->lock held. */
+static void part(struct usrloop_dev *dev)
+{
+	struct usrloop_session *s = dev->session;
+	unsigned int i;
+
+	dev->session = NULL;
+	WRITE_ONCE(s->revoked, true);
+	for (i = 0; i < dev->info.queues; i++)
+		rcuwait_wake_up(&s->end[i].wait);
+	wake_up_poll(&s->poll, EPOLLHUP);
+}
+
+static void lose_server(struct usrloop_dev *dev)
+{
+	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
+	bool started = dev->info.state != USRLOOP_NEW;
+
+	part(dev);
+	if (!started) {
+		changed(dev);
+		return;
+	}
+	disconnect_queues(dev, hold ? MODE_HOLD : MODE_FAIL, dev->info.policy != USRLOOP_DEATH_REISSUE);
+	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
+	if (hold && dev->info.recovery_ms)
+		queue_delayed_work(usrloop_wq, &dev->recovery, msecs_to_jiffies(dev->info.recovery_ms));
+}
+
+/* Nobody came in time: what waited fails, until somebody comes after all. */
+static void recovery_over(struct work_struct *work)
+{
+	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
+
+	mutex_lock(&dev->lock);
+	if (dev->info.state == USRLOOP_QUIESCED && !dev->session) {
+		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
+			dev->info.recovery_ms);
+		disconnect_queues(dev, MODE_FAIL, true);
+		set_state(dev, USRLOOP_FAILED);
+	}
+	mutex_unlock(&dev->lock);
+}
+
+static void revoke_work(struct work_struct *work)
+{
+	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, revoke);
+
+	mutex_lock(&dev->lock);
+	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
+		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n", dev->kind->name,
+			dev->info.id, dev->session->pid, dev->info.blk.timeout_ms);
+		lose_server(dev);
+	}
+	mutex_unlock(&dev->lock);
+	usrloop_dev_put(dev);
+}
+
+/**
+ * usrloop_dev_overdue() - a server did not answer in time: take the device away from it
+ * @dev:	device
+ * @generation:	the server's
+ *
+ * Context: any; it is done by a worker.
+ */
+void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
+{
+	WRITE_ONCE(dev->overdue, generation);
+	usrloop_dev_get(dev);
+	if (!queue_work(usrloop_wq, &dev->revoke))
+		usrloop_dev_put(dev);	/* it is on its way already */
+}
+
+static bool power_in_range(u32 value, u32 from, u32 to)
+{
+	return value >= from && value <= to && is_power_of_2(value);
+}
+
+static int check_info(const struct usrloop_info *info)
+{
+	u32 known = info->type == USRLOOP_BLOCK ? USRLOOP_BLK_FEATURES : USRLOOP_NET_FEATURES;
+
+	if (info->version != USRLOOP_VERSION)
+		return -EPROTONOSUPPORT;
+	if (info->type != USRLOOP_BLOCK && info->type != USRLOOP_NET)
+		return -EINVAL;
+	if (info->features & ~known || info->flags & ~USRLOOP_FLAGS || info->policy >= USRLOOP_POLICIES)
+		return -EOPNOTSUPP;
+	if (info->id != USRLOOP_ANY && info->id >= USRLOOP_MAX_DEVICES)
+		return -EINVAL;
+	if (!info->queues || info->queues > USRLOOP_MAX_QUEUES || !power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
+	    info->poll_us > USRLOOP_MAX_POLL_US || info->reserved)
+		return -EINVAL;
+	if (strnlen(info->label, sizeof(info->label)) == sizeof(info->label))
+		return -EINVAL;
+	return 0;
+}
+
+static int find_owner(const struct usrloop_info *info, kuid_t *owner)
+{
+	*owner = current_euid();
+	if (!(info->flags & USRLOOP_OWNER))
+		return 0;
+	*owner = make_kuid(current_user_ns(), info->owner);
+	if (!uid_valid(*owner))
+		return -EINVAL;
+	return uid_eq(*owner, current_euid()) || capable(CAP_SYS_ADMIN) ? 0 : -EPERM;
+}
+
+static int make_queues(struct usrloop_dev *dev)
+{
+	unsigned int i;
+
+	dev->queue = kcalloc(dev->info.queues, sizeof(*dev->queue), GFP_KERNEL_ACCOUNT);
+	if (!dev->queue)
+		return -ENOMEM;
+	for (i = 0; i < dev->info.queues; i++) {
+		struct usrloop_queue *q = &dev->queue[i];
+
+		q->dev = dev;
+		q->index = i;
+		q->mode = MODE_FAIL;
+		spin_lock_init(&q->lock);
+		q->slot = kvcalloc(dev->info.depth, sizeof(*q->slot), GFP_KERNEL_ACCOUNT);
+		if (!q->slot)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/**
+ * usrloop_dev_create() - make a device that is not started yet
+ * @info:	what is wanted; number, queues and state are filled in
+ * @out:	result, counted for the caller
+ *
+ * Return: 0; -EPROTONOSUPPORT another version; -EOPNOTSUPP an unknown feature, flag or policy; -EEXIST
+ * the number is taken; -EINVAL, -EPERM, -ENOMEM, -ENOSPC, -E2BIG.
+ */
+int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
+{
+	struct usrloop_layout layout;
+	struct usrloop_dev *dev;
+	kuid_t owner;
+	int ret, id;
+
+	ret = check_info(info);
+	if (!ret)
+		ret = find_owner(info, &owner);
+	if (ret)
+		return ret;
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL_ACCOUNT);
+	if (!dev)
+		return -ENOMEM;
+	kref_init(&dev->ref);
+	mutex_init(&dev->lock);
+	init_waitqueue_head(&dev->changed);
+	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
+	INIT_WORK(&dev->revoke, revoke_work);
+	dev->info = *info;
+	dev->info.state = USRLOOP_NEW;
+	dev->info.generation = 0;
+	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
+	dev->owner = owner;
+	dev->kind = info->type == USRLOOP_BLOCK ? &usrloop_blk_kind : &usrloop_net_kind;
+	ret = make_queues(dev);
+	if (!ret)
+		ret = dev->kind->create(dev);
+	if (ret)
+		goto err;
+	dev->kind_made = true;
+	ret = usrloop_layout(&dev->info, &layout);
+	if (ret)
+		goto err;
+
+	mutex_lock(&idr_lock);
+	if (info->id == USRLOOP_ANY)
+		id = idr_alloc(devices(info->type), dev, 0, USRLOOP_MAX_DEVICES, GFP_KERNEL);
+	else
+		id = idr_alloc(devices(info->type), dev, info->id, info->id + 1, GFP_KERNEL);
+	if (id >= 0) {
+		dev->info.id = id;
+		usrloop_dev_get(dev);
+		__module_get(THIS_MODULE);
+	}
+	mutex_unlock(&idr_lock);
+	if (id < 0) {
+		ret = id == -ENOSPC && info->id != USRLOOP_ANY ? -EEXIST : id;
+		goto err;
+	}
+	usrloop_dev_query(dev, info);
+	*out = dev;
+	return 0;
+
+err:
+	usrloop_dev_put(dev);
+	return ret;
+}
+
+/**
+ * usrloop_dev_find() - look a device up
+ * @type:	USRLOOP_BLOCK or USRLOOP_NET
+ * @id:		number
+ *
+ * Return: device, counted for the caller; NULL.
+ */
+struct usrloop_dev *usrloop_dev_find(u32 type, u32 id)
+{
+	struct usrloop_dev *dev = NULL;
+
+	if (type != USRLOOP_BLOCK && type != USRLOOP_NET)
+		return NULL;
+	mutex_lock(&idr_lock);
+	if (id < USRLOOP_MAX_DEVICES)
+		dev = idr_find(devices(type), id);
+	if (dev)
+		usrloop_dev_get(dev);
+	mutex_unlock(&idr_lock);
+	return dev;
+}
+
+/* Whether the caller may do anything to a device: its owner may, and an administrator. */
+bool usrloop_dev_allowed(const struct usrloop_dev *dev)
+{
+	return uid_eq(current_euid(), dev->owner) || capable(CAP_SYS_ADMIN);
+}
+
+/**
+ * usrloop_dev_attach() - make the caller the server
+ * @dev:	device without a server
+ * @out:	result: for usrloop_dev_detach(), usrloop_session_free()
+ *
+ * Return: 0; -EBUSY it has a server; -EIO it is dead; -ENODEV it was deleted; -ENOMEM.
+ */
+int usrloop_dev_attach(struct usrloop_dev *dev, struct usrloop_session **out)
+{
+	struct usrloop_session *s;
+	int ret = 0;
+
+	s = usrloop_session_alloc(dev);
+	if (IS_ERR(s))
+		return PTR_ERR(s);
+	mutex_lock(&dev->lock);
+	if (dev->deleted)
+		ret = -ENODEV;
+	else if (dev->session)
+		ret = -EBUSY;
+	else if (dev->info.state == USRLOOP_DEAD)
+		ret = -EIO;
+	if (!ret) {
+		s->generation = ++dev->info.generation;
+		dev->session = s;
+		if (dev->info.state != USRLOOP_NEW) {
+			cancel_delayed_work(&dev->recovery);
+			connect_queues(dev);
+			set_state(dev, USRLOOP_LIVE);
+		} else {
+			changed(dev);
+		}
+	}
+	mutex_unlock(&dev->lock);
+	if (ret)
+		usrloop_session_free(s);
+	else
+		*out = s;
+	return ret;
+}
+
+/* The file of a server is closed, by its death or not. */
+void usrloop_dev_detach(struct usrloop_session *session)
+{
+	struct usrloop_dev *dev = session->dev;
+
+	mutex_lock(&dev->lock);
+	if (dev->session == session)
+		lose_server(dev);
+	mutex_unlock(&dev->lock);
+}
+
+/**
+ * usrloop_dev_revoke() - take a device away from its server, as if that had died
+ * @dev:	device
+ *
+ * Return: 0; -ENOTCONN there is none.
+ */
+int usrloop_dev_revoke(struct usrloop_dev *dev)
+{
+	int ret = -ENOTCONN;
+
+	mutex_lock(&dev->lock);
+	if (dev->session) {
+		lose_server(dev);
+		ret = 0;
+	}
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/**
+ * usrloop_dev_start() - show the kernel a disk or an interface
+ * @dev:	device with a server
+ *
+ * Makes no request itself: the thread that serves may call it. Partitions are looked for at the first open.
+ *
+ * Return: 0; -ENOTCONN there is no server; -EALREADY; -ENODEV; errors of the block layer or the network.
+ */
+int usrloop_dev_start(struct usrloop_dev *dev)
+{
+	int ret = 0;
+
+	mutex_lock(&dev->lock);
+	if (dev->deleted)
+		ret = -ENODEV;
+	else if (dev->info.state != USRLOOP_NEW)
+		ret = -EALREADY;
+	else if (!dev->session)
+		ret = -ENOTCONN;
+	if (!ret) {
+		WRITE_ONCE(dev->stopping, false);
+		/* Whoever is faster than us waits. */
+		disconnect_queues(dev, MODE_HOLD, false);
+		ret = dev->kind->start(dev);
+		if (!ret) {
+			connect_queues(dev);
+			set_state(dev, USRLOOP_LIVE);
+		}
+	}
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/* dev->lock held */
+static int stop(struct usrloop_dev *dev, bool force)
+{
+	unsigned int i;
+
+	if (dev->info.state == USRLOOP_NEW)
+		return 0;
+	if (!force && dev->kind->in_use(dev))
+		return -EBUSY;
+	cancel_delayed_work(&dev->recovery);
+	/* Requests fail from here on, so that taking the disk away cannot wait for any. */
+	disconnect_queues(dev, MODE_FAIL, true);
+	dev->kind->stop(dev);
+	set_state(dev, USRLOOP_NEW);
+	WRITE_ONCE(dev->stopping, true);
+	for (i = 0; dev->session && i < dev->info.queues; i++)
+		rcuwait_wake_up(&dev->session->end[i].wait);
+	if (dev->session)
+		wake_up_poll(&dev->session->poll, EPOLLIN);
+	return 0;
+}
+
+/**
+ * usrloop_dev_stop() - take the disk or interface away; the device stays, and can be started again
+ * @dev:	device
+ * @force:	also while it is open: whoever uses it gets errors
+ *
+ * Return: 0; -EBUSY it is open.
+ */
+int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
+{
+	int ret;
+
+	mutex_lock(&dev->lock);
+	ret = dev->deleted ? -ENODEV : stop(dev, force);
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/**
+ * usrloop_dev_delete() - stop a device and forget it
+ * @dev:	device
+ * @force:	also while it is open
+ *
+ * Return: 0; -EBUSY it is open; -ENODEV somebody was faster.
+ */
+int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
+{
+	int ret;
+
+	mutex_lock(&dev->lock);
+	ret = dev->deleted ? -ENODEV : stop(dev, force);
+	if (!ret) {
+		dev->deleted = true;
+		if (dev->session)
+			part(dev);
+		changed(dev);
+	}
+	mutex_unlock(&dev->lock);
+	if (ret)
+		return ret;
+	cancel_delayed_work_sync(&dev->recovery);
+	mutex_lock(&idr_lock);
+	idr_remove(devices(dev->info.type), dev->info.id);
+	mutex_unlock(&idr_lock);
+	usrloop_dev_put(dev);
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+/**
+ * usrloop_dev_resize() - change the size of a disk
+ * @dev:	block device
+ * @size:	bytes
+ *
+ * Return: 0; -EINVAL no multiple of the logical block, or no disk; -ENODEV.
+ */
+int usrloop_dev_resize(struct usrloop_dev *dev, u64 size)
+{
+	int ret;
+
+	if (!dev->kind->resize)
+		return -EINVAL;
+	mutex_lock(&dev->lock);
+	ret = dev->deleted ? -ENODEV : dev->kind->resize(dev, size);
+	if (!ret)
+		changed(dev);
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/**
+ * usrloop_dev_carrier() - say whether the wire is there
+ * @dev:	started network device with a server
+ * @speed:	of it, Mb/s; 0: it is not
+ *
+ * Return: 0; -EINVAL no network device; -ENOTCONN not started, or no server.
+ */
+int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed)
+{
+	int ret = 0;
+
+	if (!dev->kind->carrier || speed > INT_MAX)
+		return -EINVAL;
+	mutex_lock(&dev->lock);
+	if (dev->info.state == USRLOOP_LIVE)
+		dev->kind->carrier(dev, speed);
+	else
+		ret = -ENOTCONN;
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/* Fill in what QUERY reports. */
+void usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
+{
+	mutex_lock(&dev->lock);
+	*info = dev->info;
+	info->owner = from_kuid_munged(current_user_ns(), dev->owner);
+	info->server_pid = dev->session ? dev->session->pid : 0;
+	info->refused = atomic64_read(&dev->refused);
+	mutex_unlock(&dev->lock);
+}
+
+int usrloop_devices_init(void)
+{
+	/* What it does lets requests end: it must run when memory is short. */
+	usrloop_wq = alloc_workqueue("usrloop", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	return usrloop_wq ? 0 : -ENOMEM;
+}
+
+/* No device is left: each keeps the module. Work of one that is gone may still be on its way. */
+void usrloop_devices_exit(void)
+{
+	destroy_workqueue(usrloop_wq);
+	idr_destroy(&blk_devices);
+	idr_destroy(&net_devices);
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * usrloop: a block device or a network interface whose other end is a process.
+ *
+ * Every call is an ioctl on a file of /dev/usrloop. A file can have two roles, also both:
+ *
+ *   controller	made a device with CREATE. When the file is closed, the device goes, unless it was created
+ *		with USRLOOP_PERSIST. poll() reports POLLIN when the device changed since the last QUERY on it.
+ *   server	has the rings of a device since ATTACH, until it is closed or the device was taken from it.
+ *		poll() reports POLLIN when there is work. mmap() gives the rings and the data area.
+ *
+ * Units: bytes, but for "sectors", which have 512 bytes. Every reserved field is zero.
+ * A ring index counts up for ever and wraps at 2^32; entry i is at i modulo the number of entries.
+ */
+#ifndef _UAPI_USRLOOP_H
+#define _UAPI_USRLOOP_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* cffi: begin */
+#define USRLOOP_VERSION		1
+#define USRLOOP_ANY		0xffffffff	/* as a device's number: any free one; as a target: the file's own */
+
+#define USRLOOP_BLOCK		1	/* /dev/usrblkN */
+#define USRLOOP_NET		2	/* usrnetN */
+
+/* What a block device can do (features). */
+#define USRLOOP_BLK_READ_ONLY	0x01
+#define USRLOOP_BLK_CACHE	0x02	/* volatile write cache: FLUSH is sent */
+#define USRLOOP_BLK_FUA		0x04	/* with CACHE: FUA is sent with writes */
+#define USRLOOP_BLK_DISCARD	0x08
+#define USRLOOP_BLK_ZEROES	0x10	/* WRITE_ZEROES is sent; without it the kernel writes zeroes */
+#define USRLOOP_BLK_ROTATIONAL	0x20
+
+/* What an interface can do (features). */
+#define USRLOOP_NET_CSUM	0x01	/* checksums may be left to the server, and be verified by it */
+#define USRLOOP_NET_TSO		0x02	/* with CSUM: TCP packets of up to 64 KiB, both ways */
+#define USRLOOP_NET_USO		0x04	/* with CSUM: likewise UDP */
+
+/* How it is made (flags). */
+#define USRLOOP_PERSIST		0x01	/* it outlives its controller, until DELETE */
+#define USRLOOP_OWNER		0x02	/* it belongs to the given uid, not to the creator (CAP_SYS_ADMIN) */
+
+/* What becomes of requests when the server dies (policy of a block device). */
+#define USRLOOP_DEATH_FAIL	0	/* all fail now and for good; the device can only be deleted */
+#define USRLOOP_DEATH_QUEUE	1	/* those in flight fail, new ones wait for the next server */
+#define USRLOOP_DEATH_REISSUE	2	/* those in flight are sent again, new ones wait */
+#define USRLOOP_DEATH_FAIL_NEW	3	/* all fail until there is another server */
+
+/* State of a device. */
+#define USRLOOP_NEW		1	/* not started: the kernel has no disk or interface yet */
+#define USRLOOP_LIVE		2	/* started, has a server */
+#define USRLOOP_QUIESCED	3	/* started, its server is gone, another one may come */
+#define USRLOOP_FAILED		4	/* likewise, but nobody waits any more: requests fail */
+#define USRLOOP_DEAD		5	/* by DEATH_FAIL: requests fail for good */
+
+#define USRLOOP_LABEL_LEN	64
+#define USRLOOP_EVENTFDS	4	/* a queue */
+
+struct usrloop_blk_params {
+	__u64 size;			/* multiple of the logical block */
+	__u32 logical_block;		/* power of two, 512 to 4096 */
+	__u32 physical_block;		/* power of two, from logical_block to 64 KiB */
+	__u32 max_io;			/* of one request; power of two, 4 KiB to 4 MiB */
+	__u32 max_discard;		/* of one DISCARD or WRITE_ZEROES; 0: the most there is */
+	__u32 discard_granularity;	/* power of two; 0: the physical block */
+	__u32 timeout_ms;		/* a server that leaves a request alone so long counts as dead; 0: never */
+};
+
+struct usrloop_net_params {
+	__u8 mac[6];			/* all zero: random */
+	__u8 reserved[2];
+	__u32 mtu;			/* 68 to 65521 */
+	__u32 max_mtu;			/* the highest that can be set */
+	char name[16];			/* may hold %d; empty: usrnet%d */
+};
+
+/* CREATE in and out, QUERY out. */
+struct usrloop_info {
+	__u32 version;			/* in: USRLOOP_VERSION */
+	__u32 type;			/* USRLOOP_BLOCK or USRLOOP_NET */
+	__u32 id;			/* number wanted, or USRLOOP_ANY; out: the device's */
+	__u32 features;
+	__u32 flags;
+	__u32 policy;			/* USRLOOP_DEATH_* */
+	__u32 recovery_ms;		/* how long requests wait for another server; 0: for ever */
+	__u32 queues;			/* 1 to 64 */
+	__u32 depth;			/* requests or packets in flight on a queue; power of two, 1 to 1024 */
+	__u32 poll_us;			/* ENTER looks so long before it sleeps; at most 1000 */
+	__u32 state;			/* out, as all below: USRLOOP_NEW ... */
+	__u32 generation;		/* servers so far */
+	__u32 owner;			/* uid; in, with USRLOOP_OWNER */
+	__u32 server_pid;		/* 0: there is none */
+	__u32 ifindex;			/* net, started */
+	__u32 reserved;
+	__u64 refused;			/* completions that named no request in flight */
+	char label[USRLOOP_LABEL_LEN];	/* in: for people, and for links in /dev/usrdrv; may be empty */
+	struct usrloop_blk_params blk;
+	struct usrloop_net_params net;
+};
+
+/* VERSION out: what this module knows. */
+struct usrloop_version {
+	__u32 version;
+	__u32 blk_features;
+	__u32 net_features;
+	__u32 flags;
+	__u32 policies;			/* bit n: policy n */
+	__u32 reserved[3];
+};
+
+/* Which device START, STOP, DELETE, RESIZE, DETACH and CARRIER are for. */
+struct usrloop_target {
+	__u32 type;
+	__u32 id;			/* or USRLOOP_ANY, whatever type says: the file's own device */
+	__u64 arg;			/* RESIZE: the new size; DELETE, STOP: 1 even if it is open; CARRIER: Mb/s, 0: none; else 0 */
+};
+
+/*
+ * ATTACH: where things are in the memory that mmap() gives. Queue n's ring begins at n * ring_stride,
+ * its slots at data + n * data_stride: slot i is slot_size bytes at i * slot_size, for request i (block)
+ * or packet i to the wire (net). Behind them are, for net, depth slots of packets from the wire.
+ */
+struct usrloop_attach {
+	__u32 type;			/* in */
+	__u32 id;			/* in, or USRLOOP_ANY */
+	__u32 generation;		/* out, as all below */
+	__u32 queues;
+	__u32 depth;
+	__u32 ring_stride;
+	__u32 sq;			/* from the ring's begin: depth submissions */
+	__u32 cq;			/* depth completions */
+	__u32 rx;			/* net: depth struct usrloop_rxe */
+	__u32 slot_size;
+	__u64 data;
+	__u64 data_stride;
+	__u64 size;			/* to map */
+};
+
+/* EVENTFD: have ENTER of a queue return when an eventfd is signalled. */
+struct usrloop_eventfd {
+	__u32 queue;
+	__u32 index;			/* 0 to USRLOOP_EVENTFDS - 1: its bit in what ENTER returns */
+	__s32 fd;			/* -1: no more. Its count is taken by ENTER's wait, nobody need read it */
+	__s32 ack_fd;			/* signalled by USRLOOP_ENTER_ACK; -1: none */
+};
+
+#define USRLOOP_OP_READ		0
+#define USRLOOP_OP_WRITE	1
+#define USRLOOP_OP_FLUSH	2
+#define USRLOOP_OP_DISCARD	3
+#define USRLOOP_OP_ZEROES	4
+#define USRLOOP_OP_TX		5	/* a packet: struct virtio_net_hdr_mrg_rxbuf (12 bytes), then the frame */
+
+#define USRLOOP_SQE_FUA		0x01	/* WRITE, ZEROES: on the medium before it completes */
+#define USRLOOP_SQE_NOUNMAP	0x02	/* ZEROES: the sectors stay allocated */
+
+/* A request: the data of a WRITE or TX are in its slot; those of a READ go there. */
+struct usrloop_sqe {
+	__u32 tag;			/* its slot */
+	__u32 seq;			/* which use of that slot; a completion names both */
+	__u8 op;
+	__u8 flags;
+	__u16 reserved;
+	__u32 len;			/* bytes */
+	__u64 sector;
+	__u64 reserved2;
+};
+
+struct usrloop_cqe {
+	__u32 tag;
+	__u32 seq;
+	__s32 result;			/* 0 or -errno */
+	__u32 reserved;
+};
+
+/* A packet from the wire, in the slot of its place: entry i describes receive slot i modulo depth. */
+struct usrloop_rxe {
+	__u32 len;			/* header and frame */
+	__u32 reserved;
+};
+
+/* Begin of a ring. The kernel believes nothing that the server writes here. */
+struct usrloop_ring {
+	__u32 sq_tail;			/* written by the kernel: submissions so far */
+	__u32 rx_head;			/* packets from the wire that it has taken: their slots are free again */
+	__u32 pad[14];
+	__u32 sq_head;			/* written by the server: submissions it has seen */
+	__u32 cq_tail;			/* completions so far */
+	__u32 rx_tail;			/* packets so far */
+	__u32 timeout_ms;		/* how long ENTER waits; 0: for ever */
+	__u32 pad2[12];
+};
+
+/*
+ * ENTER(queue | flags): take all completions and packets, then wait until there is something to do.
+ * One thread for each queue. Returns bits:
+ */
+#define USRLOOP_READY_WORK	0x01	/* submissions that were not seen yet */
+#define USRLOOP_READY_STOP	0x02	/* the device was stopped: nothing comes any more */
+#define USRLOOP_READY_REFUSED	0x04	/* a completion named no request in flight, or had bad fields */
+#define USRLOOP_READY_EVENT	0x10	/* << index: that eventfd was signalled */
+
+#define USRLOOP_ENTER_QUEUE	0xffff
+#define USRLOOP_ENTER_NOWAIT	0x10000
+#define USRLOOP_ENTER_ACK	0x20000	/* signal ack_fd of each eventfd that was reported, before waiting */
+#define USRLOOP_IOC_VERSION	_IOR('U', 0x60, struct usrloop_version)
+#define USRLOOP_IOC_CREATE	_IOWR('U', 0x61, struct usrloop_info)
+#define USRLOOP_IOC_QUERY	_IOWR('U', 0x62, struct usrloop_info)
+#define USRLOOP_IOC_START	_IOW('U', 0x63, struct usrloop_target)
+#define USRLOOP_IOC_STOP	_IOW('U', 0x64, struct usrloop_target)
+#define USRLOOP_IOC_DELETE	_IOW('U', 0x65, struct usrloop_target)
+#define USRLOOP_IOC_RESIZE	_IOW('U', 0x66, struct usrloop_target)
+#define USRLOOP_IOC_DETACH	_IOW('U', 0x67, struct usrloop_target)
+#define USRLOOP_IOC_ATTACH	_IOWR('U', 0x68, struct usrloop_attach)
+#define USRLOOP_IOC_EVENTFD	_IOW('U', 0x69, struct usrloop_eventfd)
+#define USRLOOP_IOC_CARRIER	_IOW('U', 0x6a, struct usrloop_target)
+#define USRLOOP_IOC_ENTER	_IO('U', 0x6b)
+/* cffi: end */
+
+#endif

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+/* usrloop: block devices and network interfaces whose other end is a process. */
+#include <linux/module.h>
+
+#include "usrloop.h"
+
+static int __init usrloop_init(void)
+{
+	int ret;
+
+	ret = usrloop_selftest();
+	if (ret)
+		goto err_selftest;
+	ret = usrloop_devices_init();
+	if (ret)
+		goto err_devices;
+	ret = usrloop_ctl_init();
+	if (ret)
+		goto err_ctl;
+	return 0;
+
+err_ctl:
+	usrloop_devices_exit();
+err_devices:
+err_selftest:
+	return ret;
+}
+
+static void __exit usrloop_exit(void)
+{
+	usrloop_ctl_exit();
+	usrloop_devices_exit();
+}
+
+module_init(usrloop_init);
+module_exit(usrloop_exit);
+MODULE_DESCRIPTION("Block devices and network interfaces served by processes");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("1");

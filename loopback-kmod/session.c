@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A session's memory: rings of all queues, then the slots that data travels in. */
+#include <linux/capability.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "usrloop.h"
+
+/**
+ * usrloop_layout() - where things are in a session's memory
+ * @info:	device; queues, depth and sizes were checked
+ * @layout:	result
+ *
+ * Return: 0; -E2BIG it would be more than USRLOOP_MAX_SESSION.
+ */
+int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout)
+{
+	bool net = info->type == USRLOOP_NET;
+	u32 ring = sizeof(struct usrloop_ring);
+	u64 slots = (u64)info->depth * (net ? 2 : 1);
+
+	layout->sq = ring;
+	ring += info->depth * sizeof(struct usrloop_sqe);
+	layout->cq = ring;
+	ring += info->depth * sizeof(struct usrloop_cqe);
+	layout->rx = net ? ring : 0;
+	if (net)
+		ring += info->depth * sizeof(struct usrloop_rxe);
+	layout->ring_stride = PAGE_ALIGN(ring);
+	layout->slot_size = PAGE_ALIGN(net ? USRLOOP_PACKET_MAX : info->blk.max_io);
+	/* A chip's scatter list may break at 64 KiB: a slot never lies across more such borders than it must. */
+	layout->data = ALIGN((u64)info->queues * layout->ring_stride, SZ_64K);
+	layout->data_stride = slots * layout->slot_size;
+	layout->size = PAGE_ALIGN(layout->data + info->queues * layout->data_stride);
+	return layout->size > USRLOOP_MAX_SESSION ? -E2BIG : 0;
+}
+
+static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
+{
+	struct usrloop_end *end = &s->end[q->index];
+	const struct usrloop_layout *l = &s->layout;
+
+	end->queue = q;
+	end->session = s;
+	end->ring = s->mem + (size_t)q->index * l->ring_stride;
+	end->sq = (void *)end->ring + l->sq;
+	end->cq = (void *)end->ring + l->cq;
+	end->rx = (void *)end->ring + l->rx;
+	end->data = s->mem + l->data + q->index * l->data_stride;
+	end->mask = q->dev->info.depth - 1;
+	end->slot_size = l->slot_size;
+	rcuwait_init(&end->wait);
+}
+
+/**
+ * usrloop_session_alloc() - make the memory of a server
+ * @dev:	counted as long as the session is there
+ *
+ * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK, unless he has CAP_IPC_LOCK.
+ * Return: session, all its memory zero; or -ENOMEM as a pointer.
+ */
+struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev)
+{
+	struct usrloop_session *s;
+	unsigned int i;
+	int ret;
+
+	s = kvzalloc(struct_size(s, end, dev->info.queues), GFP_KERNEL_ACCOUNT);
+	if (!s)
+		return ERR_PTR(-ENOMEM);
+	init_waitqueue_head(&s->poll);
+	ret = usrloop_layout(&dev->info, &s->layout);
+	if (ret)
+		goto err_free;
+	if (!capable(CAP_IPC_LOCK)) {
+		ret = account_locked_vm(current->mm, s->layout.size >> PAGE_SHIFT, true);
+		if (ret)
+			goto err_free;
+		s->mm = current->mm;
+		mmgrab(s->mm);
+	}
+	ret = -ENOMEM;
+	s->mem = vmalloc_user(s->layout.size);
+	if (!s->mem)
+		goto err_account;
+	s->pid = task_tgid_nr(current);
+	s->dev = dev;
+	usrloop_dev_get(dev);
+	for (i = 0; i < dev->info.queues; i++)
+		init_end(s, &dev->queue[i]);
+	return s;
+
+err_account:
+	if (s->mm) {
+		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
+		mmdrop(s->mm);
+	}
+err_free:
+	kvfree(s);
+	return ERR_PTR(ret);
+}
+
+/**
+ * usrloop_session_free() - give everything back
+ * @s:	detached; nobody is in ENTER, no mapping is left
+ */
+void usrloop_session_free(struct usrloop_session *s)
+{
+	usrloop_events_clear(s);
+	if (s->mm) {
+		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
+		mmdrop(s->mm);
+	}
+	vfree(s->mem);
+	usrloop_dev_put(s->dev);
+	kvfree(s);
+}

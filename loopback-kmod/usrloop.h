@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of usrloop.ko share.
+ *
+ * A device (struct usrloop_dev) outlives its servers. What a server has is a session: rings and a data
+ * area of its own, made by ATTACH and given back with its file, so that nothing an old server still
+ * writes to is ever seen again. What is in flight is known from the device's slots alone.
+ *
+ *	device.c	devices: made, found, attached to, started, stopped, deleted; death and recovery
+ *	session.c	memory of a session and its layout
+ *	wait.c		ENTER: the one sleep of a server, and what wakes it
+ *	ctl.c		/dev/usrloop: checks what user space wants
+ *	blk.c, net.c	the kernel's side of the two kinds
+ *
+ * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
+ * never held while data is copied). A slot changes hands by a compare-and-exchange of its word.
+ * queue->end is also read under RCU: whoever found it there may use its memory until he leaves.
+ */
+#ifndef USRLOOP_H
+#define USRLOOP_H
+
+#include <linux/atomic.h>
+#include <linux/cred.h>
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/rcuwait.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/workqueue.h>
+
+#include "include/uapi/usrloop.h"
+
+#undef pr_fmt
+#define pr_fmt(fmt)	KBUILD_MODNAME ": " fmt
+
+#define USRLOOP_MAX_DEVICES	1024u
+#define USRLOOP_MAX_QUEUES	64u
+#define USRLOOP_MAX_DEPTH	1024u
+#define USRLOOP_MAX_IO		(4u << 20)
+#define USRLOOP_MAX_SESSION	(1ull << 30)
+#define USRLOOP_MAX_POLL_US	1000u
+#define USRLOOP_BLK_FEATURES	(USRLOOP_BLK_READ_ONLY | USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | USRLOOP_BLK_DISCARD | \
+				 USRLOOP_BLK_ZEROES | USRLOOP_BLK_ROTATIONAL)
+#define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_NET_USO)
+#define USRLOOP_FLAGS		(USRLOOP_PERSIST | USRLOOP_OWNER)
+#define USRLOOP_POLICIES	4u
+#define USRLOOP_PACKET_MAX	(68u << 10)	/* header, Ethernet header with tags, 64 KiB; whole pages */
+
+struct net_device;
+struct usrloop_dev;
+struct usrloop_queue;
+struct usrloop_session;
+
+/* Who a slot belongs to; the low bits of its word, above them the count of its uses. */
+enum usrloop_slot_state {
+	SLOT_FREE,		/* nobody's, or its request has just been ended */
+	SLOT_SERVED,		/* a server has the request; seq tells which use this is */
+	SLOT_HELD,		/* there is no server: waits for the next one */
+	SLOT_BUSY,		/* somebody of ours is at it */
+};
+
+#define SLOT_STATE		3u
+#define SLOT_SEQ_SHIFT		2
+
+struct usrloop_slot {
+	atomic_t word;
+	void *request;		/* blk: struct request; set before SLOT_SERVED or SLOT_HELD is */
+};
+
+static inline u32 usrloop_slot_word(u32 seq, enum usrloop_slot_state state)
+{
+	return seq << SLOT_SEQ_SHIFT | state;
+}
+
+static inline enum usrloop_slot_state usrloop_slot_state(u32 word)
+{
+	return word & SLOT_STATE;
+}
+
+static inline u32 usrloop_slot_seq(u32 word)
+{
+	return word >> SLOT_SEQ_SHIFT;
+}
+
+/* Take the slot from one owner to another; false: somebody was faster, or it was another use. */
+static inline bool usrloop_slot_move(struct usrloop_slot *slot, u32 seq, enum usrloop_slot_state from,
+				     enum usrloop_slot_state to)
+{
+	u32 word = usrloop_slot_word(seq, from);
+
+	return atomic_cmpxchg(&slot->word, word, usrloop_slot_word(seq, to)) == word;
+}
+
+/* What becomes of a request for which there is no server. */
+enum usrloop_mode {
+	MODE_FAIL,
+	MODE_HOLD,
+};
+
+/* Another file's eventfd that ends ENTER's sleep. */
+struct usrloop_event {
+	struct usrloop_end *end;
+	unsigned int index;
+	struct file *file;		/* NULL: not registered */
+	struct eventfd_ctx *ctx;
+	struct eventfd_ctx *ack;	/* or NULL */
+	wait_queue_head_t *head;
+	wait_queue_entry_t entry;
+	poll_table table;
+};
+
+/* A server's end of a queue. */
+struct usrloop_end {
+	struct usrloop_queue *queue;
+	struct usrloop_session *session;
+	struct usrloop_ring *ring;	/* what follows is shared with the server: believe nothing */
+	struct usrloop_sqe *sq;
+	struct usrloop_cqe *cq;
+	struct usrloop_rxe *rx;
+	void *data;
+	u32 mask;			/* entries of a ring - 1 */
+	u32 slot_size;
+
+	u32 sq_tail;			/* queue->lock */
+
+	/* of the thread in ENTER, which owns bit 0 of entered */
+	unsigned long entered ____cacheline_aligned_in_smp;
+	u32 cq_head;
+	u32 rx_head;
+	struct rcuwait wait;
+	unsigned long events;		/* bit n: eventfd n was signalled */
+	unsigned long reported;		/* those that ENTER returned last */
+	struct usrloop_event event[USRLOOP_EVENTFDS];
+};
+
+/* The kernel's own account of a queue. */
+struct usrloop_queue {
+	struct usrloop_dev *dev;
+	unsigned int index;
+	spinlock_t lock;		/* end and mode; end->sq_tail */
+	struct usrloop_end __rcu *end;	/* NULL: nobody serves */
+	enum usrloop_mode mode;
+	struct usrloop_slot *slot;	/* depth of them */
+	struct usrloop_netq *net;	/* what net.c keeps for a queue, or NULL */
+};
+
+/* Sizes and places of a session's memory, as ATTACH reports them. */
+struct usrloop_layout {
+	u32 ring_stride, sq, cq, rx, slot_size;
+	u64 data, data_stride, size;
+};
+
+struct usrloop_session {
+	struct usrloop_dev *dev;	/* counted */
+	u32 generation;
+	pid_t pid;
+	bool revoked;			/* the device is not its any more; written under dev->lock */
+	struct usrloop_layout layout;
+	void *mem;
+	wait_queue_head_t poll;
+	struct mm_struct *mm;		/* whose RLIMIT_MEMLOCK pays, or NULL */
+	struct usrloop_end end[];	/* one for each queue */
+};
+
+/* What blk.c and net.c do for device.c; process context, dev->lock held but for free and enter. */
+struct usrloop_kind {
+	const char *name;
+	/* Check parameters and make what lasts until the device is freed. */
+	int (*create)(struct usrloop_dev *dev);
+	void (*free)(struct usrloop_dev *dev);
+	/* Show the kernel a disk or interface. A name that is taken: -EEXIST. */
+	int (*start)(struct usrloop_dev *dev);
+	/* Take it away. Queues are in MODE_FAIL. */
+	void (*stop)(struct usrloop_dev *dev);
+	bool (*in_use)(struct usrloop_dev *dev);
+	/* A queue has a server: send what was held. */
+	void (*attached)(struct usrloop_queue *queue);
+	/* A queue has none any more: end with EIO what was in flight (lost) or held, or keep it. */
+	void (*detached)(struct usrloop_queue *queue, bool fail_lost, bool fail_held);
+	/* Either may be NULL: the kind has none. */
+	int (*resize)(struct usrloop_dev *dev, u64 size);
+	void (*carrier)(struct usrloop_dev *dev, u32 speed);
+	/* Take completions and packets that the server published; no lock. Returns 0 or USRLOOP_READY_REFUSED. */
+	unsigned int (*collect)(struct usrloop_end *end);
+};
+
+extern const struct usrloop_kind usrloop_blk_kind;
+extern const struct usrloop_kind usrloop_net_kind;
+
+struct usrloop_dev {
+	struct kref ref;
+	const struct usrloop_kind *kind;
+	struct usrloop_info info;	/* what CREATE asked for, and the state; dev->lock */
+	kuid_t owner;
+	struct mutex lock;
+	bool deleted;			/* no longer to be found */
+	bool stopping;			/* ENTER returns USRLOOP_READY_STOP */
+	bool kind_made;			/* kind->create() succeeded */
+	u32 overdue;			/* generation of the server that revoke is for */
+	struct usrloop_session *session;
+	atomic_t changes;		/* for poll() of the controller */
+	wait_queue_head_t changed;
+	atomic64_t refused;
+	struct delayed_work recovery;
+	struct work_struct revoke;	/* a server did not answer in time */
+	struct usrloop_queue *queue;
+	union {
+		struct usrloop_blk *blk;
+		struct usrloop_net *net;
+	};
+};
+
+/* device.c */
+int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
+struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
+bool usrloop_dev_allowed(const struct usrloop_dev *dev);
+void usrloop_dev_get(struct usrloop_dev *dev);
+void usrloop_dev_put(struct usrloop_dev *dev);
+int usrloop_dev_attach(struct usrloop_dev *dev, struct usrloop_session **out);
+void usrloop_dev_detach(struct usrloop_session *session);
+int usrloop_dev_start(struct usrloop_dev *dev);
+int usrloop_dev_stop(struct usrloop_dev *dev, bool force);
+int usrloop_dev_delete(struct usrloop_dev *dev, bool force);
+int usrloop_dev_resize(struct usrloop_dev *dev, u64 size);
+int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
+int usrloop_dev_revoke(struct usrloop_dev *dev);
+void usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
+void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
+int usrloop_devices_init(void);
+void usrloop_devices_exit(void);
+
+/* session.c */
+int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
+struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev);
+void usrloop_session_free(struct usrloop_session *session);
+
+static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
+{
+	return end->data + (size_t)slot * end->slot_size;
+}
+
+/* wait.c */
+long usrloop_enter(struct usrloop_session *session, unsigned long arg);
+int usrloop_event_set(struct usrloop_session *session, const struct usrloop_eventfd *want);
+void usrloop_events_clear(struct usrloop_session *session);
+__poll_t usrloop_session_poll(struct usrloop_session *session, struct file *file, poll_table *wait);
+
+/* Put a submission into the ring. Context: any; queue->lock, under which queue->end was seen to be @end. */
+static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sqe *sqe)
+{
+	end->sq[end->sq_tail & end->mask] = *sqe;
+	smp_store_release(&end->ring->sq_tail, ++end->sq_tail);
+}
+
+/* Let the server know of what was pushed. Context: any; under RCU. */
+static inline void usrloop_wake(struct usrloop_end *end)
+{
+	rcuwait_wake_up(&end->wait);	/* a full barrier: what was pushed is seen by whoever goes to sleep */
+	if (waitqueue_active(&end->session->poll))
+		wake_up_poll(&end->session->poll, EPOLLIN);
+}
+
+/* ctl.c */
+int usrloop_ctl_init(void);
+void usrloop_ctl_exit(void);
+
+/* sysfs.c: the group "usrloop" of a disk and of an interface */
+extern const struct attribute_group *usrloop_disk_groups[];
+extern const struct attribute_group usrloop_group;
+
+/* net.c */
+struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev);
+
+#ifdef USRLOOP_SELFTEST
+int usrloop_selftest(void);
+#else
+static inline int usrloop_selftest(void)
+{
+	return 0;
+}
+#endif
+
+#endif

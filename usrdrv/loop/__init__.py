@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""usrloop: the kernel module through which a process serves a block device or a network interface.
+
+The calls and structures are those of loopback-kmod/include/uapi/usrloop.h, which documents them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from usrdrv import errors
+from usrdrv.closing import Closing
+from usrdrv.loop import _loop
+
+ffi, lib = _loop.ffi, _loop.lib
+
+NODE: Final = Path("/dev/usrloop")
+ANY: Final = lib.USRLOOP_ANY
+STATES: Final = {
+    lib.USRLOOP_NEW: "new",
+    lib.USRLOOP_LIVE: "live",
+    lib.USRLOOP_QUIESCED: "quiesced",
+    lib.USRLOOP_FAILED: "failed",
+    lib.USRLOOP_DEAD: "dead",
+}
+POLICIES: Final = {
+    "fail": lib.USRLOOP_DEATH_FAIL,
+    "queue": lib.USRLOOP_DEATH_QUEUE,
+    "reissue": lib.USRLOOP_DEATH_REISSUE,
+    "fail-new": lib.USRLOOP_DEATH_FAIL_NEW,
+}
+"""What becomes of requests when the server dies, by the names that sysfs shows."""
+
+
+def available(node: Path = NODE) -> bool:
+    """Whether the module is there; loads it if we may."""
+    if not node.exists() and os.geteuid() == 0:
+        modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        if modprobe:
+            subprocess.run([modprobe, "-q", "usrloop"], stderr=subprocess.DEVNULL, check=False)
+    return node.exists()
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A block device to be. Sizes in bytes, times in milliseconds."""
+
+    size: int
+    logical_block: int = 512
+    physical_block: int = 512
+    max_io: int = 256 << 10
+    features: int = 0
+    policy: str = "reissue"
+    recovery_ms: int = 60_000
+    timeout_ms: int = 0
+    queues: int = 1
+    depth: int = 32
+    poll_us: int = 0
+    max_discard: int = 0
+    discard_granularity: int = 0
+    flags: int = 0
+    owner: int = 0
+    label: str = ""
+    id: int = ANY
+
+    kind: int = field(default=lib.USRLOOP_BLOCK, init=False)
+
+    def fill(self, info: Any) -> None:
+        """Write what is special to a disk."""
+        info.policy, info.recovery_ms = POLICIES[self.policy], self.recovery_ms
+        for name in (
+            *("size", "logical_block", "physical_block", "max_io", "max_discard"),
+            *("discard_granularity", "timeout_ms"),
+        ):
+            setattr(info.blk, name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface to be. `name` may hold %d."""
+
+    mac: bytes = bytes(6)
+    mtu: int = 1500
+    max_mtu: int = 9000
+    name: str = ""
+    features: int = 0
+    queues: int = 1
+    depth: int = 256
+    poll_us: int = 0
+    flags: int = 0
+    owner: int = 0
+    label: str = ""
+    id: int = ANY
+
+    kind: int = field(default=lib.USRLOOP_NET, init=False)
+
+    def fill(self, info: Any) -> None:
+        """Write what is special to an interface."""
+        info.policy = lib.USRLOOP_DEATH_QUEUE
+        info.net.mac = self.mac
+        info.net.mtu, info.net.max_mtu = self.mtu, self.max_mtu
+        info.net.name = os.fsencode(self.name)
+
+
+class Control(Closing):
+    """A file of /dev/usrloop; by create() a controller: with it its device goes, unless that is persistent.
+
+    The methods that name no device are for the file's own. Thread-safe.
+    """
+
+    def __init__(self, node: Path = NODE) -> None:
+        try:
+            self.fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise errors.MissingToolError(
+                f"{node} is not there: kernel module usrloop (make kmod-install)"
+            ) from None
+        except PermissionError:
+            raise errors.PermissionDeniedError(f"{node}: no right to open it") from None
+        except OSError as error:
+            raise errors.DeviceError(f"{node}: {error.strerror}") from None
+
+    def call(self, request: int, argument: Any, what: str) -> int:
+        """Make one call; `argument` is a structure of cffi, changed in place."""
+        try:
+            return int(fcntl.ioctl(self.fd, request, ffi.buffer(argument)))
+        except OSError as error:
+            raise _explain(error, what) from None
+
+    def version(self) -> Any:
+        """Return struct usrloop_version: what this module knows."""
+        version = ffi.new("struct usrloop_version *")
+        self.call(lib.USRLOOP_IOC_VERSION, version, "version")
+        return version
+
+    def create(self, device: Disk | Interface) -> Any:
+        """Make a device, not started; return its struct usrloop_info."""
+        info = ffi.new("struct usrloop_info *")
+        info.version, info.type, info.id = lib.USRLOOP_VERSION, device.kind, device.id
+        for name in ("features", "flags", "queues", "depth", "poll_us", "owner"):
+            setattr(info, name, getattr(device, name))
+        try:
+            info.label = os.fsencode(device.label)
+            device.fill(info)
+        except (IndexError, OverflowError) as error:
+            raise errors.UsageError(f"usrloop: {error}") from None
+        self.call(lib.USRLOOP_IOC_CREATE, info, "create")
+        return info
+
+    def query(self, kind: int = 0, id: int = ANY) -> Any:
+        """Return struct usrloop_info; poll() of the file is quiet until the next change."""
+        info = ffi.new("struct usrloop_info *", {"type": kind, "id": id})
+        self.call(lib.USRLOOP_IOC_QUERY, info, "query")
+        return info
+
+    def _target(self, request: int, what: str, kind: int, id: int, arg: int) -> None:
+        target = ffi.new("struct usrloop_target *", {"type": kind, "id": id, "arg": arg})
+        self.call(request, target, what)
+
+    def start(self, kind: int = 0, id: int = ANY) -> None:
+        """Show the kernel the disk or interface; it needs a server."""
+        self._target(lib.USRLOOP_IOC_START, "start", kind, id, 0)
+
+    def stop(self, kind: int = 0, id: int = ANY, force: bool = False) -> None:
+        """Take it away; the device stays."""
+        self._target(lib.USRLOOP_IOC_STOP, "stop", kind, id, force)
+
+    def delete(self, kind: int = 0, id: int = ANY, force: bool = False) -> None:
+        """Take it away and forget it. DeviceBusyError while it is open, unless forced."""
+        self._target(lib.USRLOOP_IOC_DELETE, "delete", kind, id, force)
+
+    def resize(self, size: int, kind: int = 0, id: int = ANY) -> None:
+        """Change a disk's size, bytes."""
+        self._target(lib.USRLOOP_IOC_RESIZE, "resize", kind, id, size)
+
+    def detach(self, kind: int = 0, id: int = ANY) -> None:
+        """Take the device away from its server, as if that had died."""
+        self._target(lib.USRLOOP_IOC_DETACH, "detach", kind, id, 0)
+
+    def carrier(self, speed: int, kind: int = 0, id: int = ANY) -> None:
+        """Say how fast an interface's wire is, Mb/s; 0: it has none."""
+        self._target(lib.USRLOOP_IOC_CARRIER, "carrier", kind, id, speed)
+
+    def attach(self, kind: int = 0, id: int = ANY) -> Any:
+        """Become the device's server; return struct usrloop_attach."""
+        attach = ffi.new("struct usrloop_attach *", {"type": kind, "id": id})
+        self.call(lib.USRLOOP_IOC_ATTACH, attach, "attach")
+        return attach
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Server(Closing):
+    """A server written in Python, for tests and experiments; what serves for real is C.
+
+    `queue[i]` is a struct loop_queue for the functions of loop.h (usrdrv.loop.lib).
+    """
+
+    def __init__(self, control: Control, attach: Any) -> None:
+        self.attach = attach
+        self._map = mmap.mmap(control.fd, attach.size)
+        self._base = ffi.from_buffer(self._map)
+        self.queue = [ffi.new("struct loop_queue *") for _ in range(attach.queues)]
+        for index, queue in enumerate(self.queue):
+            lib.loop_queue_init(queue, control.fd, attach, self._base, index)
+
+    def enter(self, index: int = 0, flags: int = 0, timeout_ms: int = 0) -> int:
+        """Hand over what is done and wait. Return USRLOOP_READY_* bits or -errno."""
+        return int(lib.loop_enter(self.queue[index], flags, timeout_ms))
+
+    def data(self, tag: int, length: int, index: int = 0) -> Any:
+        """Return the first `length` bytes of a slot, writable."""
+        return ffi.buffer(lib.loop_slot(self.queue[index], tag), length)
+
+    def close(self) -> None:
+        """Unmap. Idempotent."""
+        self.queue = []
+        ffi.release(self._base)
+        self._map.close()
+
+
+def _explain(error: OSError, what: str) -> errors.UsrdrvError:
+    """Say what a failed call means."""
+    text = f"usrloop: {what}: "
+    match error.errno:
+        case errno.EBUSY:
+            return errors.DeviceBusyError(text + "it is in use")
+        case errno.EEXIST:
+            return errors.DeviceBusyError(text + "that number or name is taken")
+        case errno.ENODEV:
+            return errors.NoSuchDeviceError(text + "no such device")
+        case errno.EPERM | errno.EACCES:
+            return errors.PermissionDeniedError(text + "only its owner and root may")
+        case errno.EPROTONOSUPPORT:
+            return errors.MissingToolError(text + "the kernel module is of another version")
+        case errno.EOPNOTSUPP:
+            return errors.MissingToolError(text + "the kernel module does not know that feature")
+        case errno.ENOMEM:
+            return errors.DeviceError(text + "no memory (RLIMIT_MEMLOCK, ulimit -l)")
+    failed = errors.DeviceError(text + str(error.strerror))
+    failed.errno = error.errno or errno.EIO
+    return failed
