@@ -23,25 +23,48 @@ HARMLESS: Final = re.compile(
 
 
 class Console:
-    """The console's file, while the guest writes it."""
+    """The console's file, while the guest writes it; what was in it, after keep()."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept: bytes | None = None
 
-    def text(self, since: int = 0) -> str:
-        """Return what was said after byte `since`."""
+    def _read(self, since: int) -> bytes:
+        if self._kept is not None:
+            return self._kept[since:]
         try:
             with self.path.open("rb") as file:
                 file.seek(since)
-                return file.read().decode(errors="replace").replace("\r", "")
+                return file.read()
         except FileNotFoundError:
-            return ""
+            return b""
+
+    def keep(self) -> None:
+        """The guest has ended and its file goes: remember what it said."""
+        self._kept = self._read(0)
+
+    def text(self, since: int = 0) -> str:
+        """Return what was said after byte `since`."""
+        return _decode(self._read(since))
+
+    def lines(self, since: int = 0) -> tuple[str, int]:
+        """Return the whole lines after byte `since`, and where they end; once kept, also an unfinished one."""
+        data = self._read(since)
+        if self._kept is None:
+            data = data[: data.rfind(b"\n") + 1]
+        return _decode(data), since + len(data)
 
     def position(self) -> int:
+        if self._kept is not None:
+            return len(self._kept)
         return self.path.stat().st_size if self.path.exists() else 0
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.text().splitlines()[-lines:])
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="replace").replace("\r", "")
 
 
 def alarms(log: str, allow: Sequence[str] = ()) -> list[str]:

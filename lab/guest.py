@@ -105,7 +105,7 @@ def _terminal() -> list[str]:
 
 
 class Guest(Closing):
-    """A machine of the lab, from the start of its kernel to close(). A context manager.
+    """A machine of the lab, from the start of its kernel to close(), which its log outlives. A context manager.
 
     kernel: `stock` (Debian's), `base` or `debug` (our own). folder: what /host is in the guest.
     Not thread-safe, but for wait() of several jobs.
@@ -132,6 +132,7 @@ class Guest(Closing):
         self._number = 0
         self._stack = ExitStack()
         self._qemu: Child | None = None
+        self._closed = False
         self._ready = threading.Event()
         try:
             own = Path(tempfile.mkdtemp(prefix="usrdrv-lab-"))
@@ -141,6 +142,7 @@ class Guest(Closing):
             (self.share / "jobs").mkdir(parents=True)
             self._fill_share()
             self.console = Console(own / "console")
+            self._stack.callback(self.console.keep)
             command, env = self._prepare(machine, kernel, own, folder, terminal, accel)
             if terminal:
                 self._interact(command, env)
@@ -298,8 +300,13 @@ class Guest(Closing):
         """Return what the kernel said after byte `since` of its console."""
         return self.console.text(since)
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Power off. Idempotent."""
+        self._closed = True
         if self._qemu is not None and self._ready.is_set():
             with suppress(errors.LabError, OSError):  # it is dead
                 self.start("sync; echo o >/proc/sysrq-trigger")

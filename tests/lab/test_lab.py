@@ -92,8 +92,8 @@ def test_a_warning_can_be_allowed(guest: Guest) -> None:
 
 
 @pytest.mark.kernel_log(allow=[".*"])
-def test_a_panic_is_an_error_with_the_console_and_at_once() -> None:
-    with Guest() as doomed:
+def test_a_panic_is_an_error_with_the_console_and_at_once(guest_factory: Boot) -> None:
+    with guest_factory() as doomed:
         job = doomed.start("echo c >/proc/sysrq-trigger")
         begun = time.monotonic()
         with pytest.raises(errors.LabError, match="sysrq triggered crash"):
@@ -101,8 +101,8 @@ def test_a_panic_is_an_error_with_the_console_and_at_once() -> None:
         assert time.monotonic() - begun < 60
 
 
-def test_qemus_death_is_an_error_at_once_and_leaves_nothing() -> None:
-    with Guest() as doomed:
+def test_qemus_death_is_an_error_at_once_and_leaves_nothing(guest_factory: Boot) -> None:
+    with guest_factory() as doomed:
         folder = doomed.share
         job = doomed.start("sleep 1000")
         os.kill(doomed.pid, signal.SIGKILL)

@@ -202,20 +202,19 @@ def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
     disk(guest, FIRST)
 
 
-def test_where_there_is_no_iommu(models: list[Model]) -> None:
-    """Its own guest; the controllers left the other one's hands with the module's fixtures still open."""
-    with Model("cmd680", "--ram", "1M") as model, Guest([model.socket]) as bare:
+def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
+    with Model("cmd680", "--ram", "1M") as model, guest_factory([model.socket]) as bare:
         line = refused(bare, f"usrdrv identify {FIRST}")
         assert "there is no IOMMU in front of it" in line
         assert driver(bare, FIRST) == "pata_sil680"
         assert "no such PCI device" in refused(bare, "usrdrv identify 0000:00:1e.7")
 
 
-def test_where_interrupts_are_not_remapped() -> None:
+def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
     with (
         Model("cmd680", "--ram", "1M") as model,
-        Guest([model.socket], extra=extra, append="intel_iommu=on iommu=pt") as bare,
+        guest_factory([model.socket], extra=extra, append="intel_iommu=on iommu=pt") as bare,
     ):
         assert "does not remap interrupts" in refused(bare, f"usrdrv identify {FIRST}")
         assert driver(bare, FIRST) == "pata_sil680"
