@@ -109,6 +109,30 @@ def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
     assert written == hashlib.sha256(b"ours" * 1024).hexdigest()
 
 
+def test_registers_memory_reset_and_interrupts(guest: Guest) -> None:
+    """vfio_parts.py; the disk is the one whose bytes were compared before."""
+    shutil.copy(HERE / "vfio_parts.py", guest.share)
+    path = disk(guest, FIRST)
+    data = guest.run(f"head -c 1M {path} | sha256sum", check=True).out.split()[0]
+    window = guest.run(f"cat /sys/bus/pci/devices/{FIRST}/iommu_group/reserved_regions").out
+    assert "0x00000000fee00000 0x00000000feefffff msi" in window
+    result = guest.run(f"python3 /share/vfio_parts.py {FIRST}", 120)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["mapped"], "each access to BAR 5 would be a system call"
+    full = {"none below": errno.ENOSPC}
+    assert found["memory"] == {"reused": True, "zeroed": True, "low": True, **full}
+    full = {"full": errno.ENOSPC, "around the window": errno.ENOSPC}
+    assert found["window"] == {"top": 0xF8000000, **full}
+    initial, written, after_reset = found["timing"]
+    assert written == 0x12345678 and initial == after_reset != written
+    assert found["sha256"] == data, "DMA after the reset"
+    stats = found["stats"]
+    assert stats["lost_interrupts"] == stats["timeouts"] == stats["errors"] == 0
+    assert stats["interrupts"] >= stats["commands"] >= 16
+    disk(guest, FIRST)
+
+
 def test_killed_it_gives_the_function_back(guest: Guest) -> None:
     opened = "from usrdrv.device import open_device as o; d = o('{}'); print('open', flush=True);"
     job = guest.start(["python3", "-c", f"{opened.format(FIRST)} input()"])
