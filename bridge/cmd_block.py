@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,10 +24,14 @@ from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
 
 SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""
+
+REQUEST_TIME: Final = 180
+"""Seconds; as long as three tries of a FLUSH CACHE that hangs (30 s) with the longest reset after each (30 s)."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,6 +62,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="SECONDS",
         help="how long requests wait for a driver that died and is started again "
         "(export nbd; default 60; 0: I/O errors at once)",
+    )
+    parser.add_argument(
+        "--request-time",
+        type=bounded(0, 3600),
+        default=REQUEST_TIME,
+        metavar="SECONDS",
+        help="kill a driver that has requests and completes none of them for so long "
+        "(default %(default)s; 0: never)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON when usable")
     parser.set_defaults(run=run)
@@ -91,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
             try:
                 _announce(args, export, server, attachment)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
-                return _serve(server, attachment, signals, restarter)
+                watchdog = Watchdog(attachment.statistics, args.request_time)
+                return _serve(server, attachment, signals, restarter, watchdog)
             finally:
                 attachment.close()
     except Interrupted:
@@ -132,15 +146,25 @@ def _announce(
 
 
 def _serve(
-    server: NbdServer, attachment: Attachment, signals: Signals, restarter: Restarter
+    server: NbdServer,
+    attachment: Attachment,
+    signals: Signals,
+    restarter: Restarter,
+    watchdog: Watchdog,
 ) -> int:
     """Sleep until a signal or the death of a part; decide whether to go on or to detach."""
     warned = False
     while True:
-        dead = _wait(signals, [server.child, *attachment.children])
+        try:
+            dead = _wait(signals, [server.child, *attachment.children], watchdog)
+        except errors.DeviceError as error:
+            raise errors.DeviceError(
+                f"{server.device}: {error}{_still_used(attachment)}"
+            ) from error
         if server.child in dead:
             with suppress(InterruptedError):
                 _bring_back(restarter, attachment)
+                watchdog.start_again(time.monotonic() + exports.REPLAY_TIME)
                 continue
             server_lost = True
         elif dead:
@@ -166,12 +190,14 @@ def _serve(
         return 0
 
 
-def _wait(signals: Signals, children: Sequence[Child]) -> list[Child]:
-    """Sleep until a signal or a death. Return who died."""
+def _wait(signals: Signals, children: Sequence[Child], watchdog: Watchdog) -> list[Child]:
+    """Sleep until a signal or a death. Return who died. The first child is the one to watch."""
     poll = select.poll()
     for fd in (signals.fd, *(child.pidfd for child in children)):
         poll.register(fd, select.POLLIN)
-    ready = {fd for fd, _ in poll.poll()}
+    timeout = None if watchdog.period is None else watchdog.period * 1000
+    while not (ready := {fd for fd, _ in poll.poll(timeout)}):
+        watchdog.look(time.monotonic(), children[0])
     return [child for child in children if child.pidfd in ready and child.wait(1)]
 
 

@@ -113,6 +113,7 @@ class FuseAttachment:
             raise
         self._child.talk()
         self.where = self._loop.path
+        self.statistics: Path | None = Path(f"/sys/block/{self._loop.name}/stat")
 
     def _open(self, flags: int, timeout: float) -> int:
         root = f"/proc/{self._child.pid}/root" if self._private else ""

@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
 from usrdrv import errors
-from usrdrv.bridge import mounts, nbd_handshake
+from usrdrv.bridge import exports, mounts, nbd_handshake
 from usrdrv.bridge.process import Child
 
 FAMILY: Final = "nbd"
@@ -33,7 +33,7 @@ CMD_RECONFIGURE: Final = 3
 
 CFLAG_DISCONNECT_ON_CLOSE: Final = 2
 
-REPLAY_PERIOD_MS: Final = 2000
+REPLAY_PERIOD_MS: Final = int(exports.REPLAY_TIME * 1000)
 """How often the kernel looks whether a request's connection is another one now."""
 SETTLE: Final = 0.05
 
@@ -176,6 +176,7 @@ class NbdAttachment:
                 raise errors.DeviceError("kernel nbd: no device number in the answer")
             self.name = f"nbd{self._index}"
             self.where = f"/dev/{self.name}"
+            self.statistics: Path | None = Path(f"/sys/block/{self.name}/stat")
             self._look_often()
             self._await_size(export.size // 512, time.monotonic() + timeout)
             self._fd = os.open(

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from usrdrv import errors
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.supervisor import NbdServer
+
+REPLAY_TIME: Final = 2.0
+"""Seconds until a restarted driver has the requests that were under way at the latest."""
 
 
 class Attachment(Protocol):
@@ -23,6 +26,9 @@ class Attachment(Protocol):
 
     restartable: bool
     """Whether its server may end and come back, with reconnect()."""
+
+    statistics: Path | None
+    """The kernel's account of its requests: /sys/block/*/stat; None: the kernel has no part in it."""
 
     @property
     def children(self) -> Sequence[Child]:
@@ -46,6 +52,7 @@ class SocketAttachment:
 
     children: Sequence[Child] = ()
     restartable = False
+    statistics: Path | None = None
 
     def __init__(self, server: NbdServer) -> None:
         self.where = server.endpoint.uri

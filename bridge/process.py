@@ -123,6 +123,11 @@ class Child:
             else f"ended with status {code}"
         )
 
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        if self._popen.poll() is None:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
     def stop(self, grace: float = 10.0) -> bool:
         """Terminate, after `grace` seconds kill. False if even that did not end it."""
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):

@@ -82,6 +82,23 @@ def nothing_is_left(guest: Guest) -> None:
     assert driver.strip().endswith("/pata_sil680")
 
 
+def start_fio(guest: Guest, folder: str) -> Job:
+    return guest.start(
+        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
+        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
+        "--output-format=json --output=/share/fio.json"
+    )
+
+
+def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
+    result = fio.wait(300)
+    assert result.code == 0, result.err
+    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
+    assert report["error"] == 0
+    assert report["write"]["io_bytes"] == LOAD
+    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
+
+
 def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) -> None:
     served = Served(guest, ADDRESS)
     device = served.device
@@ -89,11 +106,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
     guest.run(f"mount {device}p1 /mnt", check=True)
     log = guest.console.position()
-    fio = guest.start(
-        f"fio --name=v --directory=/mnt --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        "--output-format=json --output=/share/fio.json"
-    )
+    fio = start_fio(guest, "/mnt")
     for _ in range(3):
         before = sectors_written(guest, device)
         wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")
@@ -101,12 +114,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
         served.kill_driver()
     before = sectors_written(guest, device)
     wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
-    result = fio.wait(300)
-    assert result.code == 0, result.err
-    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
-    assert report["error"] == 0
-    assert report["write"]["io_bytes"] == LOAD
-    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
+    all_was_written_and_verified(guest, fio)
     assert served.restarts == 3
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
     guest.run("umount /mnt", check=True)
@@ -130,6 +138,39 @@ def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest) -> None:
     assert result.code == 1
     assert "SIGKILL" in result.err.splitlines()[-1]
     assert time.monotonic() - begun < 100
+    nothing_is_left(guest)
+
+
+def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest) -> None:
+    served = Served(guest, ADDRESS, "--request-time", "3")
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    log = guest.console.position()
+    fio = start_fio(guest, "/mnt")
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before + 2048, 60, "I/O before the hang")
+    assert not fio.done.is_set()
+    guest.run("pkill -STOP -x nbdkit", check=True)
+    begun = time.monotonic()
+    wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+    assert time.monotonic() - begun > 3, "it had its time"
+    assert "no request was completed for 3 s: the driver is killed" in served.job.err
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the hang")
+    all_was_written_and_verified(guest, fio)
+    assert served.restarts == 1, "one that works is left alone"
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}", 120, check=True)
+    # also a flush without any data, which the kernel counts apart
+    guest.run("pkill -STOP -x nbdkit", check=True)
+    flush = f"import os; os.fsync(os.open('{device}', os.O_RDWR))"
+    guest.run(["python3", "-c", flush], 60, check=True)
+    assert served.restarts == 2
+    # and one that is stopped while nobody asks it for anything
+    guest.run("pkill -STOP -x nbdkit; sleep 5; pkill -CONT -x nbdkit", check=True)
+    assert served.end() == 0, served.job.err
+    assert served.restarts == 2
     nothing_is_left(guest)
 
 

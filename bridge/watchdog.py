@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""A driver that lives but completes nothing: seen in the kernel's account of its block device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from usrdrv import errors
+from usrdrv.bridge.process import Child
+
+HANGS: Final = 3
+"""So many drivers in a row that complete nothing are given up."""
+
+SHORTEST_LOOK: Final = 0.5
+LONGEST_LOOK: Final = 5.0
+KILL_TIMEOUT: Final = 10.0
+
+# Columns of /sys/block/*/stat (Linux, Documentation/block/stat.rst).
+_COMPLETED: Final = (0, 4, 11, 15)
+_IN_FLIGHT: Final = 8
+
+
+class Watchdog:
+    """Kills a driver that has requests and does not complete any of them for `patience` seconds.
+
+    statistics: the block device's `stat` in sysfs. None, or patience 0: nothing is watched. The kernel's own
+    time-outs will not do: they would send a write again while the first copy may still be done.
+    """
+
+    def __init__(self, statistics: Path | None, patience: int) -> None:
+        self._statistics = statistics
+        self._patience = patience
+        self._since: float | None = None
+        self._completed = -1
+        self._hangs = 0
+        self._completed_at_kill = -1
+        self.period: float | None = None
+        """Seconds between two looks, one small file each."""
+        if statistics is not None and patience:
+            self.period = min(max(patience / 8, SHORTEST_LOOK), LONGEST_LOOK)
+
+    def look(self, now: float, child: Child) -> None:
+        """Kill the driver if it is time. DeviceError: it is of no use, or impossible."""
+        if not self._expired(now):
+            return
+        self._hangs = self._hangs + 1 if self._completed == self._completed_at_kill else 1
+        self._completed_at_kill = self._completed
+        hangs = f"no request was completed for {self._patience} s"
+        if self._hangs == HANGS:
+            raise errors.DeviceError(f"{hangs}, by {HANGS} drivers in a row; given up")
+        print(f"usrdrv: {hangs}: the driver is killed", file=sys.stderr, flush=True)
+        child.kill()
+        if not child.wait(KILL_TIMEOUT):
+            raise errors.DeviceError(f"{hangs}, and the driver cannot be killed")
+
+    def _expired(self, now: float) -> bool:
+        assert self._statistics is not None
+        try:
+            columns = [int(word) for word in self._statistics.read_text().split()]
+        except OSError:  # it goes away under us: its driver's death is told elsewhere
+            self._since = None
+            return False
+        completed = sum(columns[index] for index in _COMPLETED if index < len(columns))
+        if not columns[_IN_FLIGHT]:
+            self._since = None
+        elif self._since is None or completed != self._completed:
+            self._since = now
+        self._completed = completed
+        return self._since is not None and now - self._since >= self._patience
+
+    def start_again(self, at: float) -> None:
+        """There is another driver, which has the waiting requests at the latest at that time."""
+        self._since = at
