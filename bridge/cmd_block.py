@@ -234,7 +234,7 @@ def _death(server: NbdServer, attachment: Attachment, child: Child) -> str:
     if server.child.wait(0.5):
         child = server.child  # nbdfuse ends with its server
     said = f"{server.device}: {child.name} {child.status()}"
-    if child is server.child and child.status().endswith("status 0"):
+    if child is server.child and server.device_gone():
         said = f"{server.device}: the driver ended, its device is gone"
     return said + _still_used(attachment)
 

@@ -10,6 +10,8 @@ and through addsitedir, because an editable installation is found through a .pth
 
 import errno
 import os
+import select
+import signal
 import site
 import socket
 import stat
@@ -111,9 +113,39 @@ def after_fork() -> None:
         identity = f"{drive.identity.model}, serial {drive.identity.serial}"
         read_into, write_from = block.read_into, block.write_from
         opened.push(stack.pop_all())
-    watch(controller.gone.wait)
-    if "USRDRV_ALIVE_FD" in os.environ:
-        watch(partial(os.read, int(os.environ["USRDRV_ALIVE_FD"]), 1))
+    supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
+
+    def gone() -> None:
+        controller.gone.wait()
+        if supervisor >= 0:
+            with suppress(OSError):
+                os.write(supervisor, b"!")  # that is why we end; we need not be started again
+
+    watch(gone)
+    if supervisor >= 0:
+        watch(partial(os.read, supervisor, 1))
+        end_like_a_death(supervisor)
+
+
+def end_like_a_death(supervisor: int) -> None:
+    """Take signals to end, of anybody but our supervisor, from nbdkit.
+
+    It answers requests with an error then. Ours will start another driver: a connection without answers
+    has the kernel wait for that one.
+    """
+    told, wakeup = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        os.read(told, 1)
+        ended, _, _ = select.select([supervisor], [], [], 0)
+        if not ended:  # else it is seen to
+            disconnect(socket.SHUT_RDWR)
+
+    watch(wait)
 
 
 def watch(wait: Callable[[], object]) -> None:

@@ -50,7 +50,7 @@ class Restarter:
         """
         server = self._server
         died, how = time.monotonic(), server.child.status()
-        if how.endswith("status 0"):
+        if server.device_gone():
             raise errors.NoSuchDeviceError(f"{server.device}: the driver ended, its device is gone")
         last = f"{server.device}: nbdkit {how}"
         if not self._patience:

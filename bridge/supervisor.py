@@ -89,7 +89,7 @@ class NbdServer:
             ),
             threads,
         )
-        self._alive = -1
+        self._line: socket.socket | None = None
         self.child: Child
         self.export: nbd_handshake.Export
         self._known: nbd_handshake.Export | None = None
@@ -121,15 +121,11 @@ class NbdServer:
             claim_path(self.endpoint.path)
             env["USRDRV_SOCKET"] = str(self.endpoint.path)
         # Its end says that we want it to end, or died: nbdkit alone would wait for its clients.
-        alive, self._alive = os.pipe()
-        try:
-            env["USRDRV_ALIVE_FD"] = str(alive)
-            self.child = Child("nbdkit", self._argv, env=env, pass_fds=(alive,))
-        except BaseException:
-            self._let_go()
-            raise
-        finally:
-            os.close(alive)
+        self._let_go()
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
+            self.child = Child("nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),))
         try:
             export = self._await_ready(time.monotonic() + START_TIMEOUT, hurried)
             if self._known not in (None, export):
@@ -185,10 +181,19 @@ class NbdServer:
             return errors.DeviceError(_ERROR.sub("", found[0]))
         return errors.DeviceError(f"{self.device}: nbdkit {self.child.status()}")
 
+    def device_gone(self) -> bool:
+        """Whether the driver has ended because there is no device any more: then it said so."""
+        if self._line is None:
+            return False
+        try:
+            return self._line.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) != b""
+        except OSError:
+            return False
+
     def _let_go(self) -> None:
-        if self._alive >= 0:
-            os.close(self._alive)
-            self._alive = -1
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def stop(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""

@@ -129,6 +129,26 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     guest.run("umount /mnt", check=True)
 
 
+def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest) -> None:
+    """Its exit status 0 does not say that the device is gone."""
+    served = Served(guest, ADDRESS)
+    guest.run("head -c 16M /dev/urandom >/tmp/data", check=True)
+    written = guest.start(
+        f"dd if=/tmp/data of={served.device} bs=64k oflag=direct status=none && "
+        f"cmp -n 16M /tmp/data {served.device}"
+    )
+    before = sectors_written(guest, served.device)
+    wait(lambda: sectors_written(guest, served.device) > before, 60, "I/O before the end")
+    guest.run("pkill -TERM -x nbdkit", check=True)
+    wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+    assert "the driver ended with status 0; restarted in" in served.job.err
+    result = written.wait(120)
+    assert result.code == 0, result.err
+    assert sectors_written(guest, served.device) - before == (16 << 20) // 512
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest)
+
+
 def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest) -> None:
     served = Served(guest, ADDRESS)
     begun = time.monotonic()

@@ -27,6 +27,10 @@ class Server:
         self.child = Child()
         self.outcomes = list(outcomes)
         self.starts = 0
+        self.gone = False
+
+    def device_gone(self) -> bool:
+        return self.gone
 
     def start(self, hurried: Any) -> None:
         self.starts += 1
@@ -99,10 +103,20 @@ def test_many_deaths_in_a_long_time_are_not(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_device_that_is_gone_is_gone() -> None:
     server = Server()
-    server.child.how = "ended with status 0"
+    server.gone = True
     with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
         restarter(server).bring_back()
     assert server.starts == 0
+
+
+def test_one_that_was_told_to_end_by_somebody_else_is_started_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = Server()
+    server.child.how = "ended with status 0"
+    restarter(server).bring_back()
+    assert server.starts == 1
+    assert "the driver ended with status 0; restarted in 0.0" in capsys.readouterr().err
 
 
 def test_a_drive_in_the_drivers_own_memory_died_with_it() -> None:
