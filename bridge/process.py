@@ -57,18 +57,21 @@ class Child:
                 prepare()
 
         # Its own process group: Ctrl-C is for us to act upon, in the right order.
-        self._popen = subprocess.Popen(
-            argv,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,
-            pass_fds=pass_fds,
-            preexec_fn=set_up,
-        )
+        try:
+            self._popen = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                process_group=0,
+                pass_fds=pass_fds,
+                preexec_fn=set_up,
+            )
+        except OSError as error:
+            raise errors.MissingToolError(f"{argv[0]}: {error.strerror}") from error
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.lines: deque[str] = deque(maxlen=50)

@@ -11,7 +11,7 @@ from typing import Final
 from usrdrv import errors, names
 from usrdrv.bridge.exports import Attachment
 from usrdrv.bridge.signals import Signals
-from usrdrv.bridge.supervisor import NbdServer
+from usrdrv.bridge.supervisor import START_TIMEOUT, NbdServer
 
 DEATHS: Final = 5
 WINDOW: Final = 30.0
@@ -60,10 +60,11 @@ class Restarter:
             raise errors.DeviceError(f"{last}: {DEATHS} deaths within {WINDOW:.0f} s; given up")
         for pause in PAUSES:
             time.sleep(pause)
-            if time.monotonic() - died > self._patience:
+            left = died + self._patience - time.monotonic()
+            if left <= 0:
                 break
             try:
-                server.start(lambda: self._signals.waiting)
+                server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
                 self._attachment.reconnect()
             except errors.UsrdrvError as error:
                 last = str(error)

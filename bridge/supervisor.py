@@ -109,8 +109,10 @@ class NbdServer:
         self.start()
         return self
 
-    def start(self, hurried: Callable[[], bool] = lambda: False) -> None:
-        """Start the driver, again if it has ended; it answers when this returns.
+    def start(
+        self, hurried: Callable[[], bool] = lambda: False, timeout: float = START_TIMEOUT
+    ) -> None:
+        """Start the driver, again if it has ended; it answers when this returns, after `timeout` s at most.
 
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
@@ -127,7 +129,7 @@ class NbdServer:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
             self.child = Child("nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),))
         try:
-            export = self._await_ready(time.monotonic() + START_TIMEOUT, hurried)
+            export = self._await_ready(timeout, hurried)
             if self._known not in (None, export):
                 raise errors.DeviceError(
                     f"{self.device}: this is another drive than before: {export.description}"
@@ -146,18 +148,19 @@ class NbdServer:
     ) -> None:
         self.stop()
 
-    def _await_ready(self, deadline: float, hurried: Callable[[], bool]) -> nbd_handshake.Export:
+    def _await_ready(self, timeout: float, hurried: Callable[[], bool]) -> nbd_handshake.Export:
+        deadline = time.monotonic() + timeout
         while True:
             if hurried():
                 raise InterruptedError
             try:
-                sock, export = nbd_handshake.connect(self.endpoint.address, START_TIMEOUT)
+                sock, export = nbd_handshake.connect(self.endpoint.address, timeout)
             except OSError as error:  # not listening yet, or it died while we were in its queue
                 if self.child.wait(0.01):
                     raise self._explain() from error
                 if time.monotonic() > deadline:
                     raise errors.DeviceError(
-                        f"{self.device}: the driver is not ready after {START_TIMEOUT:.0f} s"
+                        f"{self.device}: the driver is not ready after {timeout:.0f} s"
                     ) from error
             except errors.DeviceError as error:
                 if self.child.wait(1):

@@ -215,6 +215,46 @@ def test_restart_can_be_declined(guest: Guest) -> None:
     nothing_is_left(guest)
 
 
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [("exec sleep 1000", "not ready after 3 s"), ("exit 3", "ended with status 3")],
+    ids=["hangs", "fails"],
+)
+def test_requests_wait_for_a_driver_so_long_and_no_longer(
+    guest: Guest, program: str, why: str
+) -> None:
+    """Those under way and those that come while it is away: I/O errors in time."""
+    served = Served(guest, ADDRESS, "--restart-time", "3")
+    device = served.device
+    assert guest.run(f"cat /sys/block/{Path(device).name}/queue/io_timeout").out == "2000\n"
+    (guest.share / "instead").write_text(f"#!/bin/sh\n{program}\n")
+    guest.run(
+        "cp /share/instead /tmp/instead && chmod +x /tmp/instead && "
+        "mount --bind /tmp/instead $(command -v nbdkit)",
+        check=True,
+    )
+    try:
+        dd = f"dd if=/dev/zero of={device} bs=4k oflag=direct seek=%d"
+        before = sectors_written(guest, device)
+        under_way = guest.start(dd % 0)
+        wait(lambda: sectors_written(guest, device) > before + 800, 60, "I/O before the kill")
+        begun = time.monotonic()
+        guest.run("pkill -9 -x nbdkit", check=True)
+        late = guest.start(dd % 4096)
+        for job in (under_way, late):
+            result = job.wait(30)
+            assert result.code == 1 and "Input/output error" in result.err
+        took = time.monotonic() - begun
+        assert 2.5 < took < 3 + 2 + 5, "restart time, replay period, and a slow machine"
+        served_result = served.job.wait(60)
+    finally:
+        guest.run("umount $(command -v nbdkit)", check=True)
+    assert served_result.code == 1
+    last = served_result.err.splitlines()[-1]
+    assert "was killed by SIGKILL and does not come back" in last and why in last
+    nothing_is_left(guest)
+
+
 def test_ctrl_c_while_the_driver_is_away(guest: Guest) -> None:
     served = Served(guest, ADDRESS)
     guest.run("pkill -9 -x nbdkit; sleep 0.2", check=True)

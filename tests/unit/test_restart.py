@@ -10,6 +10,7 @@ import pytest
 from usrdrv import errors
 from usrdrv.bridge import restart
 from usrdrv.bridge.restart import Restarter
+from usrdrv.bridge.supervisor import START_TIMEOUT
 
 
 class Child:
@@ -32,8 +33,9 @@ class Server:
     def device_gone(self) -> bool:
         return self.gone
 
-    def start(self, hurried: Any) -> None:
+    def start(self, hurried: Any, timeout: float) -> None:
         self.starts += 1
+        self.timeout = timeout
         if hurried():
             raise InterruptedError
         outcome = self.outcomes.pop() if self.outcomes else None
@@ -133,6 +135,14 @@ def test_not_for_an_export_that_ends_with_its_server_nor_if_declined() -> None:
     for made in (restarter(Server(), attachment), restarter(Server(), patience=0)):
         with pytest.raises(errors.NoSuchDeviceError, match="SIGKILL"):
             made.bring_back()
+
+
+def test_it_has_as_long_as_requests_wait() -> None:
+    server = Server()
+    restarter(server, patience=5).bring_back()
+    assert 4.5 < server.timeout <= 5
+    restarter(server, patience=3600).bring_back()
+    assert server.timeout == START_TIMEOUT
 
 
 def test_a_signal_ends_the_trying() -> None:
