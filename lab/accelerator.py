@@ -3,28 +3,37 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from usrdrv import errors
 from usrdrv.lab import cache
+
+KVM: Final = Path("/dev/kvm")
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def best() -> str:
     """Return `kvm` or `tcg`.
 
-    The first time after a boot of this host KVM is tried: a guest must come up with it alone.
+    The first time after a boot of this host KVM is tried: a guest must come up with it alone. Others wait for that.
     """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
-    host = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    host = BOOT_ID.read_text().strip()
     note = cache.folder() / "accelerator"
-    if note.exists():
-        found, _, seen = note.read_text().partition(" ")
-        if seen == host:
-            return found
-    result = "kvm" if _kvm_boots() else "tcg"
-    note.write_text(f"{result} {host}")
+    with (cache.folder() / "accelerator.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two guests that are tried at once make each other slow
+        if note.exists():
+            found, _, seen = note.read_text().partition(" ")
+            if seen == host:
+                return found
+        result = "kvm" if _kvm_boots() else "tcg"
+        fresh = note.with_suffix(".new")
+        fresh.write_text(f"{result} {host}")
+        fresh.rename(note)
     return result
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv import errors
-from usrdrv.lab import cache, kernels, qemu
+from usrdrv.lab import accelerator, cache, kernels, qemu
 from usrdrv.lab.console import Console, alarms
 
 
@@ -71,6 +71,68 @@ def test_a_cache_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("USRDRV_CACHE_DIR", "/proc/none")
     with pytest.raises(errors.PermissionDeniedError, match="/proc/none"):
         cache.folder()
+
+
+class Kvm:
+    """A host where guests boot with KVM, or do not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.node = folder / "kvm"
+        self.node.touch()
+        self.boot_id = folder / "boot_id"
+        self.boot_id.write_text("first\n")
+        self.boots = True
+        self.tries = 0
+
+    def tried(self) -> bool:
+        self.tries += 1
+        time.sleep(0.1)
+        return self.boots
+
+
+@pytest.fixture
+def kvm(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kvm:
+    host = Kvm(tmp_path)
+    monkeypatch.setattr(accelerator, "KVM", host.node)
+    monkeypatch.setattr(accelerator, "BOOT_ID", host.boot_id)
+    monkeypatch.setattr(accelerator, "_kvm_boots", host.tried)
+    return host
+
+
+@pytest.mark.parametrize(("boots", "expected"), [(True, "kvm"), (False, "tcg")])
+def test_kvm_is_tried_once_after_each_boot_of_the_host(
+    kvm: Kvm, folder: Path, boots: bool, expected: str
+) -> None:
+    kvm.boots = boots
+    assert [accelerator.best() for _ in range(3)] == [expected] * 3
+    assert kvm.tries == 1
+    kvm.boots = not boots
+    assert accelerator.best() == expected, "noted"
+    kvm.boot_id.write_text("second\n")
+    assert accelerator.best() != expected and kvm.tries == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["accelerator", "accelerator.lock"]
+
+
+def test_kvm_is_tried_by_one_of_several_at_a_time(kvm: Kvm) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(accelerator.best())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (found, kvm.tries) == (["kvm"] * 3, 1)
+
+
+def test_a_note_that_was_cut_off_does_not_count(kvm: Kvm, folder: Path) -> None:
+    folder.mkdir()
+    for text in ("", "tcg", "tcg fir"):
+        (folder / "accelerator").write_text(text)
+        assert accelerator.best() == "kvm"
+
+
+def test_without_the_right_to_kvm_there_is_nothing_to_try(kvm: Kvm) -> None:
+    kvm.node.unlink()
+    assert accelerator.best() == "tcg" and kvm.tries == 0
 
 
 @pytest.mark.parametrize(
