@@ -19,11 +19,11 @@ from typing import Final
 from usrdrv import errors, names, pci
 from usrdrv.bridge import exports
 from usrdrv.bridge.arguments import add_device, bounded
-from usrdrv.bridge.exports import Attachment
+from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.signals import Interrupted, Signals
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
 
@@ -40,9 +40,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--drive", type=bounded(0, 3), default=0, help="0 to 3 (default 0)")
     parser.add_argument(
         "--export",
-        choices=("auto", "nbd", "fuse", "socket"),
-        help="the kernel's NBD client, nbdfuse and a loop device, or just an NBD server; "
-        "auto (the default) takes the best of the first two",
+        choices=("auto", "usrloop", "nbd", "fuse", "socket"),
+        help="our kernel module, the kernel's NBD client, nbdfuse and a loop device, or just an NBD "
+        "server; auto (the default) takes the best that this kernel has of the first three",
     )
     parser.add_argument("--socket", type=Path, help="path of the NBD server's Unix socket")
     parser.add_argument(
@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=60,
         metavar="SECONDS",
         help="how long requests wait for a driver that died and is started again "
-        "(export nbd; default 60; 0: I/O errors at once)",
+        "(exports usrloop and nbd; default 60; 0: I/O errors at once)",
     )
     parser.add_argument(
         "--request-time",
@@ -88,14 +88,12 @@ def run(args: argparse.Namespace) -> int:
         with (
             Signals() as signals,
             pci.kept(args.device),
-            NbdServer(
+            exports.start(
+                export,
                 args.device,
                 args.drive,
                 endpoint,
                 read_only=args.read_only,
-                # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a
-                # trim, after which an ATA drive need not read as zeroes.
-                trim=export != "fuse",
                 threads=args.threads,
             ) as server,
         ):
@@ -128,7 +126,7 @@ def _say(message: str) -> None:
 
 
 def _announce(
-    args: argparse.Namespace, export: str, server: NbdServer, attachment: Attachment
+    args: argparse.Namespace, export: str, server: Server, attachment: Attachment
 ) -> None:
     line = attachment.where
     if args.json:
@@ -136,9 +134,9 @@ def _announce(
             {
                 "device": attachment.where,
                 "export": export,
-                "uri": server.endpoint.uri,
-                "size": server.export.size,
-                "read_only": server.export.read_only,
+                "uri": server.uri,
+                "size": server.size,
+                "read_only": server.read_only,
                 "driver_pid": server.child.pid,
             }
         )
@@ -146,7 +144,7 @@ def _announce(
 
 
 def _serve(
-    server: NbdServer,
+    server: Server,
     attachment: Attachment,
     signals: Signals,
     restarter: Restarter,
@@ -230,7 +228,7 @@ def _sync(attachment: Attachment, signals: Signals) -> None:
         raise errors.DeviceError(f"{attachment.where}: {failure[0].strerror}: data lost")
 
 
-def _death(server: NbdServer, attachment: Attachment, child: Child) -> str:
+def _death(server: Server, attachment: Attachment, child: Child) -> str:
     if server.child.wait(0.5):
         child = server.child  # nbdfuse ends with its server
     said = f"{server.device}: {child.name} {child.status()}"

@@ -6,16 +6,45 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from usrdrv import errors
+from usrdrv import errors, loop
 from usrdrv.bridge.process import Child
-from usrdrv.bridge.supervisor import NbdServer
+from usrdrv.bridge.supervisor import Endpoint, NbdServer
+
+if TYPE_CHECKING:
+    from usrdrv.bridge.export_usrloop import LoopServer
 
 REPLAY_TIME: Final = 2.0
 """Seconds until a restarted driver has the requests that were under way at the latest."""
+
+
+class Server(Protocol):
+    """A driver's process, ready to serve one drive."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def child(self) -> Child: ...
+
+    @property
+    def uri(self) -> str | None:
+        """The address where other programs can have it, if there is one."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    def device_gone(self) -> bool:
+        """Whether it has ended because there is no device any more."""
+
+    def start(self, hurried: Callable[[], bool] = ..., timeout: float = ...) -> None:
+        """Start it again; DeviceError if it is another drive than before, InterruptedError if hurried."""
 
 
 class Attachment(Protocol):
@@ -83,6 +112,8 @@ def choose(wanted: str) -> tuple[str, str]:
     """Turn `auto` into the best export that this kernel has. Return it and the reason."""
     if wanted != "auto":
         return wanted, "as asked"
+    if loop.available():
+        return "usrloop", "the kernel has module usrloop"
     if kernel_has_nbd():
         return "nbd", "the kernel has an NBD client"
     return "fuse", "the kernel has no NBD client (module nbd)"
@@ -90,7 +121,9 @@ def choose(wanted: str) -> tuple[str, str]:
 
 def check(export: str) -> None:
     """Raise now, before the device is touched, if `export` cannot work here."""
-    if export == "nbd":
+    if export == "usrloop":
+        loop.Control().close()
+    elif export == "nbd":
         if not kernel_has_nbd():
             raise errors.MissingToolError(
                 "this kernel has no NBD client: module nbd (CONFIG_BLK_DEV_NBD)"
@@ -101,10 +134,38 @@ def check(export: str) -> None:
         check_access()
 
 
+def start(
+    export: str,
+    device: str,
+    drive: int,
+    endpoint: Endpoint,
+    *,
+    read_only: bool,
+    threads: int,
+) -> NbdServer | LoopServer:
+    """Start the driver in the process that `export` wants it in; a context manager."""
+    if export == "usrloop":
+        from usrdrv.bridge.export_usrloop import LoopServer
+
+        return LoopServer(device, drive, read_only=read_only)
+    # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
+    # an ATA drive need not read as zeroes.
+    trim = export != "fuse"
+    return NbdServer(device, drive, endpoint, read_only=read_only, trim=trim, threads=threads)
+
+
 def attach(
-    export: str, server: NbdServer, *, timeout: float = 30.0, patience: int = 0
+    export: str,
+    server: NbdServer | LoopServer,
+    *,
+    timeout: float = 30.0,
+    patience: int = 0,
 ) -> Attachment:
     """Attach a running server. patience: seconds that requests wait for it to be restarted."""
+    if not isinstance(server, NbdServer):
+        from usrdrv.bridge.export_usrloop import LoopAttachment
+
+        return LoopAttachment(server, patience=patience)
     if export == "nbd":
         from usrdrv.bridge.export_nbd import NbdAttachment
 

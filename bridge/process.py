@@ -115,6 +115,11 @@ class Child:
         self._reader.join(1)
         return True
 
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, or the negative number of the signal that killed it; None while it runs."""
+        return self._popen.poll()
+
     def status(self) -> str:
         """How it ended, in words."""
         code = self._popen.poll()

@@ -9,9 +9,9 @@ from collections import deque
 from typing import Final
 
 from usrdrv import errors, names
-from usrdrv.bridge.exports import Attachment
+from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.signals import Signals
-from usrdrv.bridge.supervisor import START_TIMEOUT, NbdServer
+from usrdrv.bridge.supervisor import START_TIMEOUT
 
 DEATHS: Final = 5
 WINDOW: Final = 30.0
@@ -34,7 +34,7 @@ class Restarter:
     """
 
     def __init__(
-        self, server: NbdServer, attachment: Attachment, signals: Signals, patience: int
+        self, server: Server, attachment: Attachment, signals: Signals, patience: int
     ) -> None:
         self._server = server
         self._attachment = attachment
@@ -52,7 +52,7 @@ class Restarter:
         died, how = time.monotonic(), server.child.status()
         if server.device_gone():
             raise errors.NoSuchDeviceError(f"{server.device}: the driver ended, its device is gone")
-        last = f"{server.device}: nbdkit {how}"
+        last = f"{server.device}: {server.child.name} {how}"
         if not self._patience:
             raise errors.NoSuchDeviceError(last)
         self._deaths.append(died)

@@ -105,6 +105,18 @@ class NbdServer:
             *("python", str(Path(__file__).with_name("plugin.py")), *parameters),
         ]
 
+    @property
+    def uri(self) -> str | None:
+        return self.endpoint.uri
+
+    @property
+    def size(self) -> int:
+        return self.export.size
+
+    @property
+    def read_only(self) -> bool:
+        return self.export.read_only
+
     def __enter__(self) -> Self:
         self.start()
         return self

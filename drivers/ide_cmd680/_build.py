@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "usrdrv"))
-from _cffi import INCLUDE, cdef  # noqa: E402
+from _cffi import INCLUDE, KERNEL_TYPES, UAPI, cdef  # noqa: E402
 
 HEADERS = ["dev.h", "block.h", "ata.h", "cmd680_regs.h"]
 SOURCES = [
@@ -19,10 +19,14 @@ SOURCES = [
     "events.c",
     "dispatch.c",
     "block.c",
+    "serve.c",
     "controller.c",
 ]
+LOOP = HERE.parents[1] / "usrdrv/loop/loop.c"
 
 ffibuilder = FFI()
+ffibuilder.cdef(KERNEL_TYPES)
+ffibuilder.cdef(cdef(UAPI / "usrloop.h"))
 for header in HEADERS:
     ffibuilder.cdef(cdef(INCLUDE / "usrdrv" / header))
 ffibuilder.cdef(cdef(HERE / "ide.h"))
@@ -32,9 +36,14 @@ ffibuilder.cdef(
 ffibuilder.set_source(
     "usrdrv.drivers.ide_cmd680._cmd680",
     "".join(f'#include "usrdrv/{header}"\n' for header in HEADERS) + '#include "ide.h"\n',
-    sources=[str(HERE.joinpath(source).relative_to(HERE.parents[1])) for source in SOURCES],
-    include_dirs=[str(INCLUDE), str(HERE)],
-    depends=[str(HERE / "ide.h"), *(str(INCLUDE / "usrdrv" / header) for header in HEADERS)],
+    sources=[
+        str(HERE.joinpath(source).relative_to(HERE.parents[1])) for source in (*SOURCES, LOOP)
+    ],
+    include_dirs=[str(INCLUDE), str(UAPI), str(HERE)],
+    depends=[
+        *(str(path) for path in (HERE / "ide.h", UAPI / "usrloop.h", INCLUDE / "usrdrv/loop.h")),
+        *(str(INCLUDE / "usrdrv" / header) for header in HEADERS),
+    ],
     extra_compile_args=[
         "-O2",
         "-g",

@@ -42,12 +42,42 @@ static void fill_trim(struct ide_segment *s, uint64_t sector, uint64_t sectors)
 	}
 }
 
-/* How many bytes of a request one segment takes. */
-static uint64_t share(enum usrdrv_block_op op, uint64_t len)
+/**
+ * ide_share - how much of a request one segment takes
+ * @op:		of the request
+ * @len:	bytes that are left
+ *
+ * Return: bytes.
+ */
+uint64_t ide_share(enum usrdrv_block_op op, uint64_t len)
 {
 	uint64_t most = op == USRDRV_BLOCK_TRIM ? TRIM_SECTORS * USRDRV_SECTOR : IDE_SEGMENT_BYTES;
 
 	return len < most ? len : most;
+}
+
+/**
+ * ide_fill - make a segment say what it is to do
+ * @s:		segment; its page holds the data of a write
+ * @d:		drive
+ * @r:		request, gets one more to wait for
+ * @op:		of the request
+ * @offset:	bytes
+ * @len:	bytes, at most ide_share()
+ * @flags:	USRDRV_BLOCK_*
+ */
+void ide_fill(struct ide_segment *s, struct ide_drive *d, struct ide_request *r, enum usrdrv_block_op op,
+	      uint64_t offset, uint64_t len, unsigned int flags)
+{
+	s->request = r;
+	s->op = (uint8_t)op;
+	s->flags = (uint8_t)flags;
+	s->device = (uint8_t)d->device;
+	s->sector = offset / USRDRV_SECTOR;
+	s->sectors = (uint32_t)(len / USRDRV_SECTOR);
+	if (op == USRDRV_BLOCK_TRIM)
+		fill_trim(s, s->sector, s->sectors);
+	r->left++;
 }
 
 static uint64_t fill(struct ide_drive *d, struct ide_segment *first, struct ide_request *r,
@@ -57,25 +87,26 @@ static uint64_t fill(struct ide_drive *d, struct ide_segment *first, struct ide_
 	uint64_t done = 0;
 
 	for (struct ide_segment *s = first; s; s = s->sibling) {
-		uint64_t n = share(op, len - done);
+		uint64_t n = ide_share(op, len - done);
 
-		s->request = r;
-		s->op = (uint8_t)op;
-		s->flags = (uint8_t)flags;
-		s->device = (uint8_t)d->device;
-		s->sector = (offset + done) / USRDRV_SECTOR;
-		s->sectors = (uint32_t)(n / USRDRV_SECTOR);
 		if (op == USRDRV_BLOCK_WRITE)
 			memcpy(s->page, buf + done, n);
-		else if (op == USRDRV_BLOCK_TRIM)
-			fill_trim(s, s->sector, s->sectors);
+		ide_fill(s, d, r, op, offset + done, n, flags);
 		done += n;
-		r->left++;
 	}
 	return done;
 }
 
-static int check(const struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len)
+/**
+ * ide_check - see whether a drive can do a request
+ * @b:		drive
+ * @op:		of the request
+ * @offset:	bytes
+ * @len:	bytes
+ *
+ * Return: 0, -EINVAL, -EROFS, -EOPNOTSUPP.
+ */
+int ide_check(const struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len)
 {
 	uint64_t size = b->sectors * USRDRV_SECTOR;
 
@@ -94,13 +125,13 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 	struct ide_drive *d = (struct ide_drive *)b;
 	struct ide_channel *ch = d->channel;
 	uint8_t *buf = data;
-	int ret = check(b, op, offset, len);
+	int ret = ide_check(b, op, offset, len);
 
 	if (ret || (!len && op != USRDRV_BLOCK_FLUSH))
 		return ret;
 	do {
 		struct ide_request r = { .wait = IDE_PENDING };
-		uint64_t unit = share(op, UINT64_MAX), n, copied = 0;
+		uint64_t unit = ide_share(op, UINT64_MAX), n, copied = 0;
 		unsigned int want = len ? (unsigned int)((len - 1) / unit < IDE_SEGMENTS ?
 							 (len - 1) / unit + 1 : IDE_SEGMENTS) : 1;
 		struct ide_segment *first;

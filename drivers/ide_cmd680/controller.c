@@ -130,7 +130,10 @@ void ide_destroy(struct ide *ide)
 	struct usrdrv_dev *dev = ide->dev;
 
 	wait_for_users(ide);
-
+	if (atomic_load(&ide->serve))
+		ide_serve_free(atomic_load(&ide->serve));
+	if (ide->left)
+		ide_serve_free(ide->left);
 	for (unsigned int i = 0; i < IDE_CHANNELS; i++) {
 		if (ide->channel[i].prd_dma.cpu)
 			dev->ops->dma_free(dev, &ide->channel[i].prd_dma);

@@ -108,7 +108,8 @@ void ide_service(struct ide *ide)
 			ide_flush_list(ch, &l);
 			ide_unlock(ch);
 		}
-		if (dev->ops->irq_unmask(dev, l.w, l.n))
+		if (ide_serve_unmasks(atomic_load(&ide->serve)) ? dev->ops->write_list(dev, l.w, l.n) :
+								  dev->ops->irq_unmask(dev, l.w, l.n))
 			ide_lost(ide);
 		again = release(ide);
 	} while (again && ++rounds < SERVICE_ROUNDS && !atomic_load(&ide->gone));
@@ -204,7 +205,17 @@ static int any_busy(struct ide *ide)
 	return any;
 }
 
-enum { ON_IRQ, ON_KICK, ON_HANGUP };
+/* Sleep on epoll. Returns IDE_ON_* bits. */
+static unsigned int wait_epoll(struct ide *ide, int timeout)
+{
+	struct epoll_event ev[3];
+	int n = epoll_wait(ide->epoll_fd, ev, 3, timeout);
+	unsigned int on = 0;
+
+	for (int i = 0; i < n; i++)
+		on |= ev[i].data.u32;
+	return on;
+}
 
 static void *dispatch(void *arg)
 {
@@ -214,8 +225,8 @@ static void *dispatch(void *arg)
 	int timeout = -1;
 
 	while (!atomic_load(&ide->stop)) {
-		struct epoll_event ev[3];
-		int n;
+		struct ide_serve *serve = atomic_load(&ide->serve);
+		unsigned int on;
 
 		if (timeout < 0) {
 			/* Say so first, look again then: a submitter does it the other way round. */
@@ -225,20 +236,26 @@ static void *dispatch(void *arg)
 				timeout = TICK_MS;
 			}
 		}
-		n = epoll_wait(ide->epoll_fd, ev, 3, timeout);
+		on = serve ? ide_serve_wait(serve, timeout) : wait_epoll(ide, timeout);
 		atomic_store(&ide->asleep, 0);
-		for (int i = 0; i < n; i++) {
-			if (ev[i].data.u32 == ON_IRQ)
-				ide_service(ide);
-			else if (ev[i].data.u32 == ON_HANGUP)
-				atomic_store(&ide->gone, 1);
-			else if (atomic_exchange(&ide->service, 0))
-				ide_service(ide);
+		if (on & IDE_ON_IRQ)
+			ide_service(ide);
+		if (on & IDE_ON_HANGUP)
+			atomic_store(&ide->gone, 1);
+		if (on & IDE_ON_KICK && atomic_exchange(&ide->service, 0))
+			ide_service(ide);
+		if (on & IDE_ON_END) {
+			atomic_store(&ide->serve, NULL);
+			ide->left = serve;
+			ide_serve_leave(serve);
+			ide_post_unserved(ide);
 		}
 		if (atomic_load(&ide->gone)) {
 			fail_everything(ide);
 			break;
 		}
+		if (on & IDE_ON_WORK)
+			ide_serve_pump(serve);
 		if (timeout < 0) {
 			timeout = TICK_MS;
 			next_tick = ide_now_ms() + TICK_MS;
@@ -270,12 +287,12 @@ static int add_fd(struct ide *ide, int fd, uint32_t events, uint32_t what)
  */
 int ide_start(struct ide *ide)
 {
-	int ret = add_fd(ide, ide->dev->irq_fd, EPOLLIN | EPOLLET, ON_IRQ);
+	int ret = add_fd(ide, ide->dev->irq_fd, EPOLLIN | EPOLLET, IDE_ON_IRQ);
 
 	if (!ret)
-		ret = add_fd(ide, ide->kick_fd, EPOLLIN | EPOLLET, ON_KICK);
+		ret = add_fd(ide, ide->kick_fd, EPOLLIN | EPOLLET, IDE_ON_KICK);
 	if (!ret)
-		ret = add_fd(ide, ide->dev->hangup_fd, ide->dev->hangup_events, ON_HANGUP);
+		ret = add_fd(ide, ide->dev->hangup_fd, ide->dev->hangup_events, IDE_ON_HANGUP);
 	if (!ret)
 		ret = -pthread_create(&ide->dispatcher, NULL, dispatch, ide);
 	if (ret)

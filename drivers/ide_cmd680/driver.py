@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv import errors, loop
 from usrdrv.block import Block, raise_errno
 from usrdrv.closing import Closing
 from usrdrv.device import Device
@@ -115,6 +115,8 @@ class Controller(Closing):
         self._closed = False
         self.gone = threading.Event()
         """Set when the device vanished for good."""
+        self.unserved = threading.Event()
+        """Set when usrloop took the disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
         try:
             for channel in self._channels:
@@ -261,6 +263,9 @@ class Controller(Closing):
                 log.error("%s: device is gone", self._device.name)
                 self.gone.set()
                 continue
+            if raw.kind == lib.IDE_EVENT_UNSERVED:
+                self.unserved.set()
+                continue
             event = Event(*(getattr(raw, name) for name in Event.__dataclass_fields__))
             channel = self._channels[number[0]]
             verdict = lib.IDE_FAIL
@@ -389,6 +394,15 @@ class Controller(Closing):
                 drive.offline = True
                 lib.ide_offline(self._ide, drive.index, -errno.EIO)
 
+    def serve(self, index: int, fd: int, attach: Any) -> None:
+        """Take requests for a drive from usrloop, until close() or until `unserved` is set.
+
+        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop.
+        """
+        layout = ffi.cast("struct usrloop_attach *", int(loop.ffi.cast("uintptr_t", attach)))
+        result = lib.ide_serve(self._ide, index, fd, layout)
+        raise_errno(result, f"{self._device.name}: drive {index}: usrloop")
+
     # reporting and end
 
     def stats(self) -> dict[str, object]:
@@ -408,7 +422,8 @@ class Controller(Closing):
             for drive in self._drives
             if drive is not None
         }
-        return {"channels": channels, "drives": drives}
+        calls = int(lib.ide_served_calls(self._ide))
+        return {"channels": channels, "drives": drives, "usrloop_calls": calls}
 
     def close(self) -> None:
         """End all requests with ENODEV, flush the drives' caches and quiesce the chip. Idempotent."""

@@ -39,13 +39,38 @@ void ide_post_gone(struct ide *ide)
 }
 
 /**
+ * ide_post_unserved - tell the control plane that usrloop wants nothing of us any more
+ * @ide:	controller
+ */
+void ide_post_unserved(struct ide *ide)
+{
+	pthread_mutex_lock(&ide->event_lock);
+	ide->event_unserved = 1;
+	pthread_cond_signal(&ide->event_cond);
+	pthread_mutex_unlock(&ide->event_lock);
+}
+
+/* What is about the device rather than a channel. event_lock held. Returns whether there is something. */
+static int take_device_event(struct ide *ide, struct ide_event *event)
+{
+	int *pending = ide->event_gone ? &ide->event_gone : &ide->event_unserved;
+
+	if (!*pending)
+		return 0;
+	memset(event, 0, sizeof(*event));
+	event->kind = pending == &ide->event_gone ? IDE_EVENT_GONE : IDE_EVENT_UNSERVED;
+	*pending = 0;
+	return 1;
+}
+
+/**
  * ide_wait_event - sleep until a channel needs a decision
  * @ide:	controller
  * @channel:	which one
  * @event:	why
  *
  * For one thread of the control plane, which calls ide_resume() for each
- * event but IDE_EVENT_GONE.
+ * event but IDE_EVENT_GONE and IDE_EVENT_UNSERVED.
  *
  * Return: 0; -ESHUTDOWN after ide_stop().
  */
@@ -59,11 +84,8 @@ int ide_wait_event(struct ide *ide, unsigned int *channel, struct ide_event *eve
 			ret = -ESHUTDOWN;
 			break;
 		}
-		if (ide->event_gone) {
-			ide->event_gone = 0;
+		if (take_device_event(ide, event)) {
 			*channel = 0;
-			memset(event, 0, sizeof(*event));
-			event->kind = IDE_EVENT_GONE;
 			ret = 0;
 			break;
 		}

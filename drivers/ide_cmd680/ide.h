@@ -22,6 +22,7 @@
 
 #include "usrdrv/block.h"
 #include "usrdrv/dev.h"
+#include "usrdrv/loop.h"
 
 /* cffi: begin */
 #define IDE_CHANNELS		2
@@ -56,6 +57,7 @@ enum ide_event_kind {
 	IDE_EVENT_BUS,		/* the bus master met a PCI abort */
 	IDE_EVENT_PROTOCOL,	/* DRQ, BSY or the engine in a state the protocol does not have */
 	IDE_EVENT_GONE,		/* the device vanished; everything was failed with -ENODEV */
+	IDE_EVENT_UNSERVED,	/* usrloop took the disk from us */
 };
 
 /* Why a channel is frozen. */
@@ -113,6 +115,8 @@ void ide_stop(struct ide *ide);
 void ide_destroy(struct ide *ide);
 struct usrdrv_block *ide_block(struct ide *ide, unsigned int drive);
 void ide_get_counters(struct ide *ide, unsigned int channel, struct ide_counters *out);
+int ide_serve(struct ide *ide, unsigned int drive, int fd, const struct usrloop_attach *attach);
+uint64_t ide_served_calls(struct ide *ide);
 /* cffi: end */
 
 #define IDE_PRDS		256			/* entries of a channel's table, 2 KiB */
@@ -136,6 +140,7 @@ struct ide_request {
 	unsigned int left;	/* segments not complete; channel lock */
 	int status;		/* 0 or the first -errno; channel lock */
 	struct ide_request *next_done;
+	void (*complete)(struct ide_request *r);	/* instead of waking a waiter; no lock held */
 };
 
 struct ide_segment {
@@ -235,7 +240,10 @@ struct ide {
 
 	pthread_mutex_t event_lock;
 	pthread_cond_t event_cond;
-	int event_gone;
+	int event_gone, event_unserved;
+
+	_Atomic(struct ide_serve *) serve;	/* who asks usrloop for requests, or NULL */
+	struct ide_serve *left;		/* who did; its commands may be at the chip until the end */
 };
 
 /* registers.c */
@@ -269,8 +277,23 @@ int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status);
 /* events.c */
 void ide_freeze(struct ide_channel *ch, const struct ide_event *event);
 void ide_post_gone(struct ide *ide);
+void ide_post_unserved(struct ide *ide);
+
+/* serve.c */
+unsigned int ide_serve_wait(struct ide_serve *s, int timeout);
+void ide_serve_pump(struct ide_serve *s);
+int ide_serve_unmasks(const struct ide_serve *s);
+void ide_serve_leave(struct ide_serve *s);
+void ide_serve_free(struct ide_serve *s);
+
+/* block.c */
+int ide_check(const struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len);
+uint64_t ide_share(enum usrdrv_block_op op, uint64_t len);
+void ide_fill(struct ide_segment *s, struct ide_drive *d, struct ide_request *r, enum usrdrv_block_op op,
+	      uint64_t offset, uint64_t len, unsigned int flags);
 
 /* dispatch.c */
+enum { IDE_ON_IRQ = 1, IDE_ON_KICK = 2, IDE_ON_HANGUP = 4, IDE_ON_WORK = 8, IDE_ON_END = 16 };
 void ide_service(struct ide *ide);
 void ide_run_channel(struct ide_channel *ch);
 void ide_lost(struct ide *ide);

@@ -117,7 +117,7 @@ static void finish(struct ide_channel *ch, struct ide_segment *s, int status)
 }
 
 /**
- * ide_unlock - let go of the channel, then wake those whose requests are complete
+ * ide_unlock - let go of the channel, then tell those whose requests are complete
  * @ch:	channel
  *
  * In this order, or they would wake only to wait for the lock.
@@ -130,6 +130,10 @@ void ide_unlock(struct ide_channel *ch)
 	pthread_mutex_unlock(&ch->lock);
 	for (; r; r = next) {
 		next = r->next_done;
+		if (r->complete) {
+			r->complete(r);
+			continue;
+		}
 		/* After the exchange the waiter may be gone with its stack; a wake needs no more than the address. */
 		if (__atomic_exchange_n(&r->wait, IDE_FINISHED, __ATOMIC_ACQ_REL) == IDE_SLEEPING)
 			syscall(SYS_futex, &r->wait, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);

@@ -13,6 +13,7 @@ struct area {
 	size_t len;
 	uint8_t *cpu;
 	int memfd;		/* of backends that share it */
+	int foreign;		/* the memory is the caller's, dma_map() */
 };
 
 struct areas {

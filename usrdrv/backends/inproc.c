@@ -173,6 +173,23 @@ static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64
 	return at < 0 ? at : 0;
 }
 
+static int do_dma_map(struct usrdrv_dev *dev, void *cpu, size_t len, size_t align, uint64_t limit,
+		      struct usrdrv_dma *dma)
+{
+	struct inproc *p = of(dev);
+	struct area a = { .cpu = cpu, .foreign = 1 };
+	int at;
+
+	pthread_rwlock_wrlock(&p->lock);
+	at = areas_place(&p->areas, len, align, limit, &a);
+	if (at >= 0) {
+		areas_insert(&p->areas, at, &a);
+		*dma = (struct usrdrv_dma){ .cpu = cpu, .bus = a.bus, .len = a.len };
+	}
+	pthread_rwlock_unlock(&p->lock);
+	return at < 0 ? at : 0;
+}
+
 static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 {
 	struct inproc *p = of(dev);
@@ -181,7 +198,8 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 	pthread_rwlock_wrlock(&p->lock);
 	a = areas_find(&p->areas, dma->bus);
 	if (a) {
-		munmap(a->cpu, a->len);
+		if (!a->foreign)
+			munmap(a->cpu, a->len);
 		areas_remove(&p->areas, a);
 	}
 	pthread_rwlock_unlock(&p->lock);
@@ -240,7 +258,8 @@ static void do_close(struct usrdrv_dev *dev)
 	m->ops->reset(m);
 	m->host = (struct usrdrv_model_host){ 0 };
 	for (unsigned int i = 0; i < p->areas.n; i++)
-		munmap(p->areas.area[i].cpu, p->areas.area[i].len);
+		if (!p->areas.area[i].foreign)
+			munmap(p->areas.area[i].cpu, p->areas.area[i].len);
 	close(dev->irq_fd);
 	pthread_rwlock_destroy(&p->lock);
 	pthread_mutex_destroy(&p->irq_lock);
@@ -249,7 +268,7 @@ static void do_close(struct usrdrv_dev *dev)
 
 static const struct usrdrv_dev_ops ops = {
 	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
-	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_unmask = do_irq_unmask,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map, .irq_unmask = do_irq_unmask,
 	.irq_hold = do_irq_hold, .irq_release = do_irq_release, .reset = do_reset, .close = do_close,
 };
 
@@ -275,7 +294,7 @@ int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out)
 	}
 	p->model = m;
 	p->dev.ops = &ops;
-	p->dev.hangup_fd = -1;
+	p->dev.hangup_fd = p->dev.unmask_fd = -1;
 	for (int i = 0; i < 6; i++) {
 		p->dev.bar[i].size = m->bar[i].size;
 		p->dev.bar[i].flags = m->bar[i].io ? USRDRV_BAR_IO : 0;

@@ -165,19 +165,21 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 	return ret;
 }
 
-static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)
+/* cpu: memory of the caller's, or NULL: new one. */
+static int do_dma_map(struct usrdrv_dev *dev, void *cpu, size_t len, size_t align, uint64_t limit,
+		      struct usrdrv_dma *dma)
 {
 	struct vfio *v = of(dev);
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
 	};
-	struct area a;
+	struct area a = { .cpu = cpu, .foreign = cpu != NULL };
 	int at, ret;
 
 	pthread_mutex_lock(&v->lock);
 	at = areas_place(&v->areas, len, align, limit, &a);
 	ret = at < 0 ? at : 0;
-	if (!ret) {
+	if (!ret && !a.foreign) {
 		a.cpu = mmap(NULL, a.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		ret = a.cpu == MAP_FAILED ? -errno : 0;
 	}
@@ -189,7 +191,8 @@ static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64
 		map.size = a.len;
 		if (ioctl(v->container, VFIO_IOMMU_MAP_DMA, &map)) {
 			ret = -errno;
-			munmap(a.cpu, a.len);
+			if (!a.foreign)
+				munmap(a.cpu, a.len);
 		}
 	}
 	if (!ret) {
@@ -200,13 +203,19 @@ static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64
 	return ret;
 }
 
+static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)
+{
+	return do_dma_map(dev, NULL, len, align, limit, dma);
+}
+
 static void withdraw(struct vfio *v, struct area *a)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = a->bus, .size = a->len };
 
 	if (a->cpu) {
 		ioctl(v->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
-		munmap(a->cpu, a->len);
+		if (!a->foreign)
+			munmap(a->cpu, a->len);
 	}
 }
 
@@ -225,15 +234,15 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 	memset(dma, 0, sizeof(*dma));
 }
 
-/* fd: an eventfd to signal, or -1 to stop that. */
-static int set_trigger(struct vfio *v, unsigned int index, int fd)
+/* action: VFIO_IRQ_SET_ACTION_*. fd: the eventfd that the kernel signals, or does it upon; -1: no more. */
+static int set_eventfd(struct vfio *v, unsigned int index, unsigned int action, int fd)
 {
 	union {
 		struct vfio_irq_set set;
 		uint8_t space[sizeof(struct vfio_irq_set) + sizeof(fd)];
 	} arg = { .set = {
 		.argsz = sizeof(arg), .index = index, .count = 1,
-		.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD | action,
 	} };
 
 	memcpy(arg.space + sizeof(arg.set), &fd, sizeof(fd));
@@ -285,6 +294,8 @@ static void do_close(struct usrdrv_dev *dev)
 	close(v->container);
 	if (dev->irq_fd >= 0)
 		close(dev->irq_fd);
+	if (dev->unmask_fd >= 0)
+		close(dev->unmask_fd);
 	if (dev->hangup_fd >= 0)
 		close(dev->hangup_fd);
 	pthread_mutex_destroy(&v->lock);
@@ -293,7 +304,7 @@ static void do_close(struct usrdrv_dev *dev)
 
 static const struct usrdrv_dev_ops ops = {
 	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
-	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_unmask = do_irq_unmask, .reset = do_reset,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map, .irq_unmask = do_irq_unmask, .reset = do_reset,
 	.close = do_close,
 };
 
@@ -392,14 +403,18 @@ static int connect_interrupts(struct vfio *v)
 {
 	struct vfio_irq_info info = { .argsz = sizeof(info), .index = VFIO_PCI_INTX_IRQ_INDEX };
 	uint32_t wanted = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+	int ret;
 
 	if (ioctl(v->device, VFIO_DEVICE_GET_IRQ_INFO, &info))
 		return -errno;
 	if (!info.count || (info.flags & wanted) != wanted)
 		return -ENOTSUP;
 	/* The kernel asks for the device back: it is unplugged, or unbound. Older kernels cannot. */
-	set_trigger(v, VFIO_PCI_REQ_IRQ_INDEX, v->dev.hangup_fd);
-	return set_trigger(v, VFIO_PCI_INTX_IRQ_INDEX, v->dev.irq_fd);
+	set_eventfd(v, VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->dev.hangup_fd);
+	ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->dev.irq_fd);
+	if (!ret)
+		ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK, v->dev.unmask_fd);
+	return ret;
 }
 
 /**
@@ -429,9 +444,10 @@ int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **o
 	pthread_mutex_init(&v->lock, NULL);
 	v->dev.ops = &ops;
 	v->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->dev.hangup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->dev.hangup_events = EPOLLIN;
-	ret = v->dev.irq_fd < 0 || v->dev.hangup_fd < 0 ? -errno : learn_regions(v);
+	ret = v->dev.irq_fd < 0 || v->dev.unmask_fd < 0 || v->dev.hangup_fd < 0 ? -errno : learn_regions(v);
 	if (!ret)
 		ret = learn_bus_addresses(v);
 	if (!ret)

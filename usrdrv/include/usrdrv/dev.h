@@ -66,6 +66,12 @@ struct usrdrv_dev_ops {
 	int (*dma_alloc)(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit,
 			 struct usrdrv_dma *dma);
 	void (*dma_free)(struct usrdrv_dev *dev, struct usrdrv_dma *dma);
+	/*
+	 * Let the device reach memory that the caller has mapped, whole pages, in the same terms. dma_free
+	 * takes it from the device and leaves it to the caller. NULL: the backend cannot.
+	 */
+	int (*dma_map)(struct usrdrv_dev *dev, void *cpu, size_t len, size_t align, uint64_t limit,
+		       struct usrdrv_dma *dma);
 	/* Let the (level, auto-masked) interrupt through again; n register writes go in front of it. */
 	int (*irq_unmask)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 	/*
@@ -84,6 +90,7 @@ struct usrdrv_dev {
 	const struct usrdrv_dev_ops *ops;
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
 	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
+	int unmask_fd;		/* eventfd that does what irq_unmask does, for who can signal it cheaply; -1: none */
 	int hangup_fd;		/* reports hangup_events when the device is going or gone; -1: there is none */
 	uint32_t hangup_events;	/* EPOLL* */
 	int gone;		/* set for good when the device or its server vanished */

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The process of a block driver that usrloop gets its requests served by.
+
+`open` claims the device and says what drive it is; `serve` attaches to a device of usrloop and gives its
+rings to the driver's C part, which is on its own from then on; `stats` tells the driver's counters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from contextlib import ExitStack
+from typing import Any, Final
+
+from usrdrv import errors, loop
+from usrdrv.bridge.driver_worker import GONE, Worker, run
+
+STORAGE: Final = 0x01
+"""PCI base class."""
+CLASS: Final = 0x0B
+
+PR_SET_IO_FLUSHER: Final = 57
+MCL_CURRENT: Final = 1
+
+
+def stay_in_memory() -> None:
+    """Never wait for the disk that we serve: not to allocate memory, not for a page of our own.
+
+    prctl(2), mlockall(2). Without the right to it, it works as long as nobody swaps to that disk.
+    """
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
+    libc.mlockall(MCL_CURRENT)
+
+
+class BlockWorker(Worker):
+    """One drive."""
+
+    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+        from usrdrv.device import open_device
+        from usrdrv.drivers import open_driver
+
+        name, index = request["device"], request["drive"]
+        device = stack.enter_context(open_device(name))
+        if device.config_read(CLASS, 1) != STORAGE:
+            raise errors.UsageError(f"{name} is not a disk controller")
+        self._control = loop.Control()
+        stack.callback(self._control.close)
+        controller = stack.enter_context(open_driver(device, read_only=request["read_only"]))
+        self._controller = controller
+        drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
+        if drive is None:
+            there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
+            raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
+        self._index = index
+        block = drive.block
+        for event, status in ((controller.gone, GONE), (controller.unserved, 0)):
+            threading.Thread(target=self._watch, args=(event, status), daemon=True).start()
+        self.say(
+            event="ready",
+            identity=f"{drive.identity.model}, serial {drive.identity.serial}",
+            size=block.size,
+            physical_block=block.physical_block,
+            **{
+                name: getattr(block, name)
+                for name in ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
+            },
+        )
+
+    def _watch(self, event: threading.Event, status: int) -> None:
+        """End when there is nothing left to do: the device vanished, or the disk is not ours any more."""
+        event.wait()
+        self.status = status
+        self.end()
+
+    def obey(self, request: dict[str, Any], fds: list[int]) -> None:
+        match request["op"]:
+            case "serve":
+                attach = self._control.attach(loop.lib.USRLOOP_BLOCK, request["id"])
+                self._controller.serve(self._index, self._control.fd, attach)
+                stay_in_memory()
+                self.say(event="serving")
+            case "stats":
+                self.say(event="stats", statistics=self._controller.stats())
+
+
+if __name__ == "__main__":
+    sys.exit(run(BlockWorker))

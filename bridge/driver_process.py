@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""A driver's process, seen from its supervisor: one socket, a JSON object a line.
+
+The supervisor begins with `open`; the driver answers with the event `ready`, or `error` with a type of
+usrdrv.errors. The end of the socket is the driver's end.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from usrdrv import errors
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.closing import Closing
+
+ANSWER_TIMEOUT: Final = 30.0
+
+
+class DriverProcess(Closing):
+    """The process that runs `module`, and our end of its socket. `ready` is what it said of the device.
+
+    hurried: looked at while waiting; InterruptedError once it is true. timeout: seconds that it has to get ready.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        hurried: Callable[[], bool] = lambda: False,
+        timeout: float = START_TIMEOUT,
+        **request: Any,
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        self._sock = ours
+        self._pending = b""
+        self._hurried = hurried
+        with theirs:
+            self.child = Child(
+                "driver",
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+            )
+        try:
+            self.send(op="open", **request)
+            self.ready = self.expect("ready", timeout)
+        except BaseException:
+            self.close()
+            raise
+        self.child.talk()
+
+    def send(self, *fds: int, **request: Any) -> None:
+        """Ask for something; a driver that is dead does not answer."""
+        try:
+            socket.send_fds(self._sock, [json.dumps(request).encode() + b"\n"], fds)
+        except OSError:
+            return
+
+    def expect(self, wanted: str, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+        """Wait for an event; the exception that the driver tells of when it cannot."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            select.select([self._sock], [], [], 0.1)
+            for event in self.events():
+                if event["event"] == wanted:
+                    return event
+                if event["event"] == "error":
+                    raise getattr(errors, str(event.get("type")), errors.DeviceError)(event["why"])
+            if self._hurried():
+                raise InterruptedError
+            if self.child.wait(0):
+                last = self.child.lines[-1] if self.child.lines else self.child.status()
+                raise errors.DeviceError(f"the driver did not start: {last}")
+        raise errors.DeviceError(f"the driver does not answer within {timeout:.0f} s")
+
+    @property
+    def fd(self) -> int:
+        """Readable when there are events, or when the driver is dead."""
+        return self._sock.fileno()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the driver has said since the last call."""
+        try:
+            self._pending += self._sock.recv(1 << 20, socket.MSG_DONTWAIT)
+        except OSError:
+            return []
+        *lines, self._pending = self._pending.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Let the driver quiesce the device and end. Idempotent."""
+        if self._sock.fileno() >= 0:
+            self.send(op="stop")
+            self._sock.close()
+            self.child.stop()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""A driver's process from inside: it does what its supervisor says (usrdrv.bridge.driver_process)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Final
+
+from usrdrv import errors
+
+GONE: Final = 3
+"""Exit status of a driver whose device vanished."""
+
+
+class Worker(ABC):
+    """One device on its way between chip and supervisor."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self.status = 0
+        """Exit status of an orderly end."""
+
+    def say(self, **message: Any) -> None:
+        """Tell the supervisor; if it is gone, so are we soon. From any thread."""
+        with self._lock:
+            try:
+                self._sock.sendall(json.dumps(message).encode() + b"\n")
+            except OSError:
+                return
+
+    def end(self) -> None:
+        """Have the process end as if the supervisor had asked for it. From any thread."""
+        self._sock.shutdown(socket.SHUT_RD)
+
+    @abstractmethod
+    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+        """Claim the device, start its driver and say `ready`; `stack` ends them."""
+
+    @abstractmethod
+    def obey(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Do one thing."""
+
+
+def _requests(sock: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Yield each request with the descriptors that came with it, until the other end closes."""
+    pending = b""
+    fds: list[int] = []
+    while True:
+        while b"\n" in pending:
+            line, _, pending = pending.partition(b"\n")
+            yield json.loads(line), fds
+            fds = []
+        data, received, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+        if not data:
+            return
+        pending += data
+        fds += received
+
+
+def run(kind: type[Worker]) -> int:
+    """Serve the supervisor at the socket that is descriptor argv[1]. Return the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    worker = kind(sock)
+    try:
+        with ExitStack() as stack:
+            for request, fds in _requests(sock):
+                if request["op"] == "stop":
+                    break
+                if request["op"] == "open":
+                    worker.open(stack, request)
+                else:
+                    worker.obey(request, fds)
+    except errors.UsrdrvError as error:
+        worker.say(event="error", type=type(error).__name__, why=str(error))
+        return 1
+    return worker.status

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""/dev/usrblkN: our own kernel module, whose rings the driver's process serves.
+
+The supervisor's file controls the device: when it is closed, however that happens, the device goes.
+The driver's process has a file of its own; when that is closed, requests wait for the next process.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from usrdrv import errors, loop
+from usrdrv.bridge import mounts
+from usrdrv.bridge.driver_process import DriverProcess
+from usrdrv.bridge.driver_worker import GONE
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.closing import Closing
+
+NODE_TIMEOUT: Final = 5.0
+DEPTH: Final = 32
+MAX_IO: Final = 256 << 10
+"""Bytes of a request. The driver joins neighbours; the product with DEPTH is mapped for the device at once."""
+MAX_TRIM: Final = 64 * 65535 * 512
+"""Bytes: what one TRIM command of a drive can say."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What the driver says of the drive."""
+
+    identity: str
+    size: int
+    physical_block: int
+    read_only: bool
+    can_flush: bool
+    can_fua: bool
+    can_trim: bool
+    rotational: bool
+
+    @property
+    def features(self) -> int:
+        """USRLOOP_BLK_* flags."""
+        lib = loop.lib
+        chosen = {
+            lib.USRLOOP_BLK_READ_ONLY: self.read_only,
+            lib.USRLOOP_BLK_CACHE: self.can_flush,
+            lib.USRLOOP_BLK_FUA: self.can_flush and self.can_fua,
+            lib.USRLOOP_BLK_DISCARD: self.can_trim and not self.read_only,
+            lib.USRLOOP_BLK_ROTATIONAL: self.rotational,
+        }
+        return sum(flag for flag, on in chosen.items() if on)
+
+
+class LoopServer(Closing):
+    """The driver's process. A context manager: inside, it is ready to serve."""
+
+    uri: str | None = None
+
+    def __init__(self, device: str, drive: int, *, read_only: bool = False) -> None:
+        self.device = device
+        self._request = {"device": device, "drive": drive, "read_only": read_only}
+        self._process: DriverProcess
+        self._known: Drive | None = None
+        self.drive: Drive
+        self.start()
+
+    @property
+    def child(self) -> Child:
+        return self._process.child
+
+    @property
+    def size(self) -> int:
+        return self.drive.size
+
+    @property
+    def read_only(self) -> bool:
+        return self.drive.read_only
+
+    def start(
+        self, hurried: Callable[[], bool] = lambda: False, timeout: float = START_TIMEOUT
+    ) -> None:
+        """Start the driver, again if it has ended; it is ready when this returns, after `timeout` s at most.
+
+        InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
+        """
+        if self._known is not None:
+            self._process.close()
+        self._process = DriverProcess(
+            "usrdrv.bridge.block_driver", hurried, timeout, **self._request
+        )
+        said = self._process.ready
+        drive = Drive(**{name: said[name] for name in Drive.__dataclass_fields__})
+        if self._known not in (None, drive):
+            self._process.close()
+            raise errors.DeviceError(
+                f"{self.device}: this is another drive than before: {drive.identity}"
+            )
+        self.drive = self._known = drive
+
+    def serve(self, number: int) -> None:
+        """Have it serve block device `number` of usrloop."""
+        self._process.send(op="serve", id=number)
+        self._process.expect("serving")
+
+    def device_gone(self) -> bool:
+        """Whether it has ended because there is no device any more."""
+        return self.child.returncode == GONE
+
+    def stats(self) -> dict[str, Any]:
+        """The driver's counters."""
+        self._process.send(op="stats")
+        statistics: dict[str, Any] = self._process.expect("stats")["statistics"]
+        return statistics
+
+    def close(self) -> None:
+        """End the driver: it quiesces the device. Idempotent."""
+        self._process.close()
+
+
+class LoopAttachment:
+    """A drive as /dev/usrblkN."""
+
+    children: Sequence[Child] = ()
+    restartable = True
+
+    def __init__(self, server: LoopServer, *, patience: int = 0) -> None:
+        self._server = server
+        self._fd = -1
+        drive = server.drive
+        self._control = loop.Control()
+        try:
+            info = self._control.create(
+                loop.Disk(
+                    size=drive.size,
+                    physical_block=drive.physical_block,
+                    features=drive.features,
+                    max_io=MAX_IO,
+                    max_discard=MAX_TRIM,
+                    depth=DEPTH,
+                    policy="reissue" if patience else "fail",
+                    recovery_ms=patience * 1000,
+                    label=_label(server.device),
+                )
+            )
+            self._id = int(info.id)
+            self.name = f"usrblk{self._id}"
+            self.where = f"/dev/{self.name}"
+            self.statistics: Path | None = Path(f"/sys/block/{self.name}/stat")
+            server.serve(self._id)
+            self._control.start()
+            self._open(os.O_RDONLY if drive.read_only else os.O_RDWR)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, flags: int) -> None:
+        """Open it, which also has the kernel look for partitions."""
+        deadline = time.monotonic() + NODE_TIMEOUT
+        while self._fd < 0:
+            try:
+                self._fd = os.open(self.where, flags | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if time.monotonic() > deadline:
+                    raise errors.DeviceError(f"{self.where} did not appear") from None
+                time.sleep(0.01)
+            except OSError as error:
+                raise errors.DeviceError(f"{self.where}: {error.strerror}") from None
+
+    def users(self) -> list[str]:
+        return mounts.users(self.name)
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def reconnect(self) -> None:
+        """Have the restarted driver serve it: what was under way is sent again."""
+        self._server.serve(self._id)
+
+    def close(self) -> None:
+        """Take the device away, also while in use: whoever uses it gets I/O errors."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        if self._control.fd >= 0:
+            with suppress(errors.UsrdrvError):  # it was not made
+                self._control.delete(force=True)
+            self._control.close()
+
+
+def _label(device: str) -> str:
+    """What /dev/usrdrv/ calls it: the device's name, as far as a file's name can have it."""
+    safe = "".join(c if c.isalnum() or c in "-.=" else "_" for c in device)
+    return safe.encode()[-loop.lib.USRLOOP_LABEL_LEN + 1 :].decode(errors="ignore")

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A drive served to usrloop: its requests come out of the kernel's ring, in the dispatcher's own sleep,
+ * and the chip moves data straight to and from the ring's slots. One system call waits for both the
+ * interrupt and new requests, hands over what is complete and unmasks the interrupt.
+ *
+ * Everything here is the dispatcher's, but for completions that the control plane's thread brings about
+ * (an error's verdict, the end): those wait in a list.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "ide.h"
+
+#define BELOW_4G	0xffffffffu
+#define LOOK_MS		1000	/* how often to look whether a device that has no eventfd for it is gone */
+
+enum { ON_IRQ, ON_KICK, ON_HANGUP };
+
+/* A request of the kernel's; its place is its tag. */
+struct served {
+	struct ide_request request;	/* first */
+	struct ide_serve *serve;
+	struct served *next;		/* in the list of completions of other threads */
+	uint32_t seq;
+	uint32_t len;			/* bytes */
+	enum usrdrv_block_op op;
+};
+
+struct ide_serve {
+	struct ide *ide;
+	struct ide_drive *drive;
+	struct loop_queue q;
+	void *map;
+	size_t map_size;
+	struct usrdrv_dma data;		/* the slots, or what stands for them */
+	int bounce;			/* data is memory of ours: the device cannot reach the slots */
+	int joined;			/* ENTER knows our eventfds; the dispatcher's */
+	int look;			/* the device's hang-up is no eventfd */
+	unsigned int per_slot;		/* segments */
+	struct served *request;
+	struct ide_segment *segment;
+	pthread_mutex_t lock;
+	struct served *done;
+};
+
+static void hand_over(struct ide_serve *s, struct served *r)
+{
+	uint32_t tag = (uint32_t)(r - s->request);
+	int status = r->request.status;
+
+	/*
+	 * At the end of the device, or ours, the request is left as it is: whoever is started next gets it
+	 * again, or the kernel fails it when nobody is.
+	 */
+	if (status == -ENODEV)
+		return;
+	if (!status && s->bounce && r->op == USRDRV_BLOCK_READ)
+		memcpy(loop_slot(&s->q, tag), (uint8_t *)s->data.cpu + (size_t)tag * s->q.slot_size, r->len);
+	loop_complete(&s->q, tag, r->seq, status);
+}
+
+static void complete(struct ide_request *request)
+{
+	struct served *r = (struct served *)request;
+	struct ide_serve *s = r->serve;
+
+	if (pthread_equal(pthread_self(), s->ide->dispatcher)) {
+		hand_over(s, r);
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	r->next = s->done;
+	s->done = r;
+	pthread_mutex_unlock(&s->lock);
+	ide_kick(s->ide);
+}
+
+static void drain(struct ide_serve *s)
+{
+	struct served *r;
+
+	pthread_mutex_lock(&s->lock);
+	r = s->done;
+	s->done = NULL;
+	pthread_mutex_unlock(&s->lock);
+	for (; r; r = r->next)
+		hand_over(s, r);
+}
+
+static int gone(const struct usrdrv_dev *dev)
+{
+	struct pollfd p = { .fd = dev->hangup_fd, .events = (short)dev->hangup_events };
+
+	return dev->hangup_fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+static int set_event(struct ide_serve *s, unsigned int index, int fd, int ack_fd)
+{
+	struct usrloop_eventfd event = { .queue = s->q.index, .index = index, .fd = fd, .ack_fd = ack_fd };
+
+	return ioctl(s->q.fd, USRLOOP_IOC_EVENTFD, &event) ? -errno : 0;
+}
+
+/*
+ * Have ENTER wait for what epoll waited for. Only the dispatcher may do so: a signal that ENTER knows of
+ * does not end a wait in epoll any more.
+ */
+static int join(struct ide_serve *s)
+{
+	struct usrdrv_dev *dev = s->ide->dev;
+	int ret = set_event(s, ON_IRQ, dev->irq_fd, dev->unmask_fd);
+
+	if (!ret)
+		ret = set_event(s, ON_KICK, s->ide->kick_fd, -1);
+	if (!ret && dev->hangup_fd >= 0)
+		s->look = set_event(s, ON_HANGUP, dev->hangup_fd, -1) != 0;
+	s->joined = !ret;
+	return ret;
+}
+
+/**
+ * ide_serve_leave - go back to waiting without usrloop; commands may still be at the chip
+ * @s:	served drive
+ */
+void ide_serve_leave(struct ide_serve *s)
+{
+	for (unsigned int i = ON_IRQ; i <= ON_HANGUP; i++)
+		set_event(s, i, -1, -1);
+	s->joined = 0;
+	s->ide->dev->ops->irq_unmask(s->ide->dev, NULL, 0);
+}
+
+/**
+ * ide_serve_unmasks - whether the next ENTER lets the interrupt through that is being serviced
+ * @s:	served drive, or NULL
+ *
+ * Return: 1 or 0.
+ */
+int ide_serve_unmasks(const struct ide_serve *s)
+{
+	return s && s->joined && s->ide->dev->unmask_fd >= 0;
+}
+
+/**
+ * ide_serve_wait - hand over completions, sleep until there is something to do
+ * @s:		served drive
+ * @timeout:	ms, -1: none
+ *
+ * Return: IDE_ON_* bits; IDE_ON_END: the disk is not ours any more.
+ */
+unsigned int ide_serve_wait(struct ide_serve *s, int timeout)
+{
+	unsigned int on = 0;
+	int ready;
+
+	if (!s->joined && join(s))
+		return IDE_ON_END;
+	drain(s);
+	if (s->look && (timeout < 0 || timeout > LOOK_MS))
+		timeout = LOOK_MS;
+	ready = loop_enter(&s->q, USRLOOP_ENTER_ACK, timeout < 0 ? 0 : (unsigned int)timeout);
+	if (ready == -EINTR)
+		return 0;
+	if (ready < 0 || ready & USRLOOP_READY_STOP)
+		return IDE_ON_END;
+	if (ready & USRLOOP_READY_EVENT << ON_IRQ)
+		on |= IDE_ON_IRQ;
+	if (ready & USRLOOP_READY_EVENT << ON_KICK)
+		on |= IDE_ON_KICK;
+	if (ready & USRLOOP_READY_EVENT << ON_HANGUP || (s->look && !ready && gone(s->ide->dev)))
+		on |= IDE_ON_HANGUP;
+	if (ready & USRLOOP_READY_WORK)
+		on |= IDE_ON_WORK;
+	return on;
+}
+
+static enum usrdrv_block_op op_of(const struct usrloop_sqe *sqe)
+{
+	switch (sqe->op) {
+	case USRLOOP_OP_READ:
+		return USRDRV_BLOCK_READ;
+	case USRLOOP_OP_WRITE:
+		return USRDRV_BLOCK_WRITE;
+	case USRLOOP_OP_DISCARD:
+		return USRDRV_BLOCK_TRIM;
+	default:	/* ZEROES was not offered */
+		return USRDRV_BLOCK_FLUSH;
+	}
+}
+
+/* Make segments of a request and put them into the queue; channel locked. */
+static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
+{
+	struct served *r = &s->request[sqe->tag];
+	struct ide_segment *first = &s->segment[sqe->tag * s->per_slot], *segment = first;
+	uint64_t offset = sqe->sector * USRDRV_SECTOR, left = sqe->len;
+	unsigned int flags = sqe->flags & USRLOOP_SQE_FUA ? USRDRV_BLOCK_FUA : 0;
+
+	r->seq = sqe->seq;
+	r->len = sqe->len;
+	r->op = op_of(sqe);
+	r->request.left = 0;
+	r->request.status = ide_check(&s->drive->block, r->op, offset, left);
+	if (!r->request.status && s->drive->channel->state == IDE_DEAD)
+		r->request.status = -ENODEV;
+	if (r->request.status) {
+		hand_over(s, r);
+		return;
+	}
+	if (s->bounce && r->op == USRDRV_BLOCK_WRITE)
+		memcpy(first->page, loop_slot(&s->q, sqe->tag), sqe->len);
+	do {
+		uint64_t n = ide_share(r->op, left);
+
+		segment->alone = segment->tries = 0;
+		ide_fill(segment, s->drive, &r->request, r->op, offset, n, flags);
+		offset += n;
+		left -= n;
+		segment->sibling = left ? segment + 1 : NULL;
+	} while (segment++, left);
+	ide_enqueue(s->drive->channel, first);
+}
+
+/**
+ * ide_serve_pump - take all requests that there are, and start what can be started
+ * @s:	served drive
+ */
+void ide_serve_pump(struct ide_serve *s)
+{
+	struct ide_channel *ch = s->drive->channel;
+	const struct usrloop_sqe *sqe;
+
+	pthread_mutex_lock(&ch->lock);
+	while ((sqe = loop_next(&s->q)))
+		start(s, sqe);
+	ide_unlock(ch);
+	ide_run_channel(ch);
+}
+
+/* Give each slot its segments, which lie where its data do. */
+static int make_segments(struct ide_serve *s, unsigned int depth)
+{
+	s->per_slot = (s->q.slot_size + IDE_SEGMENT_BYTES - 1) / IDE_SEGMENT_BYTES;
+	s->request = calloc(depth, sizeof(*s->request));
+	s->segment = calloc((size_t)depth * s->per_slot, sizeof(*s->segment));
+	if (!s->request || !s->segment)
+		return -ENOMEM;
+	for (unsigned int i = 0; i < depth; i++) {
+		s->request[i].serve = s;
+		s->request[i].request.complete = complete;
+		for (unsigned int j = 0; j < s->per_slot; j++) {
+			struct ide_segment *segment = &s->segment[i * s->per_slot + j];
+			size_t at = (size_t)i * s->q.slot_size + (size_t)j * IDE_SEGMENT_BYTES;
+
+			segment->page = (uint8_t *)s->data.cpu + at;
+			segment->bus = (uint32_t)(s->data.bus + at);
+		}
+	}
+	return 0;
+}
+
+static int make_data(struct ide_serve *s, size_t size)
+{
+	struct usrdrv_dev *dev = s->ide->dev;
+	int ret = -EOPNOTSUPP;
+
+	/* A slot of less than 64 KiB is a power of two: neither crosses a multiple of 64 KiB, section 6.1. */
+	if (dev->ops->dma_map)
+		ret = dev->ops->dma_map(dev, s->q.data, size, IDE_SEGMENT_BYTES, BELOW_4G, &s->data);
+	if (!ret)
+		return 0;
+	s->bounce = 1;
+	return dev->ops->dma_alloc(dev, size, IDE_SEGMENT_BYTES, BELOW_4G, &s->data);
+}
+
+/**
+ * ide_serve - take requests for a drive from usrloop from now on
+ * @ide:	controller, started; no other drive of it is served
+ * @drive:	0 to 3
+ * @fd:		of /dev/usrloop, attached to a block device of one queue; kept by the caller until ide_stop()
+ * @attach:	what ATTACH returned
+ *
+ * Return: 0; -EINVAL no such drive; -EBUSY one is or was served; -errno.
+ */
+int ide_serve(struct ide *ide, unsigned int drive, int fd, const struct usrloop_attach *attach)
+{
+	struct ide_serve *s;
+	int ret;
+
+	if (!ide_block(ide, drive))
+		return -EINVAL;
+	if (atomic_load(&ide->serve) || ide->left)
+		return -EBUSY;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->ide = ide;
+	s->drive = &ide->channel[drive / 2].drive[drive % 2];
+	s->map_size = attach->size;
+	pthread_mutex_init(&s->lock, NULL);
+	ret = loop_map(fd, attach, &s->map);
+	if (ret) {
+		s->map = NULL;
+	} else {
+		loop_queue_init(&s->q, fd, attach, s->map, 0);
+		ret = make_data(s, (size_t)attach->depth * attach->slot_size);
+	}
+	if (!ret)
+		ret = make_segments(s, attach->depth);
+	if (ret) {
+		ide_serve_free(s);
+		return ret;
+	}
+	atomic_store(&ide->serve, s);
+	ide_kick(ide);
+	return 0;
+}
+
+/**
+ * ide_served_calls - how often usrloop was called
+ * @ide:	controller
+ *
+ * Return: system calls of the data path since ide_serve(); 0 if no drive is served.
+ */
+uint64_t ide_served_calls(struct ide *ide)
+{
+	struct ide_serve *s = atomic_load(&ide->serve);
+
+	return s ? s->q.enters : 0;
+}
+
+/* Give it back. No command of it is at the chip. */
+void ide_serve_free(struct ide_serve *s)
+{
+	if (s->data.cpu)
+		s->ide->dev->ops->dma_free(s->ide->dev, &s->data);
+	if (s->map)
+		munmap(s->map, s->map_size);
+	free(s->request);
+	free(s->segment);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
