@@ -49,7 +49,7 @@ lint: setup
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	scripts/types.sh
-	shellcheck scripts/*.sh .ci/run lab/root-hook.sh lab/guest/*
+	shellcheck scripts/*.sh .ci/run lab/*-hook.sh lab/guest/*
 	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c tests/lab/*.c); done
 
 bench: setup

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
@@ -68,23 +69,33 @@ def build(report: cache.Report = cache.silent) -> Path:
     inputs: list[str | bytes] = [SUITE, BACKPORTS, PYTHON, *_packages(), *_requirements(), *files]
 
     def make(path: Path) -> None:
-        _bootstrap(path, report)
+        hook, stub = (str(_FILES / name) for name in ("root-hook.sh", "guest/stub"))
+        hooks = [hook, f"upload {stub} /init", 'chmod 755 "$1/init"']
+        bootstrap(path, _packages(), (SUITE, BACKPORTS), hooks, report)
         report("Python packages", 0.9)
         _python_packages(path)
 
     return cache.cached("root", cache.digest(inputs), make)
 
 
-def _bootstrap(path: Path, report: cache.Report) -> None:
-    """Unpack what mmdebstrap makes. By way of a tar archive: so it needs no root."""
-    hook, stub = (str(_FILES / name) for name in ("root-hook.sh", "guest/stub"))
+def bootstrap(
+    path: Path,
+    packages: Sequence[str],
+    suites: Sequence[str],
+    hooks: Sequence[str],
+    report: cache.Report,
+) -> None:
+    """Unpack what mmdebstrap makes of SUITE. By way of a tar archive: so it needs no root.
+
+    suites: where packages may come from. hooks: mmdebstrap's customize hooks.
+    """
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
-    sources = [f"deb {mirror()} {suite} main" for suite in (SUITE, BACKPORTS)]
+    sources = [f"deb {mirror()} {suite} main" for suite in suites]
     command = [
         *(find_tool("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--format=tar"),
         *("--aptopt=APT::Install-Recommends false", *excluded),
-        *(f"--include={','.join(_packages())}", f"--customize-hook={hook}"),
-        *(f"--customize-hook=upload {stub} /init", '--customize-hook=chmod 755 "$1/init"'),
+        f"--include={','.join(packages)}",
+        *(f"--customize-hook={hook}" for hook in hooks),
         *(SUITE, "-", *sources),
     ]
     unpack = ["tar", "-x", "-C", str(path), "--exclude=./dev/*"]
@@ -104,7 +115,7 @@ def _bootstrap(path: Path, report: cache.Report) -> None:
                 report(line[3:].strip(), min(0.9 * steps / STEPS, 0.9))
     if maker.returncode or unpacker.returncode:
         said = next((line for line in reversed(lines) if line.startswith("E: ")), "no reason given")
-        raise errors.LabError(f"the guest's root could not be built: mmdebstrap: {said}")
+        raise errors.LabError(f"a root folder could not be built: mmdebstrap: {said}")
 
 
 def _python_packages(path: Path) -> None:
@@ -129,6 +140,11 @@ def compile_python(root: Path, folder: Path) -> None:
     command = [*program(root, "usr/bin/python3"), "-m", "compileall", "-q", str(folder)]
     env = {**os.environ, "PYTHONHOME": str(root / "usr")}
     subprocess.run(command, env=env, capture_output=True, check=False)
+
+
+def release(root: Path) -> str:
+    """Return what the stock kernel of the folder calls itself."""
+    return next((root / "usr/lib/modules").iterdir()).name
 
 
 def program(root: Path, name: str) -> list[str]:
