@@ -3,6 +3,9 @@
 #   make setup   Debian packages (as root), .venv, the package with its C parts
 #   make demo    ext4 on a disk, iperf3 over a NIC, both driven by processes (root)
 #   make test    all tests that this machine can run
+#   make kmod    usrloop.ko, for the running kernel and for those of the lab
+#   make kmod-install  where modprobe and udev find it, by way of DKMS if that is there (root)
+#   make kmod-check    all warnings, sparse, checkpatch
 #   make lint    style, types, warnings
 #   make bench   measurements; results in bench/results/latest.json
 #   make bench-net  the same of the network interface, against veth and a plain relay
@@ -29,7 +32,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	$(addprefix -I,usrdrv/include $(UAPI) $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test lint bench bench-net figure4 figure-net fuzz clean
+.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net figure4 figure-net fuzz clean
 
 setup: $(STAMP)
 
@@ -44,6 +47,17 @@ demo: setup
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+kmod: setup
+	$(PYTHON) -m usrdrv lab kmod
+	if [[ -e /lib/modules/$$(uname -r)/build ]]; then $(MAKE) -C loopback-kmod; else \
+		echo "kmod: nothing for the running kernel: install linux-headers-$$(uname -r)" >&2; fi
+
+kmod-install:
+	$(MAKE) -C loopback-kmod $$(command -v dkms >/dev/null && echo dkms || echo install)
+
+kmod-check: setup
+	$(PYTHON) -m usrdrv lab kmod --check
 
 lint: setup
 	.venv/bin/ruff check --quiet .
@@ -74,4 +88,4 @@ fuzz: setup
 clean:
 	rm -rf build .venv *.egg-info $(GENERATED)
 	find usrdrv bridge devices drivers tests bench -name __pycache__ -prune -exec rm -rf {} +
-	find usrdrv bridge devices drivers \( -name '*.so' -o -name '*.o' \) -delete
+	find usrdrv bridge devices drivers loopback-kmod \( -name '*.so' -o -name '*.o' \) -delete

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from usrdrv.lab.guest import Guest, Job
 
 KERNELS = ("stock", "base", "debug")
+MODULE_KERNELS = ("stock-6.1", "stock", "newest", "base", "debug")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +29,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
     build = actions.add_parser("build", help="build what guests need, unless it is there")
     build.add_argument("--kernel", choices=KERNELS, default="stock")
+    build.add_argument("--kmod", action="store_true", help="the module usrloop for it, too")
     build.set_defaults(run=run_build)
+
+    kmod = actions.add_parser("kmod", help="build usrloop.ko for kernels that are not running")
+    kmod.add_argument(
+        "--kernel",
+        action="append",
+        choices=MODULE_KERNELS,
+        help="can be repeated; default: Debian's (12, 13 and the newest for 13) and base",
+    )
+    kmod.add_argument(
+        "--check",
+        action="store_true",
+        help="instead, show what all warnings, sparse and checkpatch find",
+    )
+    kmod.add_argument("--selftest", action="store_true", help="with tests that run as it is loaded")
+    kmod.set_defaults(run=run_kmod)
 
     shell = actions.add_parser("shell", help="a shell in a guest, on this terminal")
     _add_machine(shell)
@@ -69,6 +86,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         default="stock",
         help="Debian's own, or one of ours: small, or with the kernel's checkers (default stock)",
     )
+    parser.add_argument("--kmod", action="store_true", help="`modprobe usrloop` works in it")
     parser.add_argument("--iommu", action="store_true", help="with an IOMMU, which VFIO needs")
     parser.add_argument(
         "--memory", type=bounded(256, 1 << 20), default=1024, help="MiB (default %(default)s)"
@@ -100,22 +118,51 @@ def _progress() -> Iterator[Report]:
         yield report
 
 
-def _build(kernel: str) -> list[Path]:
+def _build(kernel: str, kmod: bool) -> list[Path]:
     from usrdrv.lab import accelerator, kernels, root
 
     with _progress() as report:
         base = root.build(report)
         image, _ = kernels.find(kernel, base, report)
+        module = _module(kernel, report) if kmod else []
         accelerator.best()
-    return [base, image]
+    return [base, image, *module]
+
+
+def _module(kernel: str, report: Report) -> list[Path]:
+    from usrdrv.lab import kmod
+
+    module = kmod.build(kernel, report=report)
+    kmod.folder(kernel, module)
+    return [module]
 
 
 def run_build(args: argparse.Namespace) -> int:
     """Build; print where it is."""
     with _interruptible():
-        for path in _build(args.kernel):
+        for path in _build(args.kernel, args.kmod):
             print(path)
     return 0
+
+
+def run_kmod(args: argparse.Namespace) -> int:
+    """Build the module and print where it is; or check it, and fail if something was found."""
+    from usrdrv.lab import kmod
+
+    names = args.kernel or [name for name in MODULE_KERNELS if name != "debug"]
+    with _interruptible(), _progress() as report:
+        built = [(name, kmod.build(name, selftest=args.selftest, report=report)) for name in names]
+        if not args.check:
+            found = []
+        else:
+            report("checkpatch", 0.99)
+            found = kmod.check_style()
+            for name in names:
+                report(f"all warnings, kernel {name}", 0.99)
+                found += [f"{name}: {line}" for line in kmod.check(name)]
+    for line in found if args.check else [f"{name} {path}" for name, path in built]:
+        print(line)
+    return int(bool(found))
 
 
 @contextmanager
@@ -137,12 +184,13 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
     if args.folder is not None and not args.folder.is_dir():
         raise errors.UsageError(f"{args.folder}: no such folder")
     with _interruptible(), ExitStack() as stack:
-        _build(args.kernel)
+        _build(args.kernel, args.kmod)
         models = [stack.enter_context(Model(*_words(text))) for text in args.model]
         yield stack.enter_context(
             Guest(
                 [model.socket for model in models] + sockets,
                 kernel=args.kernel,
+                kmod=args.kmod,
                 iommu=args.iommu,
                 memory=args.memory,
                 cpus=args.cpus,

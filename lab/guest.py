@@ -107,7 +107,8 @@ def _terminal() -> list[str]:
 class Guest(Closing):
     """A machine of the lab, from the start of its kernel to close(), which its log outlives. A context manager.
 
-    kernel: `stock` (Debian's), `base` or `debug` (our own). folder: what /host is in the guest.
+    kernel: `stock` (Debian's), `base` or `debug` (our own). kmod: `modprobe usrloop` works in it.
+    folder: what /host is in the guest.
     Not thread-safe, but for wait() of several jobs.
     """
 
@@ -116,6 +117,7 @@ class Guest(Closing):
         devices: Sequence[Path] = (),
         *,
         kernel: str = "stock",
+        kmod: bool = False,
         iommu: bool = False,
         memory: int = 1024,
         cpus: int = 1,
@@ -143,7 +145,7 @@ class Guest(Closing):
             self._fill_share()
             self.console = Console(own / "console")
             self._stack.callback(self.console.keep)
-            command, env = self._prepare(machine, kernel, own, folder, terminal, accel)
+            command, env = self._prepare(machine, kernel, kmod, own, folder, terminal, accel)
             if terminal:
                 self._interact(command, env)
             else:
@@ -165,6 +167,7 @@ class Guest(Closing):
         self,
         machine: Machine,
         kernel: str,
+        kmod: bool,
         own: Path,
         folder: Path | None,
         terminal: bool,
@@ -180,9 +183,15 @@ class Guest(Closing):
             shares["host"] = (folder.resolve(), True)
         if modules is not None:
             shares["modules"] = (modules, False)
+        if kmod:
+            # Not for guests without it: it needs compilers.
+            from usrdrv.lab import kmod as loopback
+
+            shares["kmod"] = (loopback.folder(kernel, loopback.build(kernel)), False)
         parameters = [
             *(["usrdrv_folder"] if folder is not None else []),
             *(["usrdrv_modules"] if modules is not None else []),
+            *(["usrdrv_kmod"] if kmod else []),
             *(_terminal() if terminal else []),
         ]
         sockets = {name: own / name for name in ("root", "agent", "console")}
