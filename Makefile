@@ -50,11 +50,11 @@ test: setup
 
 kmod: setup
 	$(PYTHON) -m usrdrv lab kmod
-	if [[ -e /lib/modules/$$(uname -r)/build ]]; then $(MAKE) -C loopback-kmod; else \
+	@if [[ -e /lib/modules/$$(uname -r)/build ]]; then $(MAKE) -C loopback-kmod; else \
 		echo "kmod: nothing for the running kernel: install linux-headers-$$(uname -r)" >&2; fi
 
 kmod-install:
-	$(MAKE) -C loopback-kmod $$(command -v dkms >/dev/null && echo dkms || echo install)
+	@$(MAKE) -C loopback-kmod $$(command -v dkms >/dev/null && echo dkms || echo install)
 
 kmod-check: setup
 	$(PYTHON) -m usrdrv lab kmod --check

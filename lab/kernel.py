@@ -46,11 +46,19 @@ def patches() -> list[Path]:
     return sorted(Path(str(_FILES)).glob("patches/*.patch"))
 
 
-def build(name: str, report: cache.Report = cache.silent) -> Path:
-    """Return the folder of kernel `base` or `debug`; it takes minutes to make."""
+def _key(name: str) -> str:
     fragments = [(_FILES / file).read_text() for file in FRAGMENTS[name]]
     compiler = _run([find_tool("gcc", "gcc"), "-dumpfullversion"], Path("/"))
-    inputs = [SOURCE, compiler, *fragments, *(path.read_text() for path in patches())]
+    return cache.digest([SOURCE, compiler, *fragments, *(path.read_text() for path in patches())])
+
+
+def is_built(name: str) -> bool:
+    """Whether build() has nothing to do."""
+    return (cache.folder() / f"kernel-{name}-{_key(name)}").exists()
+
+
+def build(name: str, report: cache.Report = cache.silent) -> Path:
+    """Return the folder of kernel `base` or `debug`; it takes minutes to make."""
 
     def make(path: Path) -> None:
         for tool, package in _TOOLS.items():
@@ -62,7 +70,7 @@ def build(name: str, report: cache.Report = cache.silent) -> Path:
         _keep(tree, path)
         shutil.rmtree(tree)
 
-    return cache.cached(f"kernel-{name}", cache.digest(inputs), make)
+    return cache.cached(f"kernel-{name}", _key(name), make)
 
 
 def _environment() -> dict[str, str]:
