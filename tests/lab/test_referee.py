@@ -171,6 +171,33 @@ def test_a_sleeping_drive_is_woken_by_a_reset(referee: Referee) -> None:
     assert drive(referee, SMALL)["resets"] == resets + 1
 
 
+def test_the_kernel_suspends_an_idle_drive_and_a_read_wakes_it(referee: Referee) -> None:
+    disk = referee.disks[SMALL]
+    device = f"/sys/block/{disk.name}/device"
+    flushes, since = drive(referee, SMALL)["flushes"], referee.guest.console.position()
+    referee.run(f"dd if=/dev/urandom of={disk.path} bs=4k count=1 seek=10 oflag=direct")
+    written = referee.run(f"dd if={disk.path} bs=4k count=2 skip=9 iflag=direct | sha256sum").out
+    referee.run(
+        f"cd {device} && echo 1 | tee scsi_disk/*/manage_runtime_start_stop && "
+        "echo 300 >power/autosuspend_delay_ms && echo auto >power/control && "
+        "until grep -q suspended power/runtime_status; do sleep 0.1; done"
+    )
+    log = referee.guest.kernel_log(since)
+    assert re.search(rf"\[{disk.name}\] Synchronizing SCSI cache", log)
+    assert re.search(rf"\[{disk.name}\] Stopping disk", log)
+    assert drive(referee, SMALL)["flushes"] > flushes, "before it stops"
+    suspended = drive(referee, SMALL)["commands"]
+    referee.run("sleep 1")
+    assert drive(referee, SMALL)["commands"] == suspended, "nobody wakes it"
+    referee.run("echo 1 >/proc/sys/vm/drop_caches")
+    read = referee.run(f"dd if={disk.path} bs=4k count=2 skip=9 iflag=direct | sha256sum").out
+    assert read == written
+    assert re.search(rf"\[{disk.name}\] Starting disk", referee.guest.kernel_log(since))
+    referee.run(f"echo on >{device}/power/control")
+    assert referee.run(f"cat {device}/power/runtime_status").out == "active\n"
+    assert "active/idle" in referee.run(f"hdparm -C {disk.path}").out
+
+
 @pytest.mark.parametrize(
     "options", ["if={0} of=/dev/null iflag=direct", "if=/dev/zero of={0} oflag=direct"]
 )
