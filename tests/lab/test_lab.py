@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,25 @@ def test_a_panic_is_an_error_with_the_console_and_at_once(guest_factory: Boot) -
         with pytest.raises(errors.LabError, match="sysrq triggered crash"):
             job.wait(120)
         assert time.monotonic() - begun < 60
+
+
+def children() -> set[int]:
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+def test_a_guest_that_hangs_while_it_boots_is_an_error_with_the_console(
+    guest: Guest, guest_factory: Boot
+) -> None:
+    before, begun = children(), time.monotonic()
+    with pytest.raises(errors.LabError, match="not up after 15 s") as caught:
+        guest_factory(append="init=/usr/bin/cat", timeout=15)
+    assert time.monotonic() - begun < 40
+    assert "Run /usr/bin/cat as init process" in str(caught.value)
+    assert children() == before
 
 
 def test_qemus_death_is_an_error_at_once_and_leaves_nothing(guest_factory: Boot) -> None:
