@@ -45,6 +45,9 @@ class Estimate:
         t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
         return cls(mean, t * statistics.stdev(values) / math.sqrt(len(values)))
 
+    def times(self, factor: float) -> Estimate:
+        return Estimate(self.mean * factor, self.half * factor)
+
     def text(self, digits: int) -> str:
         return f"{self.mean:.{digits}f} ±{self.half:.{digits}f}"
 
@@ -146,7 +149,7 @@ class Chart:
                 for driver in (self.kernel, OURS):
                     key = (driver, direction, size)
                     if key in speed:
-                        row += [speed[key].text(self.digits), f"{part[key].mean * 100:.0f}"]
+                        row += [speed[key].text(self.digits), part[key].times(100).text(0)]
                     else:
                         row += ["-", "-"]
                 over = ratio.get((direction, size))

@@ -28,7 +28,7 @@ def test_busy_processor() -> None:
 
 
 RUNS = [
-    Run(driver, direction, size, mbps * (1 + repeat), 0.5)
+    Run(driver, direction, size, mbps * (1 + repeat), 0.5 + repeat / 100)
     for repeat in range(2)
     for size in (512, 4096)
     for direction in ("read", "write")
@@ -45,6 +45,7 @@ def test_ratios_are_of_neighbouring_runs() -> None:
 def test_tables_and_plots(tmp_path: Path) -> None:
     reads, writes = figure4.CHART.tables(RUNS)
     assert [row[0] for row in reads.rows] == ["512", "4096"] and len(writes.rows) == 2
+    assert reads.rows[0][2] == reads.rows[0][4] == "50 ±6", "12.706 * 0.5 %"
     assert all(file.stat().st_size > 1000 for file in figure4.CHART.plot(RUNS, tmp_path))
     lines = {KERNEL: [("handler", 3.0)], OURS: [("handler", 4.0), ("waking the client", 1.0)]}
     assert all(file.stat().st_size > 1000 for file in timeline.plot(lines, tmp_path))
