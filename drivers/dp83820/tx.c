@@ -119,12 +119,19 @@ static uint8_t *take_tag(const struct dp *dp, uint8_t *frame, uint32_t *extsts)
 	return frame + 4;
 }
 
-/* Whether the chip fills in the checksum of a frame (section 6), and as which. */
-static uint32_t offload(const struct dp *dp, const struct net_headers *h, size_t len)
+/* Whether the chip fills in the checksum of a frame (section 6), and as which. It looks behind one 802.1Q tag. */
+static uint32_t offload(const struct dp *dp, const uint8_t *frame, const struct net_headers *h, size_t len)
 {
-	if (!dp->config.offloads || h->version != 4 || !h->l4 || len > DP83820_TX_CSUM_MAX)
+	if (!dp->config.offloads || h->version != 4 || !h->l4 || len > DP83820_TX_CSUM_MAX ||
+	    (h->l3 != 14 && (h->l3 != 18 || frame[12] != 0x81)))
 		return 0;
 	return h->protocol == 6 ? DP83820_TCPPKT : DP83820_UDPPKT;
+}
+
+/* Whether the checksum that the kernel asks for is the one that the chip knows; a tunnel's is further in. */
+static bool outermost(const struct usrdrv_net_header *header, const struct net_headers *h)
+{
+	return header->csum_start == h->l4 && header->csum_offset == (h->protocol == 6 ? 16 : 6);
 }
 
 static uint64_t area_bus(const struct dp *dp, const uint8_t *p)
@@ -146,7 +153,7 @@ static void cut(struct dp *dp)
 
 		net_segment(s, tx->segment, headers, &offset, &size);
 		len = s->h.payload;
-		extsts = offload(dp, &s->h, len + size);
+		extsts = offload(dp, s->frame, &s->h, len + size);
 		if (extsts) {
 			dp->stats.tx_checksums++;
 		} else {
@@ -212,8 +219,8 @@ static void queue(struct dp *dp, const struct usrdrv_net_header *header, uint8_t
 		return;
 	}
 	if (header->flags & USRDRV_NET_NEEDS_CSUM) {
-		if (!net_parse(frame, len, len, &h))
-			extsts = offload(dp, &h, len);
+		if (!net_parse(frame, len, len, &h) && outermost(header, &h))
+			extsts = offload(dp, frame, &h, len);
 		if (extsts) {
 			dp->stats.tx_checksums++;
 		} else if (net_fill_checksum(frame, len, header)) {

@@ -23,9 +23,11 @@ from scapy.all import (  # type: ignore[attr-defined]
     IP,
     TCP,
     UDP,
+    VXLAN,
     Dot1Q,
     Ether,
     IPv6,
+    Packet,
     Raw,
     fragment,
 )
@@ -208,6 +210,67 @@ def test_checksum_of_a_single_packet() -> None:
         pair.a.send(bytes(packet), HEADER.pack(NEEDS_CSUM, 0, 0, 0, 34, 16, 0))
         got = pair.b.receive()
         assert got.frame == good and got.flags == DATA_VALID
+
+
+def unfinished(frame: bytes, start: int, offset: int) -> bytes:
+    """The frame as the kernel leaves it: the field has what completes the sum of the rest."""
+    end = len(frame) + (len(frame) - start) % 2
+    rest = frame[start : start + offset] + b"\0\0" + frame[start + offset + 2 :]
+    total = sum(struct.unpack(f"!{(end - start) // 2}H", rest.ljust(end - start, b"\0")))
+    field = ~struct.unpack_from("!H", frame, start + offset)[0] & 0xFFFF
+    left = (field - total) % 0xFFFF
+    return frame[: start + offset] + struct.pack("!H", left) + frame[start + offset + 2 :]
+
+
+def ethernet(pair: Pair) -> Packet:
+    return Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+
+
+@pytest.mark.parametrize("outer_checksum", [0, None])
+def test_checksum_inside_a_tunnel(outer_checksum: int | None) -> None:
+    """The kernel asks for the one in the VXLAN of a virtual machine; the chip would fill in the outer one."""
+    with Pair() as pair:
+        inner = Ether(src="02:00:00:00:00:11", dst="02:00:00:00:00:12")
+        inner = inner / IP(src="10.1.0.1", dst="10.1.0.2") / TCP(sport=5, dport=6) / Raw(b"x" * 99)
+        whole = bytes(
+            ethernet(pair)
+            / IP(src="10.0.0.1", dst="10.0.0.2")
+            / UDP(sport=49152, dport=4789, chksum=outer_checksum)
+            / VXLAN(vni=7)
+            / inner
+        )
+        start = 14 + 20 + 8 + 8 + 14 + 20
+        header = HEADER.pack(NEEDS_CSUM, 0, 0, 0, start, 16, 0)
+        pair.a.send(unfinished(whole, start, 16), header)
+        assert pair.b.receive().frame == whole
+        assert pair.a.stats("tx_soft_checksums") == 1 and pair.a.stats("tx_checksums") == 0
+
+
+@pytest.mark.parametrize("tags", [(0x88A8,), (0x88A8, 0x8100), (0x8100, 0x8100)])
+@pytest.mark.parametrize("large", [False, True])
+def test_checksum_behind_tags_that_the_chip_does_not_know(
+    tags: tuple[int, ...], large: bool
+) -> None:
+    with Pair(far=Options(offloads=False)) as pair:
+        packet = ethernet(pair)
+        packet.type = tags[0]
+        for kind in (*tags[1:], 0x0800):
+            packet = packet / Dot1Q(vlan=3, prio=1, type=kind)
+        packet = (
+            packet / IP(src="10.0.0.1", dst="10.0.0.2", id=3) / TCP(sport=5, dport=6, flags="A")
+        )
+        whole = bytes(packet / Raw(b"y" * 1000))
+        start = 14 + 4 * len(tags) + 20
+        header = HEADER.pack(
+            NEEDS_CSUM, TCPV4 if large else 0, 0, 500 if large else 0, start, 16, 0
+        )
+        pair.a.send(unfinished(whole, start, 16), header)
+        for _ in range(2 if large else 1):
+            frame = pair.b.receive().frame
+            again = Ether(frame)
+            del again[TCP].chksum
+            assert bytes(again) == frame
+        assert pair.a.stats("tx_checksums") == 0
 
 
 def test_frames_that_nobody_checked() -> None:
