@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The fixture of all tests here."""
+"""The fixtures of the tests here."""
 
+from net_sides import pair, sides
 from running import world
 
-__all__ = ["world"]
+__all__ = ["pair", "sides", "world"]

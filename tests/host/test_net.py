@@ -3,155 +3,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
-import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+from net_sides import IN_SOCKETS, NEEDS_TAP, USRDRV, Side, connect, ip, iperf, ping, wait_for
 
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
-pytestmark = [
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
-    ),
-    pytest.mark.timeout(180),
-]
-
-IN_SOCKETS = 8 << 20
-"""Bytes that may be on their way when the client of iperf3 has sent all."""
-USRDRV = [sys.executable, "-P", "-m", "usrdrv"]
-
-
-def ip(*words: str) -> Any:
-    """`ip -j WORDS`, decoded."""
-    done = subprocess.run(
-        ["ip", "-j", "-d", "-s", *words], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout or "null")
-
-
-def wait_for(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "does not happen"
-        time.sleep(0.02)
-
-
-@dataclass
-class Side:
-    """A namespace with the interface that `usrdrv net` keeps in it."""
-
-    netns: str
-    address: str
-    process: subprocess.Popen[str] = field(init=False)
-    said: dict[str, Any] = field(init=False)
-
-    def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["ip", "netns", "exec", self.netns, *words],
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    def link(self) -> dict[str, Any]:
-        found: dict[str, Any] = ip("-n", self.netns, "link", "show", "usr0")[0]
-        return found
-
-    def carrier(self) -> bool:
-        return "LOWER_UP" in self.link()["flags"]
-
-    def stats(self) -> dict[str, Any]:
-        done = subprocess.run(
-            [*USRDRV, "net", "stats", "usr0", "--netns", self.netns, "--json"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    def start(self, device: str, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [*USRDRV, "net", device, "--netns", self.netns, "--json", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.communicate()[1]
-        self.said = json.loads(line)
-        subprocess.run(
-            f"ip -n {self.netns} addr add {self.address}/24 dev usr0 && "
-            f"ip -n {self.netns} link set usr0 up && ip -n {self.netns} link set lo up",
-            shell=True, check=True,
-        )  # fmt: skip
-
-    def stop(self) -> str:
-        """End it; it ends well and leaves nothing. Returns what it said on standard error."""
-        self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=20)
-        assert self.process.returncode == 0, said
-        assert "usr0" not in self.run("ip", "link").stdout
-        return said
-
-
-@pytest.fixture
-def sides() -> Iterator[tuple[Side, Side]]:
-    name = f"usrdrv-{uuid.uuid4().hex[:8]}"
-    made = (Side(f"{name}-a", "10.93.0.1"), Side(f"{name}-b", "10.93.0.2"))
-    for side in made:
-        subprocess.run(["ip", "netns", "add", side.netns], check=True)
-    try:
-        yield made
-    finally:
-        for side in made:
-            if hasattr(side, "process") and side.process.poll() is None:
-                side.process.kill()
-                side.process.communicate()
-            subprocess.run(["ip", "netns", "del", side.netns], check=True)
-
-
-@pytest.fixture
-def pair(sides: tuple[Side, Side]) -> tuple[Side, Side]:
-    for number, side in enumerate(sides):
-        side.start(f"model:dp83820?cable={sides[0].netns}&mac=02:00:00:00:00:0{number + 1}")
-    wait_for(lambda: sides[0].carrier() and sides[1].carrier())
-    return sides
-
-
-def ping(a: Side, b: Side, *options: str) -> None:
-    done = a.run("ping", "-c", "5", "-i", "0.1", "-W", "2", *options, b.address)
-    assert "5 received" in done.stdout, done.stdout + done.stderr
-
-
-def iperf(a: Side, b: Side, *options: str, kill: int | None = None) -> dict[str, Any]:
-    """iperf3 from a to b; `kill`: a process that dies after 1.5 s of it."""
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", b.netns, "iperf3", "-s", "-1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout)
-        if kill is not None:
-            threading.Timer(1.5, os.kill, (kill, signal.SIGKILL)).start()
-        done = a.run("iperf3", "-J", "-c", b.address, *options)
-        assert done.returncode == 0, done.stdout
-        assert server.wait(20) == 0
-    finally:
-        if server.poll() is None:
-            server.kill()
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
 
 
 def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:
@@ -187,10 +54,7 @@ def test_tcp_both_ways_and_udp(pair: tuple[Side, Side]) -> None:
 
 
 def test_without_offloads(sides: tuple[Side, Side]) -> None:
-    for number, side in enumerate(sides):
-        device = f"model:dp83820?cable={sides[0].netns}&mac=02:00:00:00:00:0{number + 1}"
-        side.start(device, "--no-offload")
-    wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+    connect(sides, "--no-offload")
     end = iperf(*sides, "-n", "64M")["end"]
     assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
     stats = sides[0].stats()
@@ -297,40 +161,6 @@ def test_killed_supervisor_leaves_nothing(pair: tuple[Side, Side]) -> None:
     wait_for(lambda: not Path(f"/proc/{driver}").exists())
     wait_for(lambda: "usr0" not in a.run("ip", "link").stdout)
     wait_for(lambda: not b.carrier())
-
-
-def test_raw_frames_arrive_byte_for_byte(pair: tuple[Side, Side]) -> None:
-    """All lengths, in and out through packet sockets: the kernel's TAP, both drivers, both chips."""
-    a, b = pair
-    code = """
-import socket, sys
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5))
-s.bind(("usr0", 0x88b5)); s.settimeout(10); s.setsockopt(1, 33, 1 << 24)
-print("ready", flush=True)
-for length in range(14, 1515):
-    got = s.recv(4096)
-    want = bytes.fromhex("020000000002020000000001") + b"\\x88\\xb5"
-    want += bytes((i * 7 + length) & 255 for i in range(length - 14))
-    if got != want.ljust(60, b"\\0"): sys.exit(f"length {length}: {got[:40]!r}")
-"""
-    receiver = subprocess.Popen(
-        ["ip", "netns", "exec", b.netns, sys.executable, "-c", code],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert receiver.stdout is not None
-    assert receiver.stdout.readline() == "ready\n"
-    send = (
-        code.split("print")[0]
-        + """
-for length in range(14, 1515):
-    head = bytes.fromhex("020000000002020000000001") + b"\\x88\\xb5"
-    s.send(head + bytes((i * 7 + length) & 255 for i in range(length - 14)))
-"""
-    )
-    sent = a.run(sys.executable, "-c", send)
-    assert sent.returncode == 0, sent.stderr
-    _, said = receiver.communicate(timeout=30)
-    assert receiver.returncode == 0, said
 
 
 @pytest.mark.parametrize(
