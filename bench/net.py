@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,13 +20,32 @@ from rich.status import Status
 from bench.netpaths import ADDRESS, FAR, NEAR, PATHS, Path2, namespaces
 from bench.report import Figures
 
-PINGS = 500
 IDLE_SECONDS = 5.0
-LOADS = {
-    "TCP there": (),
-    "TCP back": ("-R",),
-    "UDP 900 Mb/s": ("-u", "-b", "900M", "-l", "1472"),
-}
+FRAMING = 14 + 4 + 20
+"""Bytes that Ethernet adds to an IP packet: header, FCS, preamble and gap."""
+UDP_HEADERS, TCP_HEADERS = 20 + 8, 20 + 20 + 12
+FULL, PLAIN = "usrdrv", "usrdrv --no-offload"
+OFFLOAD_GAIN = 2.0
+"""With offloads at least so many times the same path without."""
+
+
+def line_rate(mtu: int, headers: int) -> float:
+    """Mb/s of payload that gigabit Ethernet carries."""
+    return 1000 * (mtu - headers) / (mtu + FRAMING)
+
+
+def loads(mtu: int) -> dict[str, tuple[str, ...]]:
+    """What runs, as options of iperf3. Datagrams fill packets."""
+    udp = ("-u", "-l", str(mtu - UDP_HEADERS))
+    paced = (*udp, "-b", f"{line_rate(mtu, UDP_HEADERS):.1f}M")
+    return {
+        "TCP there": (),
+        "TCP back": ("-R",),
+        "UDP at line rate, there": paced,
+        "UDP at line rate, back": (*paced, "-R"),
+        "UDP unlimited, there": (*udp, "-b", "0"),
+        "UDP unlimited, back": (*udp, "-b", "0", "-R"),
+    }
 
 
 def iperf(seconds: int, *options: str) -> dict[str, Any]:
@@ -73,16 +93,15 @@ def load(path: Path2, seconds: int, options: tuple[str, ...]) -> dict[str, float
     return found
 
 
-def latency() -> dict[str, float]:
+def latency(pings: int) -> dict[str, float]:
     """Round trips in microseconds."""
-    ping = ["ping", "-c", str(PINGS), "-i", "0.002", "-q", ADDRESS[FAR]]
-    plain = [*ping[:-2], ADDRESS[FAR]]
+    ping = ["ping", "-c", str(pings), "-i", "0.002", ADDRESS[FAR]]
     out = subprocess.run(
-        ["ip", "netns", "exec", NEAR, *plain], capture_output=True, text=True, check=True
+        ["ip", "netns", "exec", NEAR, *ping], capture_output=True, text=True, check=True
     ).stdout
     times = sorted(float(t) * 1000 for t in re.findall(r"time=([\d.]+)", out))
-    if len(times) < PINGS * 0.99:
-        raise RuntimeError(f"{len(times)} of {PINGS} pings came back")
+    if len(times) < pings * 0.99:
+        raise RuntimeError(f"{len(times)} of {pings} pings came back")
     return {"median": median(times), "p99": times[int(len(times) * 0.99)]}
 
 
@@ -96,9 +115,9 @@ def measure(args: argparse.Namespace, status: Status) -> dict[str, Any]:
                 with PATHS[name](mtu) as path:
                     here = found.setdefault(f"MTU {mtu}", {}).setdefault(name, {})
                     iperf(1)
-                    for what, options in LOADS.items():
+                    for what, options in loads(mtu).items():
                         here.setdefault(what, []).append(load(path, args.seconds, options))
-                    here.setdefault("ping", []).append(latency())
+                    here.setdefault("ping", []).append(latency(args.pings))
                     if repeat == 0 and path.processes:
                         time.sleep(1)
                         before = path.cpu()
@@ -115,38 +134,60 @@ def _text(runs: list[dict[str, float]], key: str, digits: int = 0) -> str:
 
 
 def tables(found: dict[str, Any], args: argparse.Namespace) -> list[Figures]:
-    """What was found, a table for each MTU."""
+    """What was found, two tables for each MTU: figures, and what they were meant to be."""
     result = []
-    for mtu, paths in found.items():
-        names = list(paths)
-        rows = [
-            (f"{what}, Mb/s", *(_text(paths[n][what], "mbps") for n in names)) for what in LOADS
-        ]
-        rows.append(("UDP lost, %", *(_text(paths[n]["UDP 900 Mb/s"], "lost", 2) for n in names)))
-        for what in ("TCP there", "UDP 900 Mb/s"):
-            cost = (_text(paths[n][what], "cpu", 2) if "idle" in paths[n] else "-" for n in names)
-            rows.append((f"{what}, CPU s/Gb, both drivers", *cost))
-        for key in ("median", "p99"):
-            rows.append((f"ping {key}, us", *(_text(paths[n]["ping"], key) for n in names)))
-        rows.append(
-            (
-                "idle, % CPU",
-                *(f"{p['idle'] * 100:.1f}" if "idle" in p else "-" for p in paths.values()),
-            )
-        )
-        for key, label in (("calls", "system calls a frame"), ("copied", "bytes copied a frame")):
-            rows.append(
-                (
-                    f"TCP there, {label}",
-                    *(
-                        _text(paths[n]["TCP there"], key, 2) if n.startswith("usrdrv") else "-"
-                        for n in names
-                    ),
-                )
-            )
-        title = f"{mtu}: median (lowest-highest) of {args.repeats} runs of {args.seconds} s"
-        result.append(Figures(title, ("", *names), tuple(rows)))
+    for title, paths in found.items():
+        mtu = int(title.split()[1])
+        what = f"{title}: median (lowest-highest) of {args.repeats} runs of {args.seconds} s"
+        result.append(Figures(what, ("", *paths), tuple(_rows(paths, list(loads(mtu))))))
+        if FULL in paths:
+            rows = tuple(_targets(paths, mtu))
+            result.append(Figures(f"{title}: targets", ("", "target", "found", ""), rows))
     return result
+
+
+def _rows(paths: dict[str, Any], what: list[str]) -> Iterator[tuple[str, ...]]:
+    names = list(paths)
+    for load in what:
+        yield f"{load}, Mb/s", *(_text(paths[n][load], "mbps") for n in names)
+        if load.startswith("UDP"):
+            yield f"{load}, lost, %", *(_text(paths[n][load], "lost", 2) for n in names)
+    for load in ("TCP there", "UDP at line rate, there"):
+        cost = (_text(paths[n][load], "cpu", 2) if "idle" in paths[n] else "-" for n in names)
+        yield f"{load}, CPU s/Gb, both drivers", *cost
+    for key in ("median", "p99"):
+        yield f"ping {key}, us", *(_text(paths[n]["ping"], key) for n in names)
+    yield "idle, % CPU", *(f"{p['idle'] * 100:.1f}" if "idle" in p else "-" for p in paths.values())
+    for key, label in (("calls", "system calls a frame"), ("copied", "bytes copied a frame")):
+        ours = (_text(paths[n]["TCP there"], key, 2) if n in (FULL, PLAIN) else "-" for n in names)
+        yield f"TCP there, {label}", *ours
+
+
+def _targets(paths: dict[str, Any], mtu: int) -> Iterator[tuple[str, ...]]:
+    """Line rate each way, and what offloads are worth. UDP may lose one datagram in a hundred."""
+
+    def of(path: str, load: str) -> float:
+        return float(median(run["mbps"] for run in paths[path][load]))
+
+    for load in loads(mtu):
+        if "unlimited" in load:
+            continue
+        udp = load.startswith("UDP")
+        target = line_rate(mtu, UDP_HEADERS if udp else TCP_HEADERS) * (0.99 if udp else 1)
+        got = of(FULL, load)
+        yield f"{load}, Mb/s", f"{target:.0f}", f"{got:.0f}", _verdict(got >= int(target))
+    for load in loads(mtu):
+        if PLAIN in paths and "line rate" not in load:
+            gain = of(FULL, load) / of(PLAIN, load)
+            what = f"{load}, with offloads / without"
+            if load.startswith("UDP"):  # the kernel hands datagrams over one by one: no target
+                yield what, "-", f"{gain:.2f}", "-"
+            else:
+                yield what, f"{OFFLOAD_GAIN:.1f}", f"{gain:.2f}", _verdict(gain >= OFFLOAD_GAIN)
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "not met"
 
 
 def main() -> int:
@@ -155,9 +196,13 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mtu", type=int, action="append")
     parser.add_argument("--paths", nargs="+", choices=list(PATHS), default=list(PATHS))
+    parser.add_argument("--pings", type=int, default=500)
+    parser.add_argument("--quick", action="store_true", help="to see that it works")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     args.mtu = args.mtu or [1500, 9000]
+    if args.quick:
+        args.seconds, args.repeats, args.pings = 1, 1, 100
     console = Console()
     with namespaces(), console.status("starting") as status:
         found = measure(args, status)

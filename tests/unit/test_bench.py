@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import fio, footprint, syscalls
+from bench import fio, footprint, net, syscalls
 from bench.report import Figures
 from bench.throughput import Spread, ratio
 from usrdrv import errors
@@ -60,3 +60,22 @@ def test_processor_time() -> None:
         pass
     assert footprint.cpu_ticks(os.getpid()) >= before + 5
     assert footprint.resident_kib(os.getpid()) > 1000
+
+
+def test_line_rate_of_gigabit_ethernet() -> None:
+    assert net.line_rate(1500, net.TCP_HEADERS) == pytest.approx(941.5, abs=0.05)
+    assert net.line_rate(1500, net.UDP_HEADERS) == pytest.approx(957.1, abs=0.05)
+
+
+def test_targets_of_the_network_are_judged() -> None:
+    found = {key: [{"mbps": 945.0}] for key in net.loads(1500)}
+    found["UDP at line rate, back"] = [{"mbps": 900.0}, {"mbps": 990.0}, {"mbps": 940.0}]
+    half = {key: [{"mbps": 500.0}] for key in net.loads(1500)}
+    half["TCP back"] = [{"mbps": 472.0}]
+    rows = {row[0]: row for row in net._targets({net.FULL: found, net.PLAIN: half}, 1500)}
+    assert rows["TCP there, Mb/s"][1:] == ("941", "945", "met")
+    assert rows["UDP at line rate, there, Mb/s"][1:] == ("948", "945", "not met")
+    assert rows["UDP at line rate, back, Mb/s"][1:] == ("948", "940", "not met")
+    assert rows["TCP there, with offloads / without"][1:] == ("2.0", "1.89", "not met")
+    assert rows["TCP back, with offloads / without"][1:] == ("2.0", "2.00", "met")
+    assert rows["UDP unlimited, back, with offloads / without"][1:] == ("-", "1.89", "-")
