@@ -102,6 +102,8 @@ class Chip:
         mac = self._read_mac()
         self.fibre = bool(self.read(lib.DP83820_CFG) & lib.DP83820_CFG_TBI_EN)
         self.phy = None if self.fibre else phy.find(device)
+        if self.phy is not None:
+            self.phy.negotiate()
         return mac
 
     def _until_clear(self, register: int, bit: int, timeout: float) -> None:

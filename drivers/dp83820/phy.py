@@ -13,6 +13,11 @@ START_READ: Final = 0b0110
 START_WRITE: Final = 0b0101
 TURNAROUND: Final = 0b10
 NOBODY: Final = 0xFFFF
+CSMA: Final = 0x0001
+"""Selector of IEEE 802.3 in ANAR."""
+ABILITIES: Final = 11
+"""BMSR has 10 and 100, half and full, from this bit on; ANAR from 5 on."""
+OFF: Final = lib.MII_BMCR_RESET | lib.MII_BMCR_LOOP | lib.MII_BMCR_POWER_DOWN | lib.MII_BMCR_ISOLATE
 
 
 class Phy:
@@ -52,6 +57,25 @@ class Phy:
         self._frame(START_WRITE, register)
         self._send(TURNAROUND << 16 | value, 18)
         self._lines(0)
+
+    def negotiate(self) -> None:
+        """Let it find the best mode, whatever state it was left in: powered down, isolated, forced.
+
+        One that does so already is left alone: negotiating again costs the link for seconds.
+        """
+        able = self.read(lib.MII_REG_BMSR) >> ABILITIES & 0xF
+        wanted = {
+            lib.MII_REG_ANAR: able << 5 | lib.MII_AN_PAUSE | CSMA,
+            lib.MII_REG_GBCR: lib.MII_GB_FULL | lib.MII_GB_HALF,
+        }
+        control = self.read(lib.MII_REG_BMCR)
+        if control & (lib.MII_BMCR_AUTO | OFF) == lib.MII_BMCR_AUTO and all(
+            self.read(register) == value for register, value in wanted.items()
+        ):
+            return
+        for register, value in wanted.items():
+            self.write(register, value)
+        self.write(lib.MII_REG_BMCR, lib.MII_BMCR_AUTO | lib.MII_BMCR_RESTART)
 
 
 def find(device: Device) -> Phy | None:

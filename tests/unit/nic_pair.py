@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from usrdrv.device import open_device
+from usrdrv.device import Device, open_device
 from usrdrv.drivers.dp83820.driver import Nic, Options
 
 HEADER = struct.Struct("<BBHHHHH")
@@ -44,9 +44,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
 class End:
     """One NIC: model, driver, and our side of its port."""
 
-    def __init__(self, name: str, mac: bytes, model: str, options: Options) -> None:
+    def __init__(
+        self, name: str, mac: bytes, model: str, options: Options, left: Callable[[Device], None]
+    ) -> None:
         self.mac = mac
         self.device = open_device(f"model:dp83820?cable={name}&mac={mac.hex(':')}{model}")
+        self.device.config_write(0x04, 2, 2)
+        left(self.device)
         self.nic = Nic(self.device, options)
         self.kernel, self._port = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for sock in (self.kernel, self._port):
@@ -97,15 +101,23 @@ class End:
 
 
 class Pair:
-    """Ends a and b with a link between them. far: the options of b, if they differ."""
+    """Ends a and b with a link between them.
+
+    far: the options of b, if they differ. left: does to a's chip what another driver left behind.
+    """
 
     def __init__(
-        self, *, model: str = "", options: Options | None = None, far: Options | None = None
+        self,
+        *,
+        model: str = "",
+        options: Options | None = None,
+        far: Options | None = None,
+        left: Callable[[Device], None] = lambda device: None,
     ) -> None:
         cable = f"test-{uuid.uuid4().hex[:16]}"
         options = options or Options()
-        self.a = End(cable, bytes.fromhex("020000000001"), model, options)
-        self.b = End(cable, bytes.fromhex("020000000002"), model, far or options)
+        self.a = End(cable, bytes.fromhex("020000000001"), model, options, left)
+        self.b = End(cable, bytes.fromhex("020000000002"), model, far or options, lambda _: None)
         wait_for(lambda: self.a.nic.speed and self.b.nic.speed)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""What the driver does before there are frames: PHY and fibre brought up from any state, the MAC in their mode."""
+
+from __future__ import annotations
+
+import pytest
+from nic_pair import Pair, wait_for
+
+from usrdrv.device import Device, open_device
+from usrdrv.drivers.dp83820._dp83820 import lib
+from usrdrv.drivers.dp83820.chip import Link
+from usrdrv.drivers.dp83820.driver import Nic
+from usrdrv.drivers.dp83820.phy import Phy
+
+BMCR, ANAR, GBCR, LPAR = lib.MII_REG_BMCR, lib.MII_REG_ANAR, lib.MII_REG_GBCR, lib.MII_REG_LPAR
+AUTO, FULL = lib.MII_BMCR_AUTO, lib.MII_BMCR_FULL
+
+
+def passes(pair: Pair) -> None:
+    """Frames pass both ways."""
+    pair.a.send(pair.frame(100))
+    assert pair.b.receive().frame == pair.frame(100)
+    back = pair.a.mac + pair.b.mac + b"\x88\xb5" + bytes(100)
+    pair.b.send(back)
+    assert pair.a.receive().frame == back
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        AUTO | lib.MII_BMCR_POWER_DOWN,
+        lib.MII_BMCR_POWER_DOWN,
+        AUTO | lib.MII_BMCR_ISOLATE,
+        lib.MII_BMCR_SPEED0,
+        FULL,
+        lib.MII_BMCR_SPEED1 | FULL,
+    ],
+)
+def test_a_phy_is_made_to_negotiate(control: int) -> None:
+    """Whoever had it before: powered down, isolated, forced to 100/half, 10/full, 1000/full."""
+
+    def left(device: Device) -> None:
+        phy = Phy(device, 1)
+        phy.write(ANAR, 1 | lib.MII_AN_10)
+        phy.write(GBCR, 0)
+        phy.write(BMCR, control)
+
+    with Pair(left=left) as pair:
+        wait_for(lambda: pair.a.nic.link == pair.b.nic.link == Link(1000, True))
+        phy = Phy(pair.a.device, 1)
+        assert phy.read(BMCR) == AUTO and phy.read(GBCR) == lib.MII_GB_FULL | lib.MII_GB_HALF
+        assert phy.read(ANAR) == lib.MII_AN_ALL & ~lib.MII_AN_PAUSE_ASYM
+        assert phy.read(LPAR) & lib.MII_AN_PAUSE
+        passes(pair)
+
+
+def test_a_phy_that_negotiates_keeps_its_link() -> None:
+    """The next driver of a NIC does not take the link down."""
+    with Pair() as pair:
+        changes = pair.b.changes
+        pair.a.nic.close()
+        nic = Nic(pair.a.device)
+        assert nic._chip.link() == Link(1000, True)
+        nic.close()
+        assert pair.b.changes == changes
+
+
+@pytest.mark.parametrize(
+    ("advertised", "link"),
+    [
+        (lib.MII_AN_100_FULL, Link(100, True)),
+        (lib.MII_AN_100, Link(100, False)),
+        (lib.MII_AN_10_FULL, Link(10, True)),
+        (lib.MII_AN_10, Link(10, False)),
+    ],
+)
+def test_a_slower_partner(advertised: int, link: Link) -> None:
+    """The MAC follows its PHY: in another mode it would lose all frames."""
+    with Pair() as pair:
+        partner = Phy(pair.b.device, 1)
+        with pair.b.nic._lock:
+            partner.write(ANAR, 1 | advertised)
+            partner.write(GBCR, 0)
+            partner.write(BMCR, AUTO | lib.MII_BMCR_RESTART)
+        wait_for(lambda: pair.a.nic.link == pair.b.nic.link == link)
+        passes(pair)
+        mode = lib.DP83820_CFG_MODE_1000 | lib.DP83820_CFG_SB
+        cfg = pair.a.device.read32(1, lib.DP83820_CFG)
+        assert cfg & mode == (lib.DP83820_CFG_SB if link.full else 0)
+        with pair.b.nic._lock:
+            partner.negotiate()
+        wait_for(lambda: pair.a.nic.link == pair.b.nic.link == Link(1000, True))
+        passes(pair)
+
+
+def test_a_forced_partner() -> None:
+    with Pair() as pair:
+        with pair.b.nic._lock:
+            Phy(pair.b.device, 1).write(BMCR, lib.MII_BMCR_SPEED0)
+        wait_for(lambda: pair.a.nic.link == pair.b.nic.link == Link(100, False))
+        passes(pair)
+
+
+def test_fibre() -> None:
+    with Pair(model="&fibre=1") as pair:
+        assert pair.a.nic.link == pair.b.nic.link == Link(1000, True)
+        assert pair.a.nic._chip.fibre and pair.a.nic._chip.phy is None
+        tbicr = pair.a.device.read32(1, lib.DP83820_TBICR)
+        assert tbicr & lib.DP83820_TBICR_AN_ENABLE
+        passes(pair)
+        pair.a.fault("link-down", "ms=100")
+        wait_for(lambda: not pair.b.nic.speed)
+        wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
+        passes(pair)
+
+
+def test_a_phy_elsewhere_than_at_address_1() -> None:
+    with Pair(model="&phy=17") as pair:
+        assert pair.a.nic._chip.phy is not None and pair.a.nic._chip.phy.address == 17
+        passes(pair)
+
+
+def test_no_cable_no_link() -> None:
+    with open_device("model:dp83820") as device, Nic(device) as nic:
+        assert nic._chip.link() == Link()
