@@ -127,12 +127,15 @@ def pair(sides: tuple[Side, Side]) -> tuple[Side, Side]:
     return sides
 
 
-def ping(a: Side, b: Side, *options: str) -> None:
-    done = a.run("ping", "-c", "5", "-i", "0.1", "-W", "2", *options, b.address)
+def ping(a: Side, b: Side, *options: str, address: str = "") -> None:
+    """From a to b, whose address is the usual one or `address`."""
+    done = a.run("ping", "-c", "5", "-i", "0.1", "-W", "2", *options, address or b.address)
     assert "5 received" in done.stdout, done.stdout + done.stderr
 
 
-def iperf(a: Side, b: Side, *options: str, kill: int | None = None) -> dict[str, Any]:
+def iperf(
+    a: Side, b: Side, *options: str, kill: int | None = None, address: str = ""
+) -> dict[str, Any]:
     """iperf3 from a to b; `kill`: a process that dies after 1.5 s of it."""
     server = subprocess.Popen(
         ["ip", "netns", "exec", b.netns, "iperf3", "-s", "-1"],
@@ -142,7 +145,7 @@ def iperf(a: Side, b: Side, *options: str, kill: int | None = None) -> dict[str,
         wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout)
         if kill is not None:
             threading.Timer(1.5, os.kill, (kill, signal.SIGKILL)).start()
-        done = a.run("iperf3", "-J", "-c", b.address, *options)
+        done = a.run("iperf3", "-J", "-c", address or b.address, *options)
         assert done.returncode == 0, done.stdout
         assert server.wait(20) == 0
     finally:
