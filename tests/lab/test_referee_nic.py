@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from usrdrv.devices import control
-from usrdrv.lab.guest import Guest
+from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
 
@@ -65,6 +65,12 @@ def moved(end: dict[str, Any]) -> int:
     return int(received)
 
 
+def udp_arrives(guest: Guest, *options: str) -> None:
+    """Datagrams at a rate that an emulated machine keeps up with, all but a few of them there."""
+    udp = iperf(guest, "-u", "-b", "5M", "-t", "3", *options)["sum"]
+    assert udp["packets"] > 1000 and udp["lost_percent"] < 2, udp
+
+
 def ping(guest: Guest, count: int = 5, *options: str) -> None:
     result = guest.run(f"ping -c {count} -i 0.2 -W 5 {' '.join(options)} {FAR}", timeout=60)
     assert f"{count} received" in result.out, result.out
@@ -97,14 +103,42 @@ def test_stock_at_both_ends(stock: Guest, models: list[Model]) -> None:
     before = [counters(model) for model in models]
     for options in ((), ("-R",)):
         assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
-    udp = iperf(stock, "-u", "-b", "5M", "-t", "3")["sum"]
-    assert udp["packets"] > 1000 and udp["lost_percent"] < 2
+        udp_arrives(stock, *options)
     after = [counters(model) for model in models]
     for old, new in zip(before, after, strict=True):
         assert new["tx_frames"] - old["tx_frames"] > 5000
         assert new["tx_checksums"] > old["tx_checksums"], "the chip fills in checksums"
         for name in ("unexpected", "master_aborts", "tx_hangs", "rx_misaligned", "tx_no_link"):
             assert new[name] == old[name], name
+
+
+def test_what_ethtool_and_ip_say_of_stock(stock: Guest, models: list[Model]) -> None:
+    """ns83820 has neither counters nor a register dump; the stack counts what the chip moved."""
+    for option, said in (("-S", "no stats available"), ("-d", "Operation not supported")):
+        result = stock.run(f"ethtool {option} eth0")
+        assert result.code != 0 and said in result.out + result.err, result
+
+    def counted() -> tuple[list[int], list[int]]:
+        shown = json.loads(stock.run("ip -j -s link show eth0", check=True).out)[0]
+        assert shown["stats64"]["rx"]["errors"] == shown["stats64"]["tx"]["errors"] == 0
+        model = counters(models[0])
+        return (
+            [shown["stats64"][way]["packets"] for way in ("rx", "tx")],
+            [model[f"{way}_frames"] for way in ("rx", "tx")],
+        )
+
+    before = counted()
+    ping(stock, 20)
+    after = counted()
+    for way in range(2):
+        kernel, chip = (after[i][way] - before[i][way] for i in range(2))
+        assert 20 <= kernel == chip
+
+
+def test_stock_has_no_jumbo_frames(stock: Guest) -> None:
+    result = stock.run("ip link set eth0 mtu 1501")
+    assert result.code != 0 and "mtu greater than device maximum" in result.err
+    assert json.loads(stock.run("ip -j link show eth0", check=True).out)[0]["mtu"] == 1500
 
 
 def test_link_loss_is_noticed(stock: Guest, models: list[Model]) -> None:
@@ -126,14 +160,22 @@ def test_an_interface_that_is_up_is_not_taken(stock: Guest) -> None:
     assert "ns83820 has it and it is in use: interface eth0 is up" in result.err
 
 
+def start_ours(guest: Guest, number: int, name: str, *options: str) -> tuple[Job, dict[str, Any]]:
+    """`usrdrv net` on a NIC of the guest; what it said of itself."""
+    out = f"/tmp/{name}.out"
+    words = " ".join(options)
+    job = guest.start(
+        f"exec usrdrv net {address(number)} {words} --json > {out} 2> /tmp/{name}.err"
+    )
+    guest.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done", timeout=60)
+    return job, json.loads(guest.run(f"head -n 1 {out}", check=True).out)
+
+
 @pytest.fixture(scope="module")
 def ours(stock: Guest) -> Iterator[dict[str, Any]]:
     """Our driver at the far end, through VFIO."""
     stock.run("ip -n far link set eth1 down && ip -n far link set eth1 netns 1", check=True)
-    out = "/tmp/net.out"
-    job = stock.start(f"exec usrdrv net {address(1)} --netns far --json > {out} 2> /tmp/net.err")
-    stock.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done", timeout=60)
-    said = json.loads(stock.run(f"head -n 1 {out}", check=True).out)
+    job, said = start_ours(stock, 1, "net", "--netns far")
     assert said["mac"] == FAR_MAC and said["netns"] == "far"
     stock.run(
         f"ip -n far addr add {FAR}/24 dev usr0 && ip -n far link set usr0 up && sleep 3", check=True
@@ -151,6 +193,7 @@ def test_our_driver_against_stock(stock: Guest, ours: dict[str, Any], models: li
     before = counters(models[1])
     for options in ((), ("-R",)):
         assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
+        udp_arrives(stock, *options)
     after = counters(models[1])
     stats = json.loads(stock.run("usrdrv net stats usr0 --netns far --json", check=True).out)
     frames = after["tx_frames"] - before["tx_frames"] + after["rx_frames"] - before["rx_frames"]
@@ -192,3 +235,37 @@ def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any])
     assert stats["restarts"] == 1 and stats["driver_pid"] != ours["driver_pid"]
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
     ping(stock)
+
+
+def test_jumbo_frames_between_two_of_ours(
+    stock: Guest, ours: dict[str, Any], models: list[Model]
+) -> None:
+    stock.run("ip link set eth0 down", check=True)
+    job, said = start_ours(stock, 0, "near", "--mtu 9000 --ifname near0")
+    assert said["mac"] == NEAR_MAC
+    stock.run(
+        f"ip -n far link set usr0 mtu 9000 && ip addr add {NEAR}/24 dev near0 && "
+        "ip link set near0 up && sleep 3",
+        check=True,
+    )
+    ping(stock, 5, "-M do", "-s 8972")
+    result = stock.run(f"ping -c 1 -W 1 -M do -s 8973 {FAR}")
+    assert result.code != 0 and "Message too long" in result.out + result.err
+    before = counters(models[1])
+    for options in ((), ("-R",)):
+        assert moved(iperf(stock, "-n", "32M", *options)) >= 24 << 20
+    after = counters(models[1])
+    for way in ("tx", "rx"):
+        frames = after[f"{way}_frames"] - before[f"{way}_frames"]
+        octets = after[f"{way}_bytes"] - before[f"{way}_bytes"]
+        assert octets > 24 << 20 and octets / frames > 3000, "acknowledgements and all"
+    for options in ((), ("-R",)):
+        udp_arrives(stock, "-l", "1400", *options)
+    for model in models:
+        now = counters(model)
+        assert now["unexpected"] == now["tx_hangs"] == 0
+    stats = json.loads(stock.run("usrdrv net stats near0 --json", check=True).out)
+    assert stats["mtu"] == 9000
+    assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
+    stock.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(30).code == 0
