@@ -2,9 +2,10 @@
 """The process of a network driver: opens the device, moves frames, and does what its supervisor says.
 
 It has one socket to the supervisor, with a JSON object a line. The supervisor begins:
-`{"op": "open", "device": ..., "mtu": ..., "offloads": ...}`; we answer `{"event": "ready", "mac": ...}`
-or `{"event": "error", ...}`. Then come `start` (with the TAP's descriptor), `mtu`, `filter`, `stats`
-and `stop`; we tell of `link` changes and of a `failure`. Its end is ours.
+`{"op": "open", "device": ..., "mtu": ..., "offloads": ...}`, with a memory file to count in; we answer
+`{"event": "ready", "mac": ..., "counters": [names in order]}` or `{"event": "error", ...}`. Then come
+`start` (with the TAP's descriptor), `mtu`, `filter`, `stats` and `stop`; we tell of `link` changes and
+of a `failure`. Its end is ours.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Worker:
             except OSError:
                 return
 
-    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+    def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device and start its driver."""
         from usrdrv.device import open_device
         from usrdrv.drivers import open_driver
@@ -53,9 +54,9 @@ class Worker:
         if device.config_read(CLASS, 2) != ETHERNET:
             raise errors.UsageError(f"{request['device']} is not a network interface")
         options = {key: request[key] for key in ("mtu", "offloads")}
-        nic = stack.enter_context(open_driver(device, **options))
+        nic = stack.enter_context(open_driver(device, counters=fds[0], **options))
         self._nic = nic
-        self.say(event="ready", mac=nic.mac.hex())
+        self.say(event="ready", mac=nic.mac.hex(), counters=list(nic.statistics()))
 
     def changed(self) -> None:
         """The driver has news; called from a thread of its own."""
@@ -81,7 +82,8 @@ class Worker:
                     groups=[bytes.fromhex(group) for group in request["groups"]],
                 )
             case "stats":
-                self.say(event="stats", statistics=nic.statistics(), speed=nic.speed)
+                nic.statistics()  # what the chip counted is in memory now, too
+                self.say(event="stats")
 
 
 def _requests(sock: socket.socket) -> Any:
@@ -112,7 +114,7 @@ def main() -> int:
                 if request["op"] == "stop":
                     break
                 if request["op"] == "open":
-                    worker.open(stack, request)
+                    worker.open(stack, request, fds)
                 else:
                     worker.obey(request, fds)
     except errors.UsrdrvError as error:

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
 from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.tap import LinkState, Tap
 from usrdrv.closing import Closing
+from usrdrv.net.counters import Counters
 
 READY_TIMEOUT: Final = 30.0
 STATS_TIMEOUT: Final = 5.0
@@ -36,9 +36,12 @@ class Settings:
 
 
 class NetDriverProcess(Closing):
-    """The driver's process and our end of its socket. `mac` is the chip's address."""
+    """The driver's process and our end of its socket.
 
-    def __init__(self, settings: Settings) -> None:
+    `mac` is the chip's address, `counting` the names of what it counts in the memory file `counters`.
+    """
+
+    def __init__(self, settings: Settings, counters: int) -> None:
         ours, theirs = socket.socketpair()
         self._sock = ours
         self._pending = b""
@@ -50,12 +53,15 @@ class NetDriverProcess(Closing):
             )
         try:
             self.send(
+                counters,
                 op="open",
                 device=settings.device,
                 mtu=settings.mtu,
                 offloads=settings.offloads,
             )
-            self.mac = bytes.fromhex(self._await_ready()["mac"])
+            ready = self._await_ready()
+            self.mac = bytes.fromhex(ready["mac"])
+            self.counting: list[str] = ready["counters"]
         except BaseException:
             self.close()
             raise
@@ -116,11 +122,14 @@ class Interface(Closing):
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self.restarts = 0
         self.speed = 0
-        self._stats: dict[str, int] = {}
-        self._before: dict[str, int] = {}
+        self._counters = Counters()
         self._stats_wanted = threading.Lock()
         self._stats_came = threading.Event()
-        self.driver = NetDriverProcess(settings)
+        try:
+            self.driver = NetDriverProcess(settings, self._counters.fd)
+        except BaseException:
+            self._counters.close()
+            raise
         try:
             self.tap = Tap(
                 ifname,
@@ -132,6 +141,7 @@ class Interface(Closing):
             )
         except BaseException:
             self.driver.close()
+            self._counters.close()
             raise
         self._begin()
 
@@ -140,6 +150,7 @@ class Interface(Closing):
         self.driver.send(self.tap.fd, op="start")
         self._state = None
         self._follow()
+        self._stats_came.set()  # who asked the one before gets what it counted
 
     def _follow(self) -> None:
         """Tell the driver what has changed of the interface."""
@@ -182,7 +193,6 @@ class Interface(Closing):
                     self.speed = event["speed"]
                     self.tap.set_carrier(self.speed > 0)
                 case "stats":
-                    self._stats = event["statistics"]
                     self._stats_came.set()
                 case "failure" | "error":
                     raise errors.DeviceError(event["why"])
@@ -194,8 +204,6 @@ class Interface(Closing):
         self.tap.set_carrier(False)
         self.speed = 0
         self.driver.close()
-        self._before = self._total()
-        self._stats = {}
         self._deaths.append(died)
         if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
             raise errors.DeviceError(
@@ -208,7 +216,8 @@ class Interface(Closing):
                 return
             try:
                 self.driver = NetDriverProcess(
-                    Settings(self._settings.device, self._mtu, self._settings.offloads)
+                    Settings(self._settings.device, self._mtu, self._settings.offloads),
+                    self._counters.fd,
                 )
             except errors.UsrdrvError as error:
                 last = str(error)
@@ -224,10 +233,6 @@ class Interface(Closing):
             return
         raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
 
-    def _total(self) -> dict[str, int]:
-        names: Sequence[str] = [*self._before, *(n for n in self._stats if n not in self._before)]
-        return {name: self._before.get(name, 0) + self._stats.get(name, 0) for name in names}
-
     def stats(self) -> dict[str, Any]:
         """Counters over all drivers that this interface has had, and its state."""
         with self._stats_wanted:
@@ -242,10 +247,11 @@ class Interface(Closing):
             "mtu": self._mtu,
             "driver_pid": self.driver.child.pid,
             "restarts": self.restarts,
-            **self._total(),
+            **self._counters.read(self.driver.counting),
         }
 
     def close(self) -> None:
         """Quiesce the device; the interface is gone. Idempotent."""
         self.driver.close()
         self.tap.close()
+        self._counters.close()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the control plane does with the data path: life, events, statistics. */
+/* What the control plane does with the data path: life, events. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -11,7 +11,7 @@
 /**
  * dp_create - allocate rings and buffers
  * @dev:	device; stays the caller's
- * @config:	copied
+ * @config:	copied; its stats go on from what they are, and stay the caller's
  * @out:	result
  *
  * Return: 0, -EINVAL for an MTU that the chip has no room for, -ENOMEM or another -errno.
@@ -28,6 +28,7 @@ int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp 
 		return -ENOMEM;
 	dp->dev = dev;
 	dp->config = *config;
+	dp->stats = config->stats;
 	dp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	dp->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&dp->event_lock, NULL);
@@ -98,7 +99,7 @@ static void kick(struct dp *dp)
 /* After DP_EVENT_STUCK or DP_EVENT_BUS, with a chip that is set up again: empty rings, and on. */
 void dp_restart(struct dp *dp)
 {
-	dp->stats.resets++;
+	dp->stats->resets++;
 	atomic_store(&dp->restart, 1);
 	kick(dp);
 }
@@ -107,7 +108,7 @@ void dp_restart(struct dp *dp)
 void dp_set_link(struct dp *dp, int up)
 {
 	if (atomic_exchange(&dp->link, up) != up)
-		dp->stats.link_changes++;
+		dp->stats->link_changes++;
 	kick(dp);
 }
 
@@ -124,12 +125,6 @@ void dp_stop(struct dp *dp)
 	dp->shut_down = true;
 	pthread_cond_broadcast(&dp->event_cond);
 	pthread_mutex_unlock(&dp->event_lock);
-}
-
-/* The counters as they are now; not all of the same instant. */
-void dp_stats(const struct dp *dp, struct usrdrv_net_stats *stats)
-{
-	*stats = dp->stats;
 }
 
 void dp_destroy(struct dp *dp)

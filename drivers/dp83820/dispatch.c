@@ -99,10 +99,10 @@ static void acknowledge(struct dp *dp)
 	}
 	if (isr & DP83820_ISR_RXIDLE) {
 		dp->rx.idle = true;
-		dp->stats.rx_idle++;
+		dp->stats->rx_idle++;
 	}
 	if (isr & DP83820_ISR_RXORN)
-		dp->stats.rx_overruns++;
+		dp->stats->rx_overruns++;
 	if (isr & DP83820_ISR_PHY)
 		dp_post(dp, DP_EVENT_LINK);
 }
@@ -164,14 +164,14 @@ static void rest(struct dp *dp)
 				dp_post(dp, DP_EVENT_GONE);
 		}
 	}
-	dp->stats.sleeps++;
-	dp->stats.system_calls++;
+	dp->stats->sleeps++;
+	dp->stats->system_calls++;
 	n = epoll_pwait2(dp->epoll_fd, ev, 4, timeout, NULL);
 	if (n == 0 && timeout != &poll && !dp->frozen) {
 		measure(dp, 0);
 		watchdog(dp);
 		if (!dp->masked && dp_rx_waiting(dp)) {
-			dp->stats.lost_interrupts++;
+			dp->stats->lost_interrupts++;
 			acknowledge(dp);
 		}
 	}
@@ -180,7 +180,7 @@ static void rest(struct dp *dp)
 		case ON_IRQ:
 			dp->masked = true;
 			dp->quiet = 0;
-			dp->stats.interrupts++;
+			dp->stats->interrupts++;
 			if (!dp->frozen)
 				acknowledge(dp);
 			break;
@@ -236,7 +236,7 @@ void *dp_dispatch(void *arg)
 		measure(dp, frames);
 		dp->quiet = 0;
 		if (dp->masked)
-			dp->stats.polls++;
+			dp->stats->polls++;
 	}
 	return NULL;
 }

@@ -24,6 +24,7 @@ struct dp_config {
 	uint32_t mtu;		/* bytes */
 	uint32_t watchdog_ms;	/* a transmitter without progress for so long is stuck */
 	uint32_t offloads;	/* 1: the chip's checksums and VLAN tags, large packets from and to the kernel */
+	struct usrdrv_net_stats *stats;		/* to count in */
 };
 
 /* For the control plane, a mask. */
@@ -41,7 +42,6 @@ int dp_wait_event(struct dp *dp);
 void dp_restart(struct dp *dp);
 void dp_set_link(struct dp *dp, int up);
 void dp_stop(struct dp *dp);
-void dp_stats(const struct dp *dp, struct usrdrv_net_stats *stats);
 void dp_destroy(struct dp *dp);
 /* cffi: end */
 
@@ -92,7 +92,7 @@ struct dp {
 	struct dp_config config;
 	struct dp_tx tx;
 	struct dp_rx rx;
-	struct usrdrv_net_stats stats;
+	struct usrdrv_net_stats *stats;
 	uint32_t imr;
 	bool masked;		/* the interrupt was delivered and not let through again */
 	unsigned int quiet;	/* rounds of polling without work */

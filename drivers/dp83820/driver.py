@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ log: Final = logging.getLogger("usrdrv.dp83820")
 
 MTU_MIN: Final = 68
 MTU_MAX: Final = 9000
+COUNTERS: Final = [name for name, _ in ffi.typeof("struct usrdrv_net_stats").fields]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Options:
     """The chip's checksums and VLAN tags, large packets from and to the kernel."""
     watchdog: float = 2.0
     """Seconds without progress after which the transmitter is reset."""
+    counters: int | None = None
+    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
 
     def __post_init__(self) -> None:
         check_mtu(self.mtu)
@@ -57,6 +61,14 @@ def check_mtu(mtu: int) -> None:
         raise errors.UsageError(f"MTU {mtu} is not between {MTU_MIN} and {MTU_MAX}")
 
 
+def _map(fd: int | None) -> Any:
+    """A `struct usrdrv_net_stats *`: in the memory file, or of our own."""
+    if fd is None:
+        return ffi.new("struct usrdrv_net_stats *")
+    memory = mmap.mmap(fd, ffi.sizeof("struct usrdrv_net_stats"))
+    return ffi.from_buffer("struct usrdrv_net_stats *", memory, require_writable=True)
+
+
 class Nic(Closing):
     """A DP83820. A context manager; close() quiesces the chip. Methods are thread-safe."""
 
@@ -69,7 +81,7 @@ class Nic(Closing):
         self._port: Any = None
         self._thread: threading.Thread | None = None
         self._on_change: Callable[[], None] = lambda: None
-        self._before: dict[str, int] = {}
+        self._counters = _map(self._options.counters)
         self._closed = False
         self.link = Link()
         self.failure: str | None = None
@@ -119,6 +131,7 @@ class Nic(Closing):
                 "mtu": self.mtu,
                 "watchdog_ms": int(self._options.watchdog * 1000),
                 "offloads": self.offloads,
+                "stats": self._counters,
             },
         )
         pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
@@ -147,7 +160,6 @@ class Nic(Closing):
             thread.join()
         with contextlib.suppress(errors.UsrdrvError):  # a device that is gone moves nothing either
             self._chip.reset()
-        self._before = self._sum(dp)
         lib.dp_destroy(dp)
 
     # control
@@ -222,21 +234,13 @@ class Nic(Closing):
                 self._filter = wanted
                 self._program_filter()
 
-    def _sum(self, dp: Any) -> dict[str, int]:
-        c = ffi.new("struct usrdrv_net_stats *")
-        lib.dp_stats(dp, c)
-        names = [name for name, _ in ffi.typeof("struct usrdrv_net_stats").fields]
-        return {name: int(getattr(c, name)) + self._before.get(name, 0) for name in names}
-
     def statistics(self) -> dict[str, int]:
-        """Counters since the driver started (struct usrdrv_net_stats)."""
+        """The counters (struct usrdrv_net_stats), in the order in which they lie in memory."""
         with self._lock:
-            if self._dp is None:
-                return dict(self._before)
-            with contextlib.suppress(errors.UsrdrvError):
-                missed = self._chip.missed()
-                self._before["rx_missed"] = self._before.get("rx_missed", 0) + missed
-            return self._sum(self._dp)
+            if self._dp is not None:
+                with contextlib.suppress(errors.UsrdrvError):
+                    self._counters.rx_missed += self._chip.missed()
+            return {name: int(getattr(self._counters, name)) for name in COUNTERS}
 
     def close(self) -> None:
         """Quiesce the chip and give everything back but the device. Idempotent."""

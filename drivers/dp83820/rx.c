@@ -83,10 +83,10 @@ static void flush(struct dp *dp)
 	if (!c->frames)
 		return;
 	net_coalesce_end(c);
-	dp->stats.system_calls++;
-	dp->stats.rx_packets++;
+	dp->stats->system_calls++;
+	dp->stats->rx_packets++;
 	if (dp->port->ops->push(dp->port, c->iov, c->iovs))
-		dp->stats.rx_dropped += c->frames;
+		dp->stats->rx_dropped += c->frames;
 	net_coalesce_reset(c);
 }
 
@@ -110,21 +110,21 @@ static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extst
 	}
 	if (!(status & DP83820_OK) &&
 	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
-		dp->stats.rx_errors++;
-		dp->stats.rx_crc += (status & DP83820_RX_CRCE) != 0;
+		dp->stats->rx_errors++;
+		dp->stats->rx_crc += (status & DP83820_RX_CRCE) != 0;
 		return;
 	}
 	if (tagged)
 		vlan = (int)((extsts & 0xff) << 8 | (extsts >> 8 & 0xff));
-	dp->stats.rx_frames++;
-	dp->stats.rx_bytes += len + (tagged ? 4 : 0);
-	dp->stats.rx_checked += checked;
+	dp->stats->rx_frames++;
+	dp->stats->rx_bytes += len + (tagged ? 4 : 0);
+	dp->stats->rx_checked += checked;
 	if (!net_coalesce_add(c, iov, (int)n, checked && dp->config.offloads, vlan)) {
 		flush(dp);
 		recycle(rx);
 		net_coalesce_add(c, iov, (int)n, checked && dp->config.offloads, vlan);
 	}
-	dp->stats.copied += c->frames == 1 ? c->h.payload : 0;
+	dp->stats->copied += c->frames == 1 ? c->h.payload : 0;
 	if (!dp->config.offloads)
 		flush(dp);
 }

@@ -52,7 +52,7 @@ void dp_tx_init(struct dp *dp)
 {
 	struct dp_tx *tx = &dp->tx;
 
-	dp->stats.tx_dropped += tx->head - tx->done;
+	dp->stats->tx_dropped += tx->head - tx->done;
 	tx->head = tx->done = tx->rung = 0;
 	tx->area_head = tx->area_tail = 0;
 	tx->segment = tx->segmenter.segments = 0;
@@ -77,7 +77,7 @@ void dp_tx_reclaim(struct dp *dp)
 		if (status & DP83820_OWN)
 			break;
 		if (meta->last && !(status & DP83820_OK))
-			dp->stats.tx_errors++;
+			dp->stats->tx_errors++;
 		tx->area_tail = meta->area_end;
 		tx->done++;
 		any = true;
@@ -102,7 +102,7 @@ static void add(struct dp *dp, uint64_t bus, size_t len, uint32_t flags, uint32_
 	if (last) {
 		atomic_thread_fence(memory_order_release);
 		desc(tx, first)->cmdsts |= DP83820_OWN;
-		dp->stats.tx_frames++;
+		dp->stats->tx_frames++;
 	}
 }
 
@@ -155,7 +155,7 @@ static void cut(struct dp *dp)
 		len = s->h.payload;
 		extsts = offload(dp, s->frame, &s->h, len + size);
 		if (extsts) {
-			dp->stats.tx_checksums++;
+			dp->stats->tx_checksums++;
 		} else {
 			uint8_t *field = headers + s->h.l4 + (s->udp ? 6 : 16);
 			uint64_t sum = net_sum(s->frame + offset, size, 0);
@@ -165,10 +165,10 @@ static void cut(struct dp *dp)
 			if (s->udp && !value)
 				value = 0xffff;
 			memcpy(field, &value, 2);
-			dp->stats.tx_soft_checksums++;
+			dp->stats->tx_soft_checksums++;
 		}
-		dp->stats.copied += len;
-		dp->stats.tx_bytes += len + size;
+		dp->stats->copied += len;
+		dp->stats->tx_bytes += len + size;
 		start = take_tag(dp, headers, &extsts);
 		len -= (size_t)(start - headers);
 		add(dp, tx->header_mem.bus + (uint64_t)(start - (uint8_t *)tx->header_mem.cpu), len, DP83820_MORE, extsts,
@@ -198,14 +198,14 @@ static void queue(struct dp *dp, const struct usrdrv_net_header *header, uint8_t
 	struct net_headers h;
 	uint8_t *start;
 
-	dp->stats.tx_packets++;
+	dp->stats->tx_packets++;
 	if (len < 14 || !atomic_load_explicit(&dp->link, memory_order_relaxed)) {
-		dp->stats.tx_dropped++;
+		dp->stats->tx_dropped++;
 		return;
 	}
 	if (header->gso_type != USRDRV_NET_GSO_NONE) {
 		if (net_segment_begin(&tx->segmenter, header, frame, len)) {
-			dp->stats.tx_dropped++;
+			dp->stats->tx_dropped++;
 			return;
 		}
 		tx->segment = 0;
@@ -215,22 +215,22 @@ static void queue(struct dp *dp, const struct usrdrv_net_header *header, uint8_t
 		return;
 	}
 	if (len > dp->config.mtu + 18) {
-		dp->stats.tx_dropped++;
+		dp->stats->tx_dropped++;
 		return;
 	}
 	if (header->flags & USRDRV_NET_NEEDS_CSUM) {
 		if (!net_parse(frame, len, len, &h) && outermost(header, &h))
 			extsts = offload(dp, frame, &h, len);
 		if (extsts) {
-			dp->stats.tx_checksums++;
+			dp->stats->tx_checksums++;
 		} else if (net_fill_checksum(frame, len, header)) {
-			dp->stats.tx_dropped++;
+			dp->stats->tx_dropped++;
 			return;
 		} else {
-			dp->stats.tx_soft_checksums++;
+			dp->stats->tx_soft_checksums++;
 		}
 	}
-	dp->stats.tx_bytes += len;
+	dp->stats->tx_bytes += len;
 	tx->area_head = end;
 	start = take_tag(dp, frame, &extsts);
 	add(dp, area_bus(dp, start), len - (size_t)(start - frame), DP83820_INTR, extsts, tx->head, end);
@@ -276,7 +276,7 @@ unsigned int dp_tx_poll(struct dp *dp)
 			break;
 		iov[1] = (struct iovec){ frame, USRDRV_NET_PACKET_MAX - sizeof(header) };
 		len = dp->port->ops->pull(dp->port, iov, 2);
-		dp->stats.system_calls++;
+		dp->stats->system_calls++;
 		if (len <= 0) {
 			tx->pulling = false;
 			if (len < 0 && len != -ENETDOWN && len != -EIO)

@@ -100,6 +100,22 @@ def test_flow_survives_the_death_of_either_driver(pair: tuple[Side, Side], end: 
     pair[1 - end].stop()
 
 
+def test_counters_go_on_over_a_death(pair: tuple[Side, Side]) -> None:
+    """Nobody asked for them before: what the dead driver counted is there all the same."""
+    a, b = pair
+    moved = iperf(a, b, "-n", "64M")["end"]["sum_received"]["bytes"]
+    os.kill(a.said["driver_pid"], signal.SIGKILL)
+    wait_for(lambda: a.stats()["restarts"] == 1)
+    peer, stats = b.stats(), a.stats()
+    assert stats["tx_bytes"] > moved >= (64 << 20) - IN_SOCKETS
+    assert stats["tx_frames"] >= peer["rx_frames"] > moved / 1448
+    assert stats["rx_packets"] > 0 and stats["link_changes"] >= 2
+    wait_for(a.carrier)
+    ping(a, b)
+    again = a.stats()
+    assert 5 <= again["tx_frames"] - stats["tx_frames"] < 1000
+
+
 def test_a_crash_loop_is_given_up(pair: tuple[Side, Side]) -> None:
     a = pair[0]
     seen = set()

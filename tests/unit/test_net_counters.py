@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Counters in memory that the counting process shares."""
+
+import mmap
+import os
+import struct
+
+import pytest
+from nic_pair import Pair, wait_for
+
+from usrdrv.drivers.dp83820.driver import COUNTERS, Options
+from usrdrv.net.counters import Counters
+
+
+def test_who_has_the_memory_reads_them() -> None:
+    with Counters() as counters:
+        theirs = mmap.mmap(counters.fd, 16)
+        struct.pack_into("=2Q", theirs, 0, 7, 1 << 63)
+        assert counters.read(["a", "b", "c"]) == {"a": 7, "b": 1 << 63, "c": 0}
+        with pytest.raises(PermissionError):  # or reading would be a bus error
+            os.ftruncate(counters.fd, 0)
+
+
+def test_the_next_driver_goes_on_counting() -> None:
+    """And the same one with other rings."""
+    with Counters() as counters:
+        for turn in (1, 2):
+            with Pair(options=Options(counters=counters.fd), far=Options()) as pair:
+                pair.a.send(pair.frame(100))
+                pair.b.receive()
+                before = pair.a.nic.statistics()
+                assert before == counters.read(COUNTERS)
+                assert before["tx_frames"] == 2 * turn - 1
+                pair.a.nic.set_mtu(2000)
+                wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
+                pair.a.send(pair.frame(100))
+                pair.b.receive()
+                assert pair.b.stats("rx_frames") == 2
+        assert counters.read(COUNTERS)["tx_frames"] == 4
