@@ -99,6 +99,7 @@ class Chip:
         self.write(lib.DP83820_WCSR, 0)
         self.write(lib.DP83820_PTSCR, lib.DP83820_PTSCR_EELOAD_EN)
         self._until_clear(lib.DP83820_PTSCR, lib.DP83820_PTSCR_EELOAD_EN, LOAD_TIMEOUT)
+        self._check_eeprom()
         mac = self._read_mac()
         self.fibre = bool(self.read(lib.DP83820_CFG) & lib.DP83820_CFG_TBI_EN)
         self.phy = None if self.fibre else phy.find(device)
@@ -122,8 +123,15 @@ class Chip:
         self.write(lib.DP83820_CR, lib.DP83820_CR_RST)
         self._until_clear(lib.DP83820_CR, 0xFFFFFFFF, RESET_TIMEOUT)
 
+    def _check_eeprom(self) -> None:
+        """Let the chip add it up (section 3.4). A wrong sum is no reason not to try: Linux only logs it, too."""
+        self.write(lib.DP83820_PTSCR, lib.DP83820_PTSCR_EEBIST_EN)
+        self._until_clear(lib.DP83820_PTSCR, lib.DP83820_PTSCR_EEBIST_EN, LOAD_TIMEOUT)
+        if self.read(lib.DP83820_PTSCR) & lib.DP83820_PTSCR_EEBIST_FAIL:
+            log.warning("%s: the checksum of the EEPROM is wrong", self._device.name)
+
     def _read_mac(self) -> bytes:
-        """Return what the chip loaded; the EEPROM is asked where that makes no sense."""
+        """Return what the chip loaded; where that makes no sense, an EEPROM whose checksum is right."""
         words = []
         for address in (0, 2, 4):
             self.write(lib.DP83820_RFCR, lib.DP83820_RF_PMATCH + address)

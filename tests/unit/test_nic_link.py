@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What the driver does before there are frames: PHY and fibre brought up from any state, the MAC in their mode."""
+"""What the driver does before there are frames: EEPROM, PHY and fibre in any state, the MAC in their mode."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 from nic_pair import Pair, wait_for
 
+from usrdrv import errors
 from usrdrv.device import Device, open_device
+from usrdrv.drivers.dp83820 import eeprom
 from usrdrv.drivers.dp83820._dp83820 import lib
-from usrdrv.drivers.dp83820.chip import Link
+from usrdrv.drivers.dp83820.chip import Chip, Link
 from usrdrv.drivers.dp83820.driver import Nic
 from usrdrv.drivers.dp83820.phy import Phy
 
@@ -123,3 +127,78 @@ def test_a_phy_elsewhere_than_at_address_1() -> None:
 def test_no_cable_no_link() -> None:
     with open_device("model:dp83820") as device, Nic(device) as nic:
         assert nic._chip.link() == Link()
+
+
+MAC = bytes.fromhex("02005e100001")
+
+
+def write_eeprom(device: Device, address: int, value: int) -> None:
+    """As a maker's tool."""
+    select, data, clock = (getattr(lib, f"DP83820_MEAR_EE{n}") for n in ("SEL", "DI", "CLK"))
+
+    def shift(value: int, bits: int) -> None:
+        for i in reversed(range(bits)):
+            lines = select | (data if value >> i & 1 else 0)
+            device.write32(1, lib.DP83820_MEAR, lines)
+            device.write32(1, lib.DP83820_MEAR, lines | clock)
+
+    shift(lib.DP83820_EE_EXTRA << 6 | 0b110000, 9)
+    device.write32(1, lib.DP83820_MEAR, 0)
+    shift(lib.DP83820_EE_WRITE << 6 | address, 9)
+    shift(value, 16)
+    device.write32(1, lib.DP83820_MEAR, 0)
+
+
+@pytest.fixture
+def board() -> Iterator[Device]:
+    """A chip that nobody drives yet."""
+    with open_device(f"model:dp83820?mac={MAC.hex(':')}") as device:
+        device.config_write(0x04, 2, 2)
+        yield device
+
+
+def test_a_good_eeprom_is_not_worth_a_word(board: Device, caplog: pytest.LogCaptureFixture) -> None:
+    assert eeprom.checksum_ok(eeprom.read(board)) and eeprom.mac(eeprom.read(board)) == MAC
+    with Nic(board) as nic:
+        assert nic.mac == MAC
+    assert not caplog.records
+
+
+def test_a_wrong_checksum_is_logged(board: Device, caplog: pytest.LogCaptureFixture) -> None:
+    """The address may be right for all that."""
+    write_eeprom(board, lib.DP83820_EE_CHECKSUM, 0x1234)
+    with Nic(board) as nic:
+        assert nic.mac == MAC
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{board.name}: the checksum of the EEPROM is wrong"
+    ]
+
+
+def test_an_eeprom_without_an_address_is_refused(board: Device) -> None:
+    for i in range(3):
+        write_eeprom(board, lib.DP83820_EE_PMATCH + i, 0)
+    with pytest.raises(errors.DeviceError, match="no MAC address in the EEPROM"):
+        Nic(board)
+
+
+def forget_address(chip: Chip) -> None:
+    """As a chip that did not load it."""
+    for address in (0, 2, 4):
+        chip.write(lib.DP83820_RFCR, lib.DP83820_RF_PMATCH + address)
+        chip.write(lib.DP83820_RFDR, 0)
+
+
+def test_an_address_that_was_not_loaded_is_read(board: Device) -> None:
+    chip = Chip(board)
+    chip.bring_up()
+    forget_address(chip)
+    assert chip._read_mac() == MAC
+
+
+def test_and_only_if_the_checksum_is_right(board: Device) -> None:
+    chip = Chip(board)
+    chip.bring_up()
+    write_eeprom(board, lib.DP83820_EE_SUBDEVICE, 0x4901)
+    forget_address(chip)
+    with pytest.raises(errors.DeviceError, match="no MAC address in the EEPROM"):
+        chip._read_mac()
