@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import signal
@@ -16,6 +17,9 @@ from typing import Any, Final
 
 from usrdrv import errors
 
+PR_SET_NAME: Final = 15
+NAME: Final = b"usrdrv-driver"
+"""What ps and pkill call it."""
 GONE: Final = 3
 """Exit status of a driver whose device vanished."""
 
@@ -70,6 +74,7 @@ def run(kind: type[Worker]) -> int:
     """Serve the supervisor at the socket that is descriptor argv[1]. Return the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    ctypes.CDLL(None).prctl(PR_SET_NAME, NAME)
     sock = socket.socket(fileno=int(sys.argv[1]))
     worker = kind(sock)
     try:

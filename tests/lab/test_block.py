@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A drive behind VFIO as /dev/nbd0 of a stock kernel: partitioned, mounted, loaded, its driver killed."""
+"""A drive behind VFIO as a block device of a stock kernel: partitioned, mounted, loaded, its driver killed.
+
+Once as /dev/nbd0, once as /dev/usrblk0.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,33 @@ SIZE = 64 << 20
 LOAD = 10 << 20
 
 
+@dataclass(frozen=True)
+class Way:
+    """One of the ways into the kernel. process: the driver's name; program: what is run to start one."""
+
+    export: str
+    process: str
+    program: str
+    left: str
+    """Prints nothing when nothing is left of it."""
+
+
+WAYS = (
+    Way(
+        "nbd",
+        "nbdkit",
+        "$(command -v nbdkit)",
+        "pgrep -xl nbdkit; ls /run/usrdrv/*.sock; grep -v '^0$' /sys/block/nbd0/size",
+    ),
+    Way(
+        "usrloop",
+        "usrdrv-driver",
+        "/src/bridge/block_driver.py",
+        "pgrep -xl usrdrv-driver; ls -d /dev/usrblk* /sys/block/usrblk*",
+    ),
+)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     image = tmp_path_factory.mktemp("block") / "disk.img"
@@ -33,16 +64,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def guest(model: Model, guest_factory: Boot) -> Guest:  # in this order: the model outlives it
-    return guest_factory([model.socket], iommu=True)
+    return guest_factory([model.socket], iommu=True, kmod=True)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.export)
+def way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
 
 
 class Served:
     """`usrdrv block` in the guest, with a line of JSON when it is usable."""
 
-    def __init__(self, guest: Guest, *arguments: str) -> None:
+    def __init__(self, guest: Guest, way: Way, *arguments: str) -> None:
         self.guest = guest
+        self.way = way
         # A shell's background job would not get SIGINT.
-        self.job: Job = guest.start(["usrdrv", "block", *arguments, "--export", "nbd", "--json"])
+        words = ["usrdrv", "block", ADDRESS, *arguments, "--export", way.export, "--json"]
+        self.job: Job = guest.start(words)
         wait(lambda: self.job.out or self.job.done.is_set(), 90, "usrdrv block")
         assert self.job.out, self.job.err
         self.info = json.loads(self.job.out)
@@ -51,8 +90,16 @@ class Served:
     def kill_driver(self) -> None:
         """kill -9, and wait until there is another one in its place."""
         before = self.restarts
-        self.guest.run("pkill -9 -x nbdkit", check=True)
+        self.signal_driver("KILL")
         wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
+
+    def signal_driver(self, name: str) -> None:
+        self.guest.run(f"pkill -{name} -x {self.way.process}", check=True)
+
+    @property
+    def child(self) -> str:
+        """What `usrdrv block` calls the driver's process."""
+        return {"nbd": "nbdkit", "usrloop": "driver"}[self.way.export]
 
     @property
     def restarts(self) -> int:
@@ -75,9 +122,8 @@ def sectors_written(guest: Guest, device: str) -> int:
     return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
 
 
-def nothing_is_left(guest: Guest) -> None:
-    left = guest.run("pgrep -xl nbdkit; ls /run/usrdrv/*.sock; cat /sys/block/nbd0/size")
-    assert left.out == "0\n"
+def nothing_is_left(guest: Guest, way: Way) -> None:
+    assert guest.run(way.left).out == ""
     driver = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
     assert driver.strip().endswith("/pata_sil680")
 
@@ -99,8 +145,8 @@ def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
     assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
 
 
-def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) -> None:
-    served = Served(guest, ADDRESS)
+def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
     device = served.device
     assert served.info["size"] == SIZE
     guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
@@ -120,7 +166,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}p1", 120, check=True)
     assert served.end() == 0, served.job.err
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
     # and there for the kernel's own driver, to which the controller went back
     wait(lambda: guest.run("test -b /dev/sda1").code == 0, 30, "/dev/sda1")
@@ -129,40 +175,41 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest) ->
     guest.run("umount /mnt", check=True)
 
 
-def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest) -> None:
+def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest, way: Way) -> None:
     """Its exit status 0 does not say that the device is gone."""
-    served = Served(guest, ADDRESS)
+    served = Served(guest, way)
     guest.run("head -c 16M /dev/urandom >/tmp/data", check=True)
+    before = sectors_written(guest, served.device)
     written = guest.start(
         f"dd if=/tmp/data of={served.device} bs=64k oflag=direct status=none && "
         f"cmp -n 16M /tmp/data {served.device}"
     )
-    before = sectors_written(guest, served.device)
     wait(lambda: sectors_written(guest, served.device) > before, 60, "I/O before the end")
-    guest.run("pkill -TERM -x nbdkit", check=True)
+    served.signal_driver("TERM")
     wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
-    assert "the driver ended with status 0; restarted in" in served.job.err
+    how = {"nbd": "ended with status 0", "usrloop": "was killed by SIGTERM"}[way.export]
+    assert f"the driver {how}; restarted in" in served.job.err
     result = written.wait(120)
     assert result.code == 0, result.err
     assert sectors_written(guest, served.device) - before == (16 << 20) // 512
     assert served.end() == 0, served.job.err
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest) -> None:
-    served = Served(guest, ADDRESS)
+def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
     begun = time.monotonic()
-    killer = guest.start("while :; do pkill -9 -x nbdkit; sleep 0.3; done")
+    killer = guest.start(f"while :; do pkill -9 -x {way.process}; sleep 0.3; done")
     result = served.job.wait(120)
     killer.signal(signal.SIGKILL)
     assert result.code == 1
     assert "SIGKILL" in result.err.splitlines()[-1]
     assert time.monotonic() - begun < 100
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest) -> None:
-    served = Served(guest, ADDRESS, "--request-time", "3")
+def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, way: Way) -> None:
+    served = Served(guest, way, "--request-time", "3")
     device = served.device
     guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
     log = guest.console.position()
@@ -170,7 +217,7 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest) -
     before = sectors_written(guest, device)
     wait(lambda: sectors_written(guest, device) > before + 2048, 60, "I/O before the hang")
     assert not fio.done.is_set()
-    guest.run("pkill -STOP -x nbdkit", check=True)
+    served.signal_driver("STOP")
     begun = time.monotonic()
     wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
     assert time.monotonic() - begun > 3, "it had its time"
@@ -183,54 +230,61 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest) -
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}", 120, check=True)
     # also a flush without any data, which the kernel counts apart
-    guest.run("pkill -STOP -x nbdkit", check=True)
+    served.signal_driver("STOP")
     flush = f"import os; os.fsync(os.open('{device}', os.O_RDWR))"
     guest.run(["python3", "-c", flush], 60, check=True)
     assert served.restarts == 2
     # and one that is stopped while nobody asks it for anything
-    guest.run("pkill -STOP -x nbdkit; sleep 5; pkill -CONT -x nbdkit", check=True)
+    served.signal_driver("STOP")
+    time.sleep(5)
+    served.signal_driver("CONT")
     assert served.end() == 0, served.job.err
     assert served.restarts == 2
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_a_driver_that_is_stopped_is_left_in_bounded_time(guest: Guest) -> None:
-    served = Served(guest, ADDRESS)
+def test_a_driver_that_is_stopped_is_left_in_bounded_time(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
     guest.run(f"dd if=/dev/zero of={served.device} bs=64k count=16", check=True)
-    guest.run("pkill -STOP -x nbdkit", check=True)
+    served.signal_driver("STOP")
     served.job.signal(signal.SIGTERM)
     time.sleep(2)
     assert not served.job.done.is_set()
     assert served.end(signal.SIGTERM) == 1
     assert "does not answer: data lost" in served.job.err
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_restart_can_be_declined(guest: Guest) -> None:
-    served = Served(guest, ADDRESS, "--restart-time", "0")
-    guest.run("pkill -9 -x nbdkit", check=True)
+def test_restart_can_be_declined(guest: Guest, way: Way) -> None:
+    served = Served(guest, way, "--restart-time", "0")
+    served.signal_driver("KILL")
     result = served.job.wait(60)
     assert result.code == 1
-    assert "nbdkit was killed by SIGKILL" in result.err
-    nothing_is_left(guest)
+    assert f"{served.child} was killed by SIGKILL" in result.err
+    nothing_is_left(guest, way)
 
 
 @pytest.mark.parametrize(
     ("program", "why"),
-    [("exec sleep 1000", "not ready after 3 s"), ("exit 3", "ended with status 3")],
+    [("sleep 1000", "3 s"), ("exit 4", "ended with status 4")],
     ids=["hangs", "fails"],
 )
 def test_requests_wait_for_a_driver_so_long_and_no_longer(
-    guest: Guest, program: str, why: str
+    guest: Guest, way: Way, program: str, why: str
 ) -> None:
     """Those under way and those that come while it is away: I/O errors in time."""
-    served = Served(guest, ADDRESS, "--restart-time", "3")
+    served = Served(guest, way, "--restart-time", "3")
     device = served.device
-    assert guest.run(f"cat /sys/block/{Path(device).name}/queue/io_timeout").out == "2000\n"
-    (guest.share / "instead").write_text(f"#!/bin/sh\n{program}\n")
+    if way.export == "nbd":
+        assert guest.run(f"cat /sys/block/{Path(device).name}/queue/io_timeout").out == "2000\n"
+    (guest.share / "instead").write_text(
+        f"#!/bin/sh\n{program}\n"
+        if way.export == "nbd"
+        else f"import os\nos._exit(os.waitstatus_to_exitcode(os.system({program!r})))\n"
+    )
     guest.run(
         "cp /share/instead /tmp/instead && chmod +x /tmp/instead && "
-        "mount --bind /tmp/instead $(command -v nbdkit)",
+        f"mount --bind /tmp/instead {way.program}",
         check=True,
     )
     try:
@@ -239,7 +293,7 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
         under_way = guest.start(dd % 0)
         wait(lambda: sectors_written(guest, device) > before + 800, 60, "I/O before the kill")
         begun = time.monotonic()
-        guest.run("pkill -9 -x nbdkit", check=True)
+        served.signal_driver("KILL")
         late = guest.start(dd % 4096)
         for job in (under_way, late):
             result = job.wait(30)
@@ -248,30 +302,30 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
         assert 2.5 < took < 3 + 2 + 5, "restart time, replay period, and a slow machine"
         served_result = served.job.wait(60)
     finally:
-        guest.run("umount $(command -v nbdkit)", check=True)
+        guest.run(f"umount {way.program}", check=True)
     assert served_result.code == 1
     last = served_result.err.splitlines()[-1]
     assert "was killed by SIGKILL and does not come back" in last and why in last
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_ctrl_c_while_the_driver_is_away(guest: Guest) -> None:
-    served = Served(guest, ADDRESS)
-    guest.run("pkill -9 -x nbdkit; sleep 0.2", check=True)
+def test_ctrl_c_while_the_driver_is_away(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
+    served.signal_driver("KILL")
+    time.sleep(0.2)
     served.job.signal(signal.SIGINT)
     result = served.job.wait(60)
     assert result.code == 1 and "while its driver was down" in result.err
-    nothing_is_left(guest)
+    nothing_is_left(guest, way)
 
 
-def test_killed_itself_it_leaves_nothing(guest: Guest) -> None:
-    served = Served(guest, ADDRESS)
+def test_killed_itself_it_leaves_nothing(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
     served.job.signal(signal.SIGKILL)
     served.job.wait(60)
-    wait(lambda: guest.run("cat /sys/block/nbd0/size").out == "0\n", 60, "nbd0 is disconnected")
+    wait(lambda: not guest.run(way.left).out, 60, "the block device and the driver are gone")
     wait(
         lambda: "pata_sil680" in guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out,
         30,
         "the kernel's driver has it again",
     )
-    assert guest.run("pgrep -x nbdkit").code == 1

@@ -117,6 +117,7 @@ class Control(Closing):
     """
 
     def __init__(self, node: Path = NODE) -> None:
+        available(node)
         try:
             self.fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
