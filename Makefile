@@ -86,6 +86,7 @@ fuzz: setup
 		tests/unit/test_fuzz_*.py tests/unit/test_stress_*.py
 
 clean:
+	$(MAKE) -s -C loopback-kmod clean
 	rm -rf build .venv *.egg-info $(GENERATED)
 	find usrdrv bridge devices drivers tests bench -name __pycache__ -prune -exec rm -rf {} +
 	find usrdrv bridge devices drivers loopback-kmod \( -name '*.so' -o -name '*.o' \) -delete
