@@ -19,22 +19,36 @@ def best() -> str:
     """Return `kvm` or `tcg`.
 
     The first time after a boot of this host KVM is tried: a guest must come up with it alone. Others wait for that.
+    In a cache that we may not write it is tried each time that nobody else has.
     """
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
     host = BOOT_ID.read_text().strip()
     note = cache.folder() / "accelerator"
+    if not os.access(cache.folder(), os.W_OK):
+        return _noted(note, host) or _try()
     with (cache.folder() / "accelerator.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two guests that are tried at once make each other slow
-        if note.exists():
-            found, _, seen = note.read_text().partition(" ")
-            if seen == host:
-                return found
-        result = "kvm" if _kvm_boots() else "tcg"
-        fresh = note.with_suffix(".new")
-        fresh.write_text(f"{result} {host}")
-        fresh.rename(note)
+        result = _noted(note, host)
+        if result is None:
+            result = _try()
+            fresh = note.with_suffix(".new")
+            fresh.write_text(f"{result} {host}")
+            fresh.rename(note)
     return result
+
+
+def _noted(note: Path, host: str) -> str | None:
+    """Return what was found since the boot `host`."""
+    if note.exists():
+        found, _, seen = note.read_text().partition(" ")
+        if seen == host:
+            return found
+    return None
+
+
+def _try() -> str:
+    return "kvm" if _kvm_boots() else "tcg"
 
 
 def _kvm_boots() -> bool:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from usrdrv.lab import cache, root
+
 LAB = (sys.executable, "-m", "usrdrv", "lab")
 
 
@@ -52,6 +54,41 @@ def test_devices_folder_log_and_exit_code(place: Path) -> None:
     assert sorted(sizes) == sorted([str(16 << 20), str(8 << 20)])
     assert (place / "log").read_text() == found["kernel_log"]
     assert "pata_sil680" in found["kernel_log"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: all of these are that test")
+def test_a_user_without_rights_and_somebody_elses_cache(place: Path) -> None:
+    """All of it as user 1000: models, QEMU, files; the cache is a read-only mount."""
+    for folder in (place, place / "cache", place / "tmp"):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, 1000, 1000)
+    user = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
+    if subprocess.run([*user, *LAB, "-h"], cwd="/", capture_output=True, check=False).returncode:
+        pytest.skip("user 1000 cannot reach this folder")
+    root.build()
+    mount = 'mount --bind "$0" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c", mount, str(cache.folder()), str(place / "cache")),
+            *(*user, *LAB, "run", "--iommu", "--model", "cmd680 --ram 16M", "--folder", str(place)),
+            *("--", "id -u; usrdrv identify 0000:00:10.0 && echo done >/host/out"),
+        ],
+        env={
+            **os.environ,
+            "HOME": str(place),
+            "TMPDIR": str(place / "tmp"),
+            "USRDRV_CACHE_DIR": str(place / "cache"),
+            "USRDRV_RUN_DIR": str(place / "run"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0\n") and "UDMA6" in done.stdout, "root in the guest"
+    assert (place / "out").stat().st_uid == 1000
+    assert list((place / "tmp").iterdir()) == [], "left behind"
 
 
 def test_output_as_it_comes_and_a_warning_of_the_kernel(place: Path) -> None:

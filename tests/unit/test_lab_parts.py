@@ -130,9 +130,31 @@ def test_a_note_that_was_cut_off_does_not_count(kvm: Kvm, folder: Path) -> None:
         assert accelerator.best() == "kvm"
 
 
+def test_in_somebody_elses_cache_kvm_is_not_noted(
+    kvm: Kvm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path == kvm.node)
+    assert accelerator.best() == "kvm" and not list(folder.iterdir())
+    (folder / "accelerator").write_text("tcg first")
+    assert accelerator.best() == "tcg" and kvm.tries == 1
+
+
 def test_without_the_right_to_kvm_there_is_nothing_to_try(kvm: Kvm) -> None:
     kvm.node.unlink()
     assert accelerator.best() == "tcg" and kvm.tries == 0
+
+
+def test_somebody_elses_cache_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = cache.cached("t", "1", lambda path: None)
+    before = there.stat().st_mtime
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
+    (folder / "t.lock").unlink()
+    assert cache.cached("t", "1", lambda path: None) == there
+    with pytest.raises(errors.PermissionDeniedError, match="no t-2.*USRDRV_CACHE_DIR"):
+        cache.cached("t", "2", lambda path: None)
+    assert [path.name for path in folder.iterdir()] == ["t-1"]
+    assert there.stat().st_mtime == before
 
 
 @pytest.mark.parametrize(
