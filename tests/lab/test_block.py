@@ -299,7 +299,7 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
             result = job.wait(30)
             assert result.code == 1 and "Input/output error" in result.err
         took = time.monotonic() - begun
-        assert 2.5 < took < 3 + 2 + 5, "restart time, replay period, and a slow machine"
+        assert 2.5 < took < 3 + 2 + 15, "restart time, replay period, and a slow machine"
         served_result = served.job.wait(60)
     finally:
         guest.run(f"umount {way.program}", check=True)
