@@ -61,6 +61,9 @@ TRACE = """# tracer: nop
           <idle>-0     [000] d..2.   1.000230: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=nbdkit next_pid=72 next_prio=120
           nbdkit-72    [000] d..3.   1.000260: sched_waking: comm=nbdkit pid=71 prio=120 target_cpu=000
           nbdkit-72    [000] d..2.   1.000280: sched_switch: prev_comm=nbdkit prev_pid=72 prev_prio=120 prev_state=S ==> next_comm=nbdkit next_pid=71 next_prio=120
+          nbdkit-72    [000] ...1.   1.000285: sys_ioctl -> 0x0
+          nbdkit-71    [000] ...1.   1.000320: sys_sendto(fd: b, buff: 7fef6fffea60, len: 10, flags: 8000, addr: 0, addr_len: 0)
+          nbdkit-71    [000] ...1.   1.000330: sys_sendto(fd: b, buff: 7fef5c0011e0, len: 1000, flags: 0, addr: 0, addr_len: 0)
    kworker/0:1H-50   [000] d..2.   1.000340: block_rq_complete: 43,0 R () 8 + 8 none,0,0 [0]
           <idle>-0     [000] d..2.   1.000390: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=fio next_pid=90 next_prio=120
 """  # noqa: E501
@@ -76,7 +79,22 @@ def test_a_request_is_cut_where_the_trace_says() -> None:
         ("waking the handler", 30),
         ("handler, until it wakes the request's thread", 30),
         ("waking that thread", 20),
-        ("answering the kernel", 60),
+        ("plugin and nbdkit, until the reply", 40),
+        ("the reply, to the kernel", 20),
+        ("waking the client", 50),
+    ]
+    assert sum(length for _, length in line) == pytest.approx(380)
+
+
+def test_a_request_whose_thread_did_not_sleep_is_cut_too() -> None:
+    trace = "\n".join(line for line in TRACE.splitlines() if "nbdkit-72    [000] d..3." not in line)
+    (request,) = timeline.cut(list(timeline.parse(trace)), "43,0")
+    line = timeline.medians([request])
+    assert [(name, round(length)) for name, length in line[3:]] == [
+        ("waking the handler", 30),
+        ("handler, until the next interrupt may come", 55),
+        ("request's thread, plugin and nbdkit, until the reply", 35),
+        ("the reply, to the kernel", 20),
         ("waking the client", 50),
     ]
     assert sum(length for _, length in line) == pytest.approx(380)
