@@ -34,6 +34,7 @@ from scapy.all import (  # type: ignore[attr-defined]
 )
 
 from usrdrv import errors
+from usrdrv.drivers.dp83820._dp83820 import lib
 from usrdrv.drivers.dp83820.driver import Options
 
 
@@ -501,6 +502,50 @@ def test_idle_does_nothing() -> None:
         for old, new in zip(before, after, strict=True):
             assert new[0] - old[0] <= 3  # one look at memory a second, for lost interrupts
             assert new[1] == old[1]  # and the chip sleeps
+
+
+def test_polling_under_load_and_interrupts_after_it() -> None:
+    """Many frames: it looks every 50 us, and the chip holds interrupts off (IHR); then as before."""
+    with Pair() as pair:
+        ends = (pair.a, pair.b)
+
+        def held_off() -> list[int]:
+            return [end.device.read32(1, lib.DP83820_IHR) for end in ends]
+
+        assert held_off() == [0, 0]
+        packet = tcp_packet(pair, 60_000)
+        header = gso(packet, 1400, TCPV4)
+        seen = [0, 0]
+        for _ in range(300):
+            pair.a.send(packet, header)
+            got = 0
+            while got < 60_000:
+                got += len(pair.b.receive().frame) - 54
+            seen = [max(values) for values in zip(seen, held_off(), strict=True)]
+        frames = 300 * 43
+        assert pair.b.stats("rx_frames") == frames
+        assert pair.b.stats("polls") > 0 and seen[1] == 1
+        assert pair.b.stats("interrupts") < frames / 10
+        assert pair.b.counter("interrupts") < frames / 10
+        wait_for(lambda: held_off() == [0, 0])
+        time.sleep(0.3)
+        interrupts, polls = pair.b.stats("interrupts"), pair.b.stats("polls")
+        assert numbered(pair, 1) == [0]
+        assert pair.b.stats("interrupts") == interrupts + 1
+        assert pair.b.stats("lost_interrupts") == 0
+        assert pair.b.stats("polls") - polls <= 1  # the round that the interrupt began
+
+
+def test_few_frames_are_not_polled_for() -> None:
+    """Each has its interrupt."""
+    with Pair() as pair:
+        before = pair.b.stats("interrupts")
+        for i in range(100):
+            pair.a.send(pair.frame(100, i))
+            assert pair.b.receive().frame == pair.frame(100, i)
+            time.sleep(0.001)
+        assert pair.b.device.read32(1, lib.DP83820_IHR) == 0
+        assert 90 <= pair.b.stats("interrupts") - before <= 101
 
 
 def test_costs_per_frame() -> None:
