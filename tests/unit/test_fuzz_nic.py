@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NIC's model, and the cutting and coalescing of packets, under ASan and UBSan with random input."""
+"""The NIC's model, its cable, and the cutting and coalescing of packets, under ASan and UBSan with random input."""
 
 import os
 import shutil
@@ -39,6 +39,15 @@ def test_model(tmp_path: Path) -> None:
     sources = [*devices.glob("dp83820/*.c"), *devices.glob("wire/*.c"), devices / "testhost.c"]
     runs, sent, received = fuzz(tmp_path, "fuzz_nic", sources)
     assert runs > 10 and sent > 100 and received > 100, "it has to get somewhere"
+
+
+@pytest.mark.timeout(SECONDS + 180)
+def test_hostile_end_of_a_cable(tmp_path: Path) -> None:
+    """It writes what it likes into the memory that both ends share."""
+    devices = ROOT / "devices"
+    sources = [*devices.glob("dp83820/*.c"), *devices.glob("wire/*.c"), devices / "testhost.c"]
+    visits, thrown_out, received, sent = fuzz(tmp_path, "fuzz_cable", sources)
+    assert visits > 5 and thrown_out > 2 and received > 100 and sent > 100
 
 
 @pytest.mark.timeout(SECONDS + 180)
