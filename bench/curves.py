@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Two drivers in one guest, measured in turn at several sizes: runs, intervals, tables and plots."""
+"""Drivers in one guest, measured in turn at several sizes: runs, intervals, tables and plots."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import statistics
@@ -16,7 +15,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.paper import OURS, arguments, command, pyplot, save
+from bench.paper import arguments, command, pyplot, save
 from bench.report import Figures
 from bench.servers import machine
 from usrdrv.lab.guest import Guest
@@ -25,6 +24,8 @@ Measure = Callable[[str, str, int], tuple[float, float]]
 """Speed and busy part of a driver in a direction with a size."""
 SETTLE: Final = 1.5
 """Seconds until a benchmark has started, which in an emulated machine is work."""
+
+STYLES: Final = ("o-", "s--", "^:", "d-.")
 
 # Student's t, two-sided, 95 %, for 1 to 10 degrees of freedom; beyond, the normal distribution is near.
 T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -95,14 +96,13 @@ def estimates(runs: Sequence[Run], what: str) -> dict[tuple[str, str, int], Esti
 
 @dataclass(frozen=True)
 class Chart:
-    """What is compared. kernel: the kernel's driver; through: what ours goes through; titles: by direction.
+    """What is compared. drivers: in the order of their runs, with their legends, the kernel's first.
 
-    unit: of speed; digits: its decimals; sizes: what they are sizes of.
+    unit: of speed; digits: its decimals; sizes: what they are sizes of; titles: by direction.
     """
 
     name: str
-    kernel: str
-    through: str
+    drivers: Mapping[str, str]
     unit: str
     digits: int
     sizes: str
@@ -126,37 +126,43 @@ class Chart:
                     bar.advance(task)
         return runs
 
-    def ratios(self, runs: Sequence[Run]) -> dict[tuple[str, int], Estimate]:
-        """Ours over the kernel's, of runs that followed each other."""
-        pairs: dict[tuple[str, int], list[float]] = {}
-        for first, second in itertools.pairwise(runs):
-            if first.driver == self.kernel:
-                key = (first.direction, first.size)
-                pairs.setdefault(key, []).append(second.speed / first.speed)
+    def ratios(self, runs: Sequence[Run]) -> dict[tuple[str, str, int], Estimate]:
+        """Each of ours over the kernel's, of runs in one round; by driver, direction and size."""
+        kernel, *_ = self.drivers
+        latest: dict[tuple[str, int], float] = {}
+        pairs: dict[tuple[str, str, int], list[float]] = {}
+        for run in runs:
+            what = (run.direction, run.size)
+            if run.driver == kernel:
+                latest[what] = run.speed
+            elif what in latest:
+                pairs.setdefault((run.driver, *what), []).append(run.speed / latest[what])
         return {key: Estimate.of(values) for key, values in pairs.items()}
 
     def tables(self, runs: Sequence[Run]) -> list[Figures]:
         """One for each direction; a driver that cannot do a size has a dash."""
         speed, part, ratio = estimates(runs, "speed"), estimates(runs, "busy"), self.ratios(runs)
         columns = ["bytes"]
-        for driver in (self.kernel, OURS):
+        kernel, *ours = self.drivers
+        for driver in self.drivers:
             columns += [f"{driver}, {self.unit}", "busy, %"]
+        columns += [f"{driver} / {kernel}" for driver in ours]
         found = []
         for direction, title in self.titles.items():
             rows = []
             for size in sorted({run.size for run in runs if run.direction == direction}):
                 row = [str(size)]
-                for driver in (self.kernel, OURS):
+                for driver in self.drivers:
                     key = (driver, direction, size)
                     if key in speed:
                         row += [speed[key].text(self.digits), part[key].times(100).text(0)]
                     else:
                         row += ["-", "-"]
-                over = ratio.get((direction, size))
-                rows.append((*row, over.text(2) if over else "-"))
-            found.append(
-                Figures(f"{title}: mean and 95 % interval", (*columns, "ratio"), tuple(rows))
-            )
+                for driver in ours:
+                    over = ratio.get((driver, direction, size))
+                    row.append(over.text(2) if over else "-")
+                rows.append(tuple(row))
+            found.append(Figures(f"{title}: mean and 95 % interval", tuple(columns), tuple(rows)))
         return found
 
     def plot(self, runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -168,10 +174,7 @@ class Chart:
             found = estimates(runs, what)
             for column, (direction, title) in enumerate(self.titles.items()):
                 panel = axes[row][column]
-                for driver, style, legend in (
-                    (self.kernel, "o-", self.kernel),
-                    (OURS, "s--", f"{OURS} over {self.through}"),
-                ):
+                for (driver, legend), style in zip(self.drivers.items(), STYLES, strict=False):
                     line = sorted(
                         (size, point)
                         for (name, way, size), point in found.items()

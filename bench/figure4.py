@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Throughput and processor use against request size: the kernel's driver and ours, in one guest.
 
-The first form of figure 4 of the 2004 paper. Two controllers of one model are in the guest, each with a process
-and an image of its own, so that no time goes into handing one from driver to driver: pata_sil680 has the first,
-ours the second, through VFIO and the kernel's NBD client. Every repetition measures all sizes with both, in turn.
+Figure 4 of the 2004 paper. Controllers of one model are in the guest, each with a process and an image of its own,
+so that no time goes into handing one from driver to driver: pata_sil680 has the first, ours the others, through
+VFIO and usrloop, and through VFIO and the kernel's NBD client. A repetition measures all sizes with all, in turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.curves import SETTLE, Chart, Measure, loaded
-from bench.paper import DISK, KERNEL, OURS, lab
+from bench.paper import DISK, DRIVERS, lab
 from usrdrv import errors
 from usrdrv.lab.guest import Guest
 
@@ -22,8 +22,7 @@ SIZES: Final = (512, 1024, 4096, 16384, 65536, 1 << 18, 1 << 20)
 QUICK: Final = (512, 4096, 65536, 1 << 20)
 CHART: Final = Chart(
     name="figure4",
-    kernel=KERNEL,
-    through="VFIO and NBD",
+    drivers=DRIVERS,
     unit="MB/s",
     digits=2,
     sizes="request",
@@ -61,7 +60,7 @@ def plan(quick: bool) -> list[tuple[str, str, int]]:
         (driver, direction, size)
         for size in (QUICK if quick else SIZES)
         for direction in CHART.titles
-        for driver in (KERNEL, OURS)
+        for driver in DRIVERS
     ]
 
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.curves import SETTLE, Chart, Measure, loaded
-from bench.paper import OURS, one_cpu
+from bench.paper import one_cpu
 from usrdrv import errors
 from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 
-KERNEL: Final = "ns83820"
+KERNEL, OURS = "ns83820", "usrdrv"
 SEND, RECEIVE = "sent", "received"
 SIZES: Final = {
     SEND: (64, 128, 256, 512, 1024, 1518, 4096, 9018),
@@ -38,8 +38,7 @@ UDP_HEAD, TCP_HEAD = 14 + 20 + 8 + 4, 14 + 20 + 20 + 4
 KERNEL_MOST: Final = 1518
 CHART: Final = Chart(
     name="figure-net",
-    kernel=KERNEL,
-    through="VFIO and TAP",
+    drivers={KERNEL: KERNEL, OURS: "usrdrv over VFIO and TAP"},
     unit="Mb/s",
     digits=1,
     sizes="packet",

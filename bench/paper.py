@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the figures of the 2004 paper share here: the guest with both drivers, the files, the command."""
+"""What the figures of the 2004 paper share here: the guest with all drivers, the files, the command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,12 @@ from usrdrv.lab import accelerator, qemu
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
-KERNEL, OURS = "pata_sil680", "usrdrv"
+KERNEL, LOOP, NBD = "pata_sil680", "usrloop", "nbd"
+DRIVERS: Final = {
+    KERNEL: KERNEL,
+    LOOP: "usrdrv over VFIO and usrloop",
+    NBD: "usrdrv over VFIO and NBD",
+}
 DISK: Final = 128 << 20
 
 
@@ -37,29 +42,38 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def served(guest: Guest, slot: int, export: str) -> str:
+    """Serve controller `slot` with `usrdrv block`; return the block device's path."""
+    job = guest.start(["usrdrv", "block", qemu.address(slot), "--export", export])
+    deadline = time.monotonic() + 90
+    while not job.out.strip():
+        if job.done.is_set() or time.monotonic() > deadline:
+            raise errors.LabError(f"usrdrv block: {job.err.strip() or 'not ready'}")
+        time.sleep(0.2)
+    return job.out.strip()
+
+
 @contextmanager
-def lab() -> Iterator[tuple[Guest, dict[str, str]]]:
-    """A guest with both block devices. Yields it with their paths by driver."""
-    with tempfile.TemporaryDirectory(prefix="usrdrv-figure4-") as folder:
-        images = [Path(folder) / f"{name}.img" for name in (KERNEL, OURS)]
-        for image in images:
+def lab(drivers: Sequence[str] = tuple(DRIVERS)) -> Iterator[tuple[Guest, dict[str, str]]]:
+    """A guest with a controller for each driver. Yields it with their block devices' paths."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="usrdrv-figure4-")))
+        stack.enter_context(one_cpu())
+        sockets = []
+        for name in drivers:
+            image = folder / f"{name}.img"
             image.write_bytes(bytes(DISK))
-        with (
-            one_cpu(),
-            Model("cmd680", "--image", str(images[0])) as first,
-            Model("cmd680", "--image", str(images[1])) as second,
-            Guest([first.socket, second.socket], iommu=True) as guest,
-        ):
-            block = ["usrdrv", "block", qemu.address(1), "--export", "nbd"]
-            job = guest.start(block)
-            deadline = time.monotonic() + 90
-            while not job.out.strip():
-                if job.done.is_set() or time.monotonic() > deadline:
-                    raise errors.LabError(f"usrdrv block: {job.err.strip() or 'not ready'}")
-                time.sleep(0.2)
-            pattern = f"/sys/bus/pci/devices/{qemu.address(0)}/ata*/host*/target*/*/block/*"
-            found = guest.run(f"ls -d {pattern}", check=True).out.split()[0]
-            yield guest, {KERNEL: f"/dev/{Path(found).name}", OURS: job.out.strip()}
+            sockets.append(stack.enter_context(Model("cmd680", "--image", str(image))).socket)
+        guest = stack.enter_context(Guest(sockets, iommu=True, kmod=LOOP in drivers))
+        paths = {}
+        for slot, name in enumerate(drivers):
+            if name == KERNEL:
+                pattern = f"/sys/bus/pci/devices/{qemu.address(slot)}/ata*/host*/target*/*/block/*"
+                found = guest.run(f"ls -d {pattern}", check=True).out.split()[0]
+                paths[name] = f"/dev/{Path(found).name}"
+            else:
+                paths[name] = served(guest, slot, name)
+        yield guest, paths
 
 
 def pyplot() -> Any:

@@ -2,7 +2,7 @@
 """Where the time of one request goes, in microseconds, like figure 5 of the 2004 paper.
 
 A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours through
-VFIO and the kernel's NBD client. Each request is cut at events that scheduler, interrupts and block layer report;
+VFIO and usrloop, or the kernel's NBD client. Each request is cut at events that scheduler, interrupts and block layer report;
 the medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
 """
 
@@ -35,6 +35,9 @@ EVENTS: Final = (
     "syscalls/sys_exit_ioctl",
 )
 REQUESTS: Final = 400
+SERVER = "usrdrv-driver"
+DRIVERS: Final = ("nbdkit", SERVER)
+"""What our processes are called: with NBD, with usrloop."""
 
 # In a request's order; what is not there (ours has more than the kernel's) is left out. Marks that end in a
 # space are of another course: the kernel's driver, or ours if the request's thread did not sleep meanwhile.
@@ -50,6 +53,7 @@ PIECES: Final = (
     ("request's thread, plugin and nbdkit, until the reply", "unmasked ", "reply "),
     ("the reply, to the kernel", "reply", "complete"),
     ("the reply, to the kernel ", "reply ", "complete"),
+    ("handler, and the answer to the kernel", "handler", "answered"),
     ("the drive, and its interrupt ", "issued", "interrupt "),
     ("handler", "interrupt ", "complete"),
     ("waking the client", "complete", "client"),
@@ -111,15 +115,15 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
             marks.setdefault("interrupt ", event.time)
         elif event.name == "sched_waking":
             comm, pid = _woken(event)
-            if comm == "nbdkit" and "interrupt" in marks and not handler:
+            if comm in DRIVERS and "interrupt" in marks and not handler:
                 handler = pid
             elif comm == "nbdkit" and event.pid == handler and "handled" not in marks:
                 marks["handled"], worker = event.time, pid
         elif event.name == "sched_switch":
             comm, pid = _switched_in(event)
-            if comm == "nbdkit" and "received" not in marks and "interrupt" not in marks:
+            if comm in DRIVERS and "received" not in marks and "interrupt" not in marks:
                 marks["received"] = event.time
-            elif event.comm == "nbdkit" and "received" in marks and "interrupt" not in marks:
+            elif event.comm in DRIVERS and "received" in marks and "interrupt" not in marks:
                 marks["waiting"] = event.time
             elif pid == handler and handler and "handler" not in marks:
                 marks["handler"] = event.time
@@ -129,7 +133,8 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
                 requests.append({**marks, "client": event.time})
                 marks = {}
         elif event.name == "sys_ioctl" and event.pid == handler and "handled" not in marks:
-            marks.setdefault("unmasked ", event.time)
+            if event.comm != SERVER:
+                marks.setdefault("unmasked ", event.time)
         elif event.name == "sys_sendto" and event.comm == "nbdkit" and "handler" in marks:
             if "thread" in marks:
                 marks.setdefault("reply", event.time)
@@ -137,6 +142,8 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
                 marks.setdefault("reply ", event.time)
         elif event.name == "block_rq_complete" and about:
             marks["complete"] = event.time
+            if event.comm == SERVER:
+                marks["answered"] = event.time
     return requests
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from bench import figure4, figure_net, timeline
 from bench.curves import Estimate, Run, busy
-from bench.paper import KERNEL, OURS
+from bench.figure_net import OURS
+from bench.paper import KERNEL, LOOP, NBD
 
 
 def test_mean_and_interval() -> None:
@@ -32,14 +33,17 @@ RUNS = [
     for repeat in range(2)
     for size in (512, 4096)
     for direction in ("read", "write")
-    for driver, mbps in ((KERNEL, 10.0), (OURS, 5.0))
+    for driver, mbps in ((KERNEL, 10.0), (LOOP, 20.0), (NBD, 5.0))
 ]
 
 
 def test_ratios_are_of_neighbouring_runs() -> None:
     found = figure4.CHART.ratios(RUNS)
-    assert set(found) == {(d, s) for d in ("read", "write") for s in (512, 4096)}
-    assert all((e.mean, e.half) == (0.5, 0) for e in found.values())
+    for driver, ratio in ((LOOP, 2.0), (NBD, 0.5)):
+        for key in ((driver, d, s) for d in ("read", "write") for s in (512, 4096)):
+            estimate = found.pop(key)
+            assert (estimate.mean, estimate.half) == (ratio, 0)
+    assert not found
 
 
 def test_tables_and_plots(tmp_path: Path) -> None:
@@ -47,7 +51,7 @@ def test_tables_and_plots(tmp_path: Path) -> None:
     assert [row[0] for row in reads.rows] == ["512", "4096"] and len(writes.rows) == 2
     assert reads.rows[0][2] == reads.rows[0][4] == "50 ±6", "12.706 * 0.5 %"
     assert all(file.stat().st_size > 1000 for file in figure4.CHART.plot(RUNS, tmp_path))
-    lines = {KERNEL: [("handler", 3.0)], OURS: [("handler", 4.0), ("waking the client", 1.0)]}
+    lines = {KERNEL: [("handler", 3.0)], NBD: [("handler", 4.0), ("waking the client", 1.0)]}
     assert all(file.stat().st_size > 1000 for file in timeline.plot(lines, tmp_path))
 
 
@@ -100,6 +104,33 @@ def test_a_request_whose_thread_did_not_sleep_is_cut_too() -> None:
     assert sum(length for _, length in line) == pytest.approx(380)
 
 
+LOOP_TRACE = """# tracer: nop
+             fio-90    [000] d..2.   1.000010: block_rq_issue: 259,0 R 4096 () 8 + 8 none,0,0 [fio]
+          <idle>-0     [000] d..2.   1.000030: sched_switch: prev_comm=fio prev_pid=90 prev_prio=120 prev_state=S ==> next_comm=usrdrv-driver next_pid=71 next_prio=120
+   usrdrv-driver-71    [000] ...1.   1.000032: sys_ioctl -> 0x1
+   usrdrv-driver-71    [000] d..2.   1.000060: sched_switch: prev_comm=usrdrv-driver prev_pid=71 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0     [000] d.h2.   1.000200: irq_handler_entry: irq=20 name=vfio-intx(0000:00:11.0)
+          <idle>-0     [000] d.h3.   1.000210: sched_waking: comm=usrdrv-driver pid=71 prio=120 target_cpu=000
+          <idle>-0     [000] d..2.   1.000230: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=usrdrv-driver next_pid=71 next_prio=120
+   usrdrv-driver-71    [000] ...1.   1.000235: sys_ioctl -> 0x10
+   usrdrv-driver-71    [000] d..2.   1.000260: block_rq_complete: 259,0 R () 8 + 8 none,0,0 [0]
+   usrdrv-driver-71    [000] d..2.   1.000290: sched_switch: prev_comm=usrdrv-driver prev_pid=71 prev_prio=120 prev_state=S ==> next_comm=fio next_pid=90 next_prio=120
+"""  # noqa: E501
+
+
+def test_a_request_over_usrloop_is_cut_at_its_two_sleeps() -> None:
+    (request,) = timeline.cut(list(timeline.parse(LOOP_TRACE)), "259,0")
+    line = timeline.medians([request])
+    assert [(name, round(length)) for name, length in line] == [
+        ("to the driver's process", 20),
+        ("queueing the command", 30),
+        ("the drive, and its interrupt", 140),
+        ("waking the handler", 30),
+        ("handler, and the answer to the kernel", 30),
+        ("waking the client", 30),
+    ]
+
+
 NET_RUNS = [
     Run(driver, direction, size, mbps * (1 + repeat), 0.5)
     for repeat in range(2)
@@ -112,7 +143,7 @@ NET_RUNS = [
 
 def test_packet_sizes_that_only_one_driver_has(tmp_path: Path) -> None:
     found = figure_net.CHART.ratios(NET_RUNS)
-    assert {size for _, size in found} == {256} and all(e.mean == 2 for e in found.values())
+    assert {size for _, _, size in found} == {256} and all(e.mean == 2 for e in found.values())
     sent, _ = figure_net.CHART.tables(NET_RUNS)
     assert sent.rows[1][:3] == ("9018", "-", "-") and sent.rows[1][-1] == "-"
     assert all(file.stat().st_size > 1000 for file in figure_net.CHART.plot(NET_RUNS, tmp_path))
