@@ -2,7 +2,7 @@
 """Where the time of one request goes, in microseconds, like figure 5 of the 2004 paper.
 
 A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours through
-VFIO and usrloop, or the kernel's NBD client. Each request is cut at events that scheduler, interrupts and block layer report;
+VFIO and usrloop, or the kernel's NBD client. A request is cut at events of scheduler, interrupts and block layer;
 the medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
 """
 
