@@ -3,8 +3,8 @@
 
     demo.py [DEVICE]
 
-Without DEVICE a model is started. A host that cannot do it (no root, no nbd in its kernel) lets a guest of the lab
-do it, where the model is a PCI device and its driver runs through VFIO.
+Without DEVICE a model is started. A host that cannot do it (no root, neither usrloop nor nbd in its kernel) lets a
+guest of the lab do it, where the model is a PCI device and its driver runs through VFIO.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from typing import Final, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from usrdrv.bridge.exports import kernel_has_nbd
+from usrdrv.bridge.exports import choose
 from usrdrv.bridge.process import PR_SET_PDEATHSIG
 
 IMAGE_SIZE: Final = 128 << 20
 FILL: Final = 48 << 20
 LARGEST: Final = 4 << 20
 START_TIMEOUT: Final = 90.0
+RESTARTABLE: Final = ("usrloop", "nbd")
+"""Exports under which a driver may die."""
 LIBC: Final = ctypes.CDLL(None)
 USRDRV: Final = (sys.executable, "-m", "usrdrv")
 SBIN: Final = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
@@ -164,7 +166,7 @@ def demo(stack: ExitStack, device: str | None) -> None:
     run(*USRDRV, "identify", device)
 
     with ExitStack() as attached:
-        command = ["block", device, "--export", "nbd", "--json"]
+        command = ["block", device, "--json"]
         say(
             "3. Its driver in a process, and the drive as a block device of the kernel",
             ["usrdrv", *command[:-1]],
@@ -224,14 +226,14 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    if len(sys.argv) == 1 and (os.geteuid() or not kernel_has_nbd()):
+    if len(sys.argv) == 1 and (os.geteuid() or choose("auto")[0] not in RESTARTABLE):
         root = "mounting and block devices need root"
-        nbd = "this kernel has no NBD client (module nbd)"
+        module = "this kernel has neither module usrloop nor nbd"
         return in_the_lab(
-            root if os.geteuid() else nbd,
+            root if os.geteuid() else module,
             Path(__file__).name,
             "0000:00:10.0",
-            machine=("--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M"),
+            machine=("--kmod", "--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M"),
         )
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)

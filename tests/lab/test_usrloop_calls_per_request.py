@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""System calls of a driver's process for each request over usrloop, counted by strace.
+
+The 2004 driver needed five. Over VFIO there are two at depth 1: one brings the request; one waits for the
+interrupt, lets the next one through, and hands the completion over with the wait for the next request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+
+Boot = Callable[..., Guest]
+
+REQUESTS = 600
+SIZE = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with Model("cmd680", "--ram", str(SIZE)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def guest(model: Model, guest_factory: Boot) -> Guest:
+    return guest_factory([model.socket], iommu=True, kmod=True, kernel="base")
+
+
+def calls(guest: Guest, device: str, depth: int) -> dict[str, float]:
+    """Serve `device`, read at random from it; return calls for each request by name."""
+    served = guest.start(["usrdrv", "block", device, "--export", "usrloop", "--json"])
+    try:
+        while not served.out:
+            assert not served.done.wait(0.2), served.err
+        info = json.loads(served.out)
+        load = (
+            f"fio --name=r --filename={info['device']} --rw=randread --bs=4k --direct=1 --size=32M "
+            f"--ioengine=libaio --iodepth={depth} --number_ios={REQUESTS} --output-format=json"
+        )
+        guest.run(f"{load} >/dev/null", 120, check=True)  # nothing is new to anybody any more
+        result = guest.run(
+            f"strace -qq -c -f -p {info['driver_pid']} -o /tmp/calls & tracer=$!; sleep 1.5; {load} || exit; "
+            "kill $tracer; wait $tracer; cat /tmp/calls",
+            240,
+            check=True,
+        )
+    finally:
+        served.signal(2)
+        assert served.wait(60).code == 0, served.err
+    report, _ = json.JSONDecoder().raw_decode(result.out[result.out.index("{") :])
+    (job,) = report["jobs"]
+    assert job["error"] == 0
+    assert job["read"]["total_ios"] == REQUESTS
+    found = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+ )?\s*(\w+)$", result.out, re.M)
+    assert found, result.out
+    return {name: int(count) / REQUESTS for count, name in found if name != "total"}
+
+
+@pytest.mark.parametrize(
+    ("device", "depth", "most"),
+    [
+        ("0000:00:10.0", 1, 2.05),
+        ("0000:00:10.0", 32, 1.8),
+        (f"model:cmd680?ram={SIZE}", 1, 1.05),
+        (f"model:cmd680?ram={SIZE}", 32, 0.6),
+    ],
+    ids=["vfio-1", "vfio-32", "model-1", "model-32"],
+)
+def test_calls(guest: Guest, device: str, depth: int, most: float) -> None:
+    found = calls(guest, device, depth)
+    print(found)
+    assert found["ioctl"] > 0.02, "it did serve"
+    assert sum(found.values()) <= most, found
