@@ -80,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     names.parse(args.device)
     endpoint = _endpoint(args)
     wanted = args.export or ("auto" if args.port is None else "socket")
-    export, reason = exports.choose(wanted)
+    export, reason = exports.choose(wanted, socket=args.socket is not None)
+    if export == "usrloop" and args.socket is not None:
+        raise errors.UsageError("--socket does not go with --export usrloop: it has no NBD server")
     exports.check(export)
     if wanted == "auto":
         _say(f"export {export}: {reason}")

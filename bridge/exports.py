@@ -108,11 +108,14 @@ def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:
     return module.exists()
 
 
-def choose(wanted: str) -> tuple[str, str]:
-    """Turn `auto` into the best export that this kernel has. Return it and the reason."""
+def choose(wanted: str, *, socket: bool = False) -> tuple[str, str]:
+    """Turn `auto` into the best export that this kernel has. Return it and the reason.
+
+    socket: of those that have an NBD server, whose socket is wanted at a certain place.
+    """
     if wanted != "auto":
         return wanted, "as asked"
-    if loop.available():
+    if not socket and loop.available():
         return "usrloop", "the kernel has module usrloop"
     if kernel_has_nbd():
         return "nbd", "the kernel has an NBD client"
