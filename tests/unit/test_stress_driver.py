@@ -9,13 +9,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
-INCLUDES = ("usrdrv/include", "drivers/ide_cmd680", "devices", "usrdrv/backends", "tests/fuzz")
+INCLUDES = (
+    *("usrdrv/include", "loopback-kmod/include/uapi", "drivers/ide_cmd680", "devices"),
+    *("usrdrv/backends", "tests/fuzz"),
+)
 GENERATED = ("_cmd680.c", "_models.c", "testhost.c")
 
 
 def sources() -> list[Path]:
     found = [ROOT / "tests/fuzz/stress_driver.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
+    found.append(ROOT / "usrdrv/loop/loop.c")
     for folder in ("drivers/ide_cmd680", "devices"):
         found += [
             path

@@ -55,6 +55,7 @@ def test_header_compiles_alone(header: Path) -> None:
         [
             *("gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-xc", "-"),
             f"-I{ROOT / 'usrdrv/include'}",
+            f"-I{ROOT / 'loopback-kmod/include/uapi'}",
         ],
         input=f'#include "{name}"\n#include "{name}"\n',
         capture_output=True,
