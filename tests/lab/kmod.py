@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""usrloop.ko in guests of the tests, and what is served through it: servers in C, built static.
+
+USRDRV_LAB_KERNEL says which kernel these tests run on: base (the default) or debug.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from usrdrv.lab import cache, kernel
+from usrdrv.lab.guest import Guest, Job
+
+KERNEL = os.environ.get("USRDRV_LAB_KERNEL", "base")
+DEBUG = KERNEL == "debug"
+SLOWER = 8 if DEBUG else 1
+"""How much longer things may take."""
+
+TOP = Path(__file__).resolve().parents[2]
+SOURCE = TOP / "loopback-kmod"
+HERE = Path(__file__).resolve().parent
+
+
+def build() -> Path:
+    """Return usrloop.ko for KERNEL, with its self-tests."""
+    files = sorted(x for x in SOURCE.rglob("*") if x.suffix in (".c", ".h") or x.name == "Kbuild")
+    folder = kernel.build(KERNEL)
+    inputs = [folder.name, *(str(x.relative_to(SOURCE)) for x in files), *(x.read_text() for x in files)]
+
+    def make(path: Path) -> None:
+        work = path / "work"
+        for file in files:
+            (work / file.relative_to(SOURCE)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, work / file.relative_to(SOURCE))
+        command = ["make", "-s", "-C", str(folder / "build"), f"M={work}", "SELFTEST=1", "modules"]
+        subprocess.run(command, check=True)
+        shutil.copy(work / "usrloop.ko", path)
+        shutil.rmtree(work)
+
+    return cache.cached("test-module", cache.digest(inputs), make) / "usrloop.ko"
+
+
+def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest:
+    """Start a guest that has the module loaded, and the C programs `programs` in /share."""
+    module = build()
+    options = {"cpus": 2, "memory": 2048 if DEBUG else 1024, **options}
+    guest = factory(kernel=KERNEL, timeout=120 * SLOWER, **options)
+    shutil.copy(module, guest.share)
+    for name in programs:
+        command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
+        command += ["-Wno-unused-parameter", f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
+        command += [str(HERE / f"{name}.c"), str(TOP / "usrdrv/loop/loop.c"), "-o", str(guest.share / name)]
+        subprocess.run(command, check=True)
+    load(guest)
+    return guest
+
+
+def load(guest: Guest) -> None:
+    guest.run("insmod /share/usrloop.ko", 60 * SLOWER, check=True)
+
+
+def unload(guest: Guest) -> None:
+    """Unload the module; on the debug kernel, look for memory that it left."""
+    guest.run("rmmod usrloop", 60 * SLOWER, check=True)
+    if DEBUG:
+        assert leaks(guest) == ""
+
+
+def leaks(guest: Guest) -> str:
+    """What kmemleak finds that names the module. It takes two scans to be sure."""
+    scan = "echo scan >/sys/kernel/debug/kmemleak"
+    guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug", check=True)
+    guest.run(f"{scan}; sleep 6; {scan}", 600, check=True)
+    found = guest.run("cat /sys/kernel/debug/kmemleak", 60).out.split("unreferenced object")
+    return "".join(entry for entry in found if "usrloop" in entry or "usrblk" in entry)
+
+
+def wait(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds * SLOWER
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds * SLOWER:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+class Server:
+    """usrloop_server in a guest; options as it has them."""
+
+    def __init__(self, guest: Guest, ready: bool = True, **options: Any) -> None:
+        self.guest = guest
+        words = [f"{name}={value}" for name, value in options.items()]
+        self.job: Job = guest.start(["/share/usrloop_server", "serve", *words])
+        self.name = ""
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        wait(lambda: "\n" in self.job.out or self.job.done.is_set(), 30, "server")
+        assert self.job.out, self.job.err
+        self.name = self.job.out.split()[0]
+
+    @property
+    def device(self) -> str:
+        return f"/dev/{self.name}"
+
+    def kill(self, number: int = 9) -> None:
+        self.job.signal(number)
+        if number == 9:
+            self.job.wait(30 * SLOWER)
+
+    def end(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self.job.wait(30 * SLOWER).code
+
+
+def call(guest: Guest, what: str, number: int = 0, kind: str = "blk", force: bool = False) -> int:
+    """Make a call of usrloop as a supervisor does; return its exit code."""
+    words = ["/share/usrloop_server", what, kind, str(number), *(["force"] if force else [])]
+    return guest.run(words, 60 * SLOWER).code
+
+
+def state(guest: Guest, number: int = 0, kind: str = "blk") -> Any:
+    """Return what QUERY says."""
+    words = ["/share/usrloop_server", "state", kind, str(number)]
+    return json.loads(guest.run(words, 60 * SLOWER, check=True).out)
+
+
+def delete(guest: Guest, number: int = 0, kind: str = "blk") -> None:
+    assert call(guest, "delete", number, kind, force=True) == 0
