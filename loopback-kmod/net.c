@@ -82,6 +82,23 @@ static u32 copy_packet(struct usrloop_end *end, u32 slot, const struct sk_buff *
 	return HEADER + skb->len;
 }
 
+/* Stop the queue while all slots are on their way. Under the transmit lock. Return: whether it is stopped. */
+static bool stop_if_full(struct usrloop_netq *nq, const struct usrloop_end *end)
+{
+	if (likely(nq->head - READ_ONCE(nq->tail) <= end->mask))
+		return false;
+	netif_tx_stop_queue(nq->txq);
+	u64_stats_update_begin(&nq->tx_sync);
+	u64_stats_inc(&nq->tx.tx_full);
+	u64_stats_update_end(&nq->tx_sync);
+	/* Pairs with that in reclaim(): one of us sees the other. */
+	smp_mb();
+	if (nq->head - READ_ONCE(nq->tail) > end->mask)
+		return true;
+	netif_tx_start_queue(nq->txq);
+	return false;
+}
+
 static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
@@ -89,11 +106,18 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	struct usrloop_netq *nq = q->net;
 	struct usrloop_end *end;
 	u32 slot, seq, len;
+	bool wake;
 
 	rcu_read_lock();
 	end = rcu_dereference(q->end);
 	if (!end)
 		goto err_drop;
+	/* Not stopped though it is full: the interface was down and is up again. */
+	if (unlikely(stop_if_full(nq, end))) {
+		usrloop_wake(end);
+		rcu_read_unlock();
+		return NETDEV_TX_BUSY;
+	}
 	slot = nq->head & end->mask;
 	len = copy_packet(end, slot, skb);
 	if (!len)
@@ -107,6 +131,8 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	atomic_set(&q->slot[slot].word, usrloop_slot_word(seq, SLOT_SERVED));
 	nq->bytes[slot] = skb->len;
 	nq->head++;
+	/* Before the server can see it, and complete it. */
+	wake = __netdev_tx_sent_queue(nq->txq, skb->len, netdev_xmit_more());
 	usrloop_push(end, &(struct usrloop_sqe) { .tag = slot, .seq = seq, .op = USRLOOP_OP_TX, .len = len });
 	spin_unlock(&q->lock);
 
@@ -114,17 +140,7 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	u64_stats_inc(&nq->tx.tx_packets);
 	u64_stats_add(&nq->tx.tx_bytes, skb->len);
 	u64_stats_update_end(&nq->tx_sync);
-	if (nq->head - READ_ONCE(nq->tail) > end->mask) {
-		netif_tx_stop_queue(nq->txq);
-		/* Pairs with that in reclaim(): one of us sees the other. */
-		smp_mb();
-		if (nq->head - READ_ONCE(nq->tail) <= end->mask)
-			netif_tx_start_queue(nq->txq);
-		u64_stats_update_begin(&nq->tx_sync);
-		u64_stats_inc(&nq->tx.tx_full);
-		u64_stats_update_end(&nq->tx_sync);
-	}
-	if (__netdev_tx_sent_queue(nq->txq, skb->len, netdev_xmit_more()))
+	if (stop_if_full(nq, end) || wake)
 		usrloop_wake(end);
 	rcu_read_unlock();
 	skb_tx_timestamp(skb);
@@ -132,6 +148,9 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	return NETDEV_TX_OK;
 
 err_drop:
+	/* Those before it may have counted on it. */
+	if (end && !netdev_xmit_more())
+		usrloop_wake(end);
 	rcu_read_unlock();
 	drop(nq, skb);
 	return NETDEV_TX_OK;
@@ -235,11 +254,29 @@ static struct sk_buff *make_skb(struct usrloop_netq *nq, const void *frame, u32 
 	return skb;
 }
 
+/* Whether a packet from the wire asks for no more than was agreed on. */
+static bool offload_allowed(const struct virtio_net_hdr *h, u32 features)
+{
+	if (h->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
+		return false;
+	if (h->flags && !(features & USRLOOP_NET_CSUM))
+		return false;
+	switch (h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+	case VIRTIO_NET_HDR_GSO_NONE:
+		return !h->gso_type;
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		return features & USRLOOP_NET_TSO;
+	case VIRTIO_NET_HDR_GSO_UDP_L4:
+		return features & USRLOOP_NET_USO;
+	}
+	return false;
+}
+
 /* One packet from the wire. Its header is copied before it is looked at: the server can write to it at any time. */
 static void receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 slot)
 {
 	const struct virtio_net_hdr_mrg_rxbuf *header = usrloop_data(end, end->mask + 1 + slot);
-	u32 features = nq->queue->dev->info.features;
 	u32 len = READ_ONCE(end->rx[slot].len);
 	struct virtio_net_hdr h;
 	struct sk_buff *skb;
@@ -256,9 +293,9 @@ static void receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 slot)
 		u64_stats_update_end(&nq->rx_sync);
 		return;
 	}
-	if ((h.gso_type || h.flags) && !(features & USRLOOP_NET_CSUM))
+	if (!offload_allowed(&h, nq->queue->dev->info.features))
 		goto err_free;
-	if (h.flags & VIRTIO_NET_HDR_F_DATA_VALID)
+	if (h.flags & VIRTIO_NET_HDR_F_DATA_VALID && nq->napi.dev->features & NETIF_F_RXCSUM)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	if (virtio_net_hdr_to_skb(skb, &h, true))
 		goto err_free;
@@ -314,6 +351,11 @@ static int net_open(struct net_device *netdev)
 
 	for (i = 0; i < dev->info.queues; i++)
 		napi_enable(&dev->net->queue[i].napi);
+	/* A server that found no room while the interface was down is not going to call. */
+	local_bh_disable();
+	for (i = 0; i < dev->info.queues; i++)
+		napi_schedule(&dev->net->queue[i].napi);
+	local_bh_enable();
 	netif_tx_start_all_queues(netdev);
 	return 0;
 }

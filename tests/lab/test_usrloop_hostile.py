@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""usrloop.ko against a server that writes at random to all that it shares and calls whatever there is, I/O going on.
+
+Whatever it does, each client comes to an end, nothing is left, and the kernel has nothing to say of it
+(usrdrv.lab.console; on the debug kernel KASAN, lockdep and kmemleak are among those that look).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from kmod import DEBUG, SLOWER, boot, unload
+
+from usrdrv.lab.guest import Guest
+
+Boot = Callable[..., Guest]
+
+SECONDS = int(os.environ.get("USRDRV_HOSTILE_SECONDS", "60" if DEBUG else "12"))
+SEED = int(os.environ.get("USRDRV_HOSTILE_SEED", "1"))
+
+
+@pytest.mark.timeout(600 + SECONDS * 4)
+def test_a_hostile_server_hurts_nobody(guest_factory: Boot) -> None:
+    guest = boot(guest_factory, "usrloop_hostile")
+    result = guest.run(
+        ["/share/usrloop_hostile", str(SEED), str(SECONDS)], 60 * SLOWER + SECONDS * 4
+    )
+    assert result.code == 0, result.out + result.err
+    done = json.loads(result.out)
+    print(done)
+    assert done["left"] == 0
+    for what in ("lives", "succeeded", "completed", "received", "scribbled", "disk", "packets"):
+        assert done[what] > 10, f"{what}: {done}"
+    unload(guest)
