@@ -130,6 +130,7 @@ static blk_status_t queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_que
 	struct request *rq = bd->rq;
 	blk_status_t status;
 
+	WRITE_ONCE(q->slot[rq->tag].since, jiffies);
 	blk_mq_start_request(rq);
 	rcu_read_lock();
 	status = dispatch(q, rq, bd->last);
@@ -150,20 +151,28 @@ static void commit_rqs(struct blk_mq_hw_ctx *hctx)
 	rcu_read_unlock();
 }
 
+/* The block layer counts from the first time that a request was sent, we from when this server got it. */
 static enum blk_eh_timer_return timed_out(struct request *rq)
 {
 	struct usrloop_queue *q = rq->mq_hctx->driver_data;
+	unsigned long limit = msecs_to_jiffies(q->dev->info.blk.timeout_ms);
+	struct usrloop_slot *slot = &q->slot[rq->tag];
+	u32 word = atomic_read_acquire(&slot->word);
 	struct usrloop_end *end;
+	u32 generation = 0;
 
 	/* A request that waits for a server is the recovery time's to end. */
-	if (q->dev->info.blk.timeout_ms &&
-	    usrloop_slot_state(atomic_read(&q->slot[rq->tag].word)) == SLOT_SERVED) {
-		rcu_read_lock();
-		end = rcu_dereference(q->end);
-		if (end)
-			usrloop_dev_overdue(q->dev, end->session->generation);
-		rcu_read_unlock();
-	}
+	if (!limit || usrloop_slot_state(word) != SLOT_SERVED || time_before(jiffies, READ_ONCE(slot->since) + limit))
+		return BLK_EH_RESET_TIMER;
+	rcu_read_lock();
+	end = rcu_dereference(q->end);
+	if (end)
+		generation = end->session->generation;
+	rcu_read_unlock();
+	/* The server is that which has the request, if it still has. */
+	smp_rmb();
+	if (generation && atomic_read(&slot->word) == word)
+		usrloop_dev_overdue(q->dev, generation);
 	return BLK_EH_RESET_TIMER;
 }
 
@@ -219,7 +228,14 @@ static unsigned int blk_collect(struct usrloop_end *end)
 {
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
 	unsigned int refused = 0;
+	bool ours;
 
+	if (end->cq_head == tail)
+		return 0;
+	/* Whoever is served by another now is not ended here; what he has been given carries another seq. */
+	rcu_read_lock();
+	ours = rcu_dereference(end->queue->end) == end;
+	rcu_read_unlock();
 	if (unlikely(tail - end->cq_head > end->mask + 1)) {
 		/* More than the ring can hold: nonsense. What it holds may be read all the same. */
 		refused = 1;
@@ -235,7 +251,7 @@ static unsigned int blk_collect(struct usrloop_end *end)
 		};
 
 		end->cq_head++;
-		refused += !take_completion(end, &cqe);
+		refused += !ours || !take_completion(end, &cqe);
 	}
 	if (likely(!refused))
 		return 0;
@@ -277,6 +293,7 @@ static void blk_attached(struct usrloop_queue *q)
 
 		if (usrloop_slot_state(word) != SLOT_HELD || !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
 			continue;
+		WRITE_ONCE(slot->since, jiffies);
 		rcu_read_lock();
 		status = dispatch(q, slot->request, true);
 		rcu_read_unlock();
@@ -298,7 +315,7 @@ static int check_params(struct usrloop_info *info)
 	if (!p->discard_granularity)
 		p->discard_granularity = p->physical_block;
 	if (!is_power_of_2(p->discard_granularity) || p->discard_granularity < p->logical_block ||
-	    p->max_discard % p->logical_block)
+	    p->max_discard % p->logical_block || (p->max_discard && p->max_discard < p->discard_granularity))
 		return -EINVAL;
 	if (!p->max_discard)
 		p->max_discard = round_down(UINT_MAX, p->discard_granularity);

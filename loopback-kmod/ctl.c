@@ -110,6 +110,7 @@ static long do_query(struct usrloop_file *f, void __user *arg)
 {
 	struct usrloop_info info;
 	struct usrloop_dev *dev;
+	int ret;
 
 	if (copy_from_user(&info, arg, sizeof(info)))
 		return -EFAULT;
@@ -118,8 +119,10 @@ static long do_query(struct usrloop_file *f, void __user *arg)
 		return PTR_ERR(dev);
 	if (dev == f->controls)
 		WRITE_ONCE(f->seen, atomic_read(&dev->changes));
-	usrloop_dev_query(dev, &info);
+	ret = usrloop_dev_query(dev, &info);
 	usrloop_dev_put(dev);
+	if (ret)
+		return ret;
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
@@ -211,10 +214,16 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return do_attach(f, user);
 	case USRLOOP_IOC_EVENTFD:
 		return do_eventfd(f, user);
-	}
-	/* Unknown calls are told so before anything is read. */
-	if (_IOC_TYPE(cmd) != 'U' || _IOC_SIZE(cmd) != sizeof(target) || _IOC_DIR(cmd) != _IOC_WRITE)
+	default:	/* said before anything is read */
 		return -ENOTTY;
+	case USRLOOP_IOC_START:
+	case USRLOOP_IOC_STOP:
+	case USRLOOP_IOC_DELETE:
+	case USRLOOP_IOC_RESIZE:
+	case USRLOOP_IOC_DETACH:
+	case USRLOOP_IOC_CARRIER:
+		break;
+	}
 	if (copy_from_user(&target, user, sizeof(target)))
 		return -EFAULT;
 	dev = find_target(f, target.type, target.id, true);
@@ -261,7 +270,7 @@ static const struct file_operations usrloop_fops = {
 	.open		= usrloop_open,
 	.release	= usrloop_release,
 	.unlocked_ioctl	= usrloop_ioctl,
-	.compat_ioctl	= usrloop_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
 	.mmap		= usrloop_mmap,
 	.poll		= usrloop_poll,
 };

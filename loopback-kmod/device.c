@@ -6,9 +6,11 @@
  * the ends are taken away first; only then is it decided what becomes of what it had.
  */
 #include <linux/capability.h>
+#include <linux/ctype.h>
 #include <linux/idr.h>
 #include <linux/log2.h>
 #include <linux/module.h>
+#include <linux/pid.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -119,8 +121,10 @@ static void lose_server(struct usrloop_dev *dev)
 	}
 	disconnect_queues(dev, hold ? MODE_HOLD : MODE_FAIL, dev->info.policy != USRLOOP_DEATH_REISSUE);
 	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
-	if (hold && dev->info.recovery_ms)
-		queue_delayed_work(usrloop_wq, &dev->recovery, msecs_to_jiffies(dev->info.recovery_ms));
+	if (hold && dev->info.recovery_ms) {
+		dev->recover_by = jiffies + msecs_to_jiffies(dev->info.recovery_ms);
+		mod_delayed_work(usrloop_wq, &dev->recovery, msecs_to_jiffies(dev->info.recovery_ms));
+	}
 }
 
 /* Nobody came in time: what waited fails, until somebody comes after all. */
@@ -129,7 +133,8 @@ static void recovery_over(struct work_struct *work)
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
 
 	mutex_lock(&dev->lock);
-	if (dev->info.state == USRLOOP_QUIESCED && !dev->session) {
+	/* Or it is late, and meant a server before the last. */
+	if (dev->info.state == USRLOOP_QUIESCED && time_after_eq(jiffies, dev->recover_by)) {
 		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
 			dev->info.recovery_ms);
 		disconnect_queues(dev, MODE_FAIL, true);
@@ -145,7 +150,7 @@ static void revoke_work(struct work_struct *work)
 	mutex_lock(&dev->lock);
 	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
 		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n", dev->kind->name,
-			dev->info.id, dev->session->pid, dev->info.blk.timeout_ms);
+			dev->info.id, pid_nr(dev->session->pid), dev->info.blk.timeout_ms);
 		lose_server(dev);
 	}
 	mutex_unlock(&dev->lock);
@@ -174,6 +179,7 @@ static bool power_in_range(u32 value, u32 from, u32 to)
 
 static int check_info(const struct usrloop_info *info)
 {
+	const char *c;
 	u32 known = info->type == USRLOOP_BLOCK ? USRLOOP_BLK_FEATURES : USRLOOP_NET_FEATURES;
 
 	if (info->version != USRLOOP_VERSION)
@@ -189,6 +195,9 @@ static int check_info(const struct usrloop_info *info)
 		return -EINVAL;
 	if (strnlen(info->label, sizeof(info->label)) == sizeof(info->label))
 		return -EINVAL;
+	for (c = info->label; *c; c++)
+		if (iscntrl(*c))
+			return -EINVAL;
 	return 0;
 }
 
@@ -255,6 +264,7 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
 	dev->info.generation = 0;
+	dev->info.ifindex = 0;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
 	dev->owner = owner;
 	dev->kind = info->type == USRLOOP_BLOCK ? &usrloop_blk_kind : &usrloop_net_kind;
@@ -350,6 +360,7 @@ int usrloop_dev_attach(struct usrloop_dev *dev, struct usrloop_session **out)
 			connect_queues(dev);
 			set_state(dev, USRLOOP_LIVE);
 		} else {
+			WRITE_ONCE(dev->stopping, false);	/* that was for another server */
 			changed(dev);
 		}
 	}
@@ -451,14 +462,19 @@ static int stop(struct usrloop_dev *dev, bool force)
  * @dev:	device
  * @force:	also while it is open: whoever uses it gets errors
  *
- * Return: 0; -EBUSY it is open.
+ * Return: 0; -EBUSY it is open; -EIO it is dead, and can only be deleted; -ENODEV.
  */
 int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
 {
 	int ret;
 
 	mutex_lock(&dev->lock);
-	ret = dev->deleted ? -ENODEV : stop(dev, force);
+	if (dev->deleted)
+		ret = -ENODEV;
+	else if (dev->info.state == USRLOOP_DEAD)
+		ret = -EIO;
+	else
+		ret = stop(dev, force);
 	mutex_unlock(&dev->lock);
 	return ret;
 }
@@ -537,15 +553,21 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed)
 	return ret;
 }
 
-/* Fill in what QUERY reports. */
-void usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
+/* Fill in what QUERY reports. Return: 0; -ENODEV it was deleted. */
+int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 {
+	int ret = -ENODEV;
+
 	mutex_lock(&dev->lock);
-	*info = dev->info;
-	info->owner = from_kuid_munged(current_user_ns(), dev->owner);
-	info->server_pid = dev->session ? dev->session->pid : 0;
-	info->refused = atomic64_read(&dev->refused);
+	if (!dev->deleted) {
+		*info = dev->info;
+		info->owner = from_kuid_munged(current_user_ns(), dev->owner);
+		info->server_pid = dev->session ? pid_vnr(dev->session->pid) : 0;
+		info->refused = atomic64_read(&dev->refused);
+		ret = 0;
+	}
 	mutex_unlock(&dev->lock);
+	return ret;
 }
 
 int usrloop_devices_init(void)

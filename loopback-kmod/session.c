@@ -3,6 +3,7 @@
 #include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
+#include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -86,7 +87,7 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev)
 	s->mem = vmalloc_user(s->layout.size);
 	if (!s->mem)
 		goto err_account;
-	s->pid = task_tgid_nr(current);
+	s->pid = get_pid(task_tgid(current));
 	s->dev = dev;
 	usrloop_dev_get(dev);
 	for (i = 0; i < dev->info.queues; i++)
@@ -115,6 +116,7 @@ void usrloop_session_free(struct usrloop_session *s)
 		mmdrop(s->mm);
 	}
 	vfree(s->mem);
+	put_pid(s->pid);
 	usrloop_dev_put(s->dev);
 	kvfree(s);
 }

@@ -66,6 +66,7 @@ enum usrloop_slot_state {
 struct usrloop_slot {
 	atomic_t word;
 	void *request;		/* blk: struct request; set before SLOT_SERVED or SLOT_HELD is */
+	unsigned long since;	/* blk: jiffies when it was sent; likewise */
 };
 
 static inline u32 usrloop_slot_word(u32 seq, enum usrloop_slot_state state)
@@ -105,7 +106,6 @@ struct usrloop_event {
 	struct file *file;		/* NULL: not registered */
 	struct eventfd_ctx *ctx;
 	struct eventfd_ctx *ack;	/* or NULL */
-	wait_queue_head_t *head;
 	wait_queue_entry_t entry;
 	poll_table table;
 };
@@ -154,7 +154,7 @@ struct usrloop_layout {
 struct usrloop_session {
 	struct usrloop_dev *dev;	/* counted */
 	u32 generation;
-	pid_t pid;
+	struct pid *pid;
 	bool revoked;			/* the device is not its any more; written under dev->lock */
 	struct usrloop_layout layout;
 	void *mem;
@@ -203,6 +203,7 @@ struct usrloop_dev {
 	wait_queue_head_t changed;
 	atomic64_t refused;
 	struct delayed_work recovery;
+	unsigned long recover_by;	/* jiffies; dev->lock */
 	struct work_struct revoke;	/* a server did not answer in time */
 	struct usrloop_queue *queue;
 	union {
@@ -225,7 +226,7 @@ int usrloop_dev_delete(struct usrloop_dev *dev, bool force);
 int usrloop_dev_resize(struct usrloop_dev *dev, u64 size);
 int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
 int usrloop_dev_revoke(struct usrloop_dev *dev);
-void usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
+int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
 void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
 int usrloop_devices_init(void);
 void usrloop_devices_exit(void);
@@ -250,7 +251,8 @@ __poll_t usrloop_session_poll(struct usrloop_session *session, struct file *file
 static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sqe *sqe)
 {
 	end->sq[end->sq_tail & end->mask] = *sqe;
-	smp_store_release(&end->ring->sq_tail, ++end->sq_tail);
+	WRITE_ONCE(end->sq_tail, end->sq_tail + 1);	/* ready() reads it without the lock */
+	smp_store_release(&end->ring->sq_tail, end->sq_tail);
 }
 
 /* Let the server know of what was pushed. Context: any; under RCU. */

@@ -133,7 +133,7 @@ static int event_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, vo
 		return 0;
 	eventfd_ctx_do_read(event->ctx, &count);
 	set_bit(event->index, &end->events);
-	rcuwait_wake_up(&end->wait);
+	usrloop_wake(end);
 	return 1;
 }
 
@@ -141,7 +141,6 @@ static void event_queue(struct file *file, wait_queue_head_t *head, poll_table *
 {
 	struct usrloop_event *event = container_of(table, struct usrloop_event, table);
 
-	event->head = head;
 	add_wait_queue(head, &event->entry);
 }
 
