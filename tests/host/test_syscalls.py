@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from net_sides import NEEDS_TAP, Side, iperf
 
 from bench import fio, syscalls
 from bench.servers import Server, bytearray_peer, in_process, vfio_user
@@ -64,3 +65,37 @@ def test_vfio_user_at_depth(folder: Path) -> None:
     assert ours["epoll_wait"] < 1.1
     assert ours["sendmsg"] < 5.1
     assert ours["recvfrom"] < 2.1
+
+
+def net_calls(pair: tuple[Side, Side], *options: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Calls of the near driver's process under iperf3, and what its counters gained."""
+    a, b = pair
+    before = a.stats()
+    try:
+        with syscalls.counted(a.said["driver_pid"]) as calls:
+            iperf(a, b, "-n", "128M", *options)
+    except errors.PermissionDeniedError as error:
+        pytest.skip(f"strace: {error}")
+    after = a.stats()
+    return calls, {key: after[key] - before[key] for key in before if isinstance(before[key], int)}
+
+
+@NEEDS_TAP
+@pytest.mark.parametrize("options", [(), ("-R",)])
+def test_network_driver(pair: tuple[Side, Side], options: tuple[str, ...]) -> None:
+    """One for each packet of up to 64 KiB; what else there is are sleeps and the model waking the other one."""
+    calls, gained = net_calls(pair, *options)
+    frames = gained["tx_frames"] + gained["rx_frames"]
+    assert frames > 80_000
+    # Packets, and looks that found none before a sleep.
+    assert calls["writev"] == pytest.approx(gained["rx_packets"], abs=20)
+    assert -20 <= calls["readv"] - gained["tx_packets"] <= gained["sleeps"] + 20
+    bulk = ("writev", "rx_frames") if options else ("readv", "tx_frames")
+    assert calls[bulk[0]] < gained[bulk[1]] / 10
+    data_path = calls["readv"] + calls["writev"] + gained["sleeps"]
+    assert data_path == pytest.approx(gained["system_calls"], rel=0.02, abs=50)
+    # How often the model finds the other one asleep (write) is chance, but not more than once a frame.
+    assert calls["readv"] + calls["writev"] + calls["epoll_pwait2"] < frames / 2
+    assert calls["write"] < frames
+    others = set(calls) - {"readv", "writev", "epoll_pwait2", "write", "futex"}
+    assert sum(calls[name] for name in others) < 100, calls
