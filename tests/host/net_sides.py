@@ -44,6 +44,7 @@ class Side:
 
     netns: str
     address: str
+    ifname: str = "usr0"
     process: subprocess.Popen[str] = field(init=False)
     said: dict[str, Any] = field(init=False)
 
@@ -54,15 +55,22 @@ class Side:
         )  # fmt: skip
 
     def link(self) -> dict[str, Any]:
-        found: dict[str, Any] = ip("-n", self.netns, "link", "show", "usr0")[0]
+        found: dict[str, Any] = ip("-n", self.netns, "link", "show", self.ifname)[0]
         return found
+
+    def carrier_counts(self) -> tuple[int, int]:
+        """How often the carrier came, and how often it went."""
+        folder = f"/sys/class/net/{self.ifname}"
+        shown = self.run("cat", f"{folder}/carrier_up_count", f"{folder}/carrier_down_count")
+        came, went = shown.stdout.split()
+        return int(came), int(went)
 
     def carrier(self) -> bool:
         return "LOWER_UP" in self.link()["flags"]
 
     def stats(self) -> dict[str, Any]:
         done = subprocess.run(
-            [*USRDRV, "net", "stats", "usr0", "--netns", self.netns, "--json"],
+            [*USRDRV, "net", "stats", self.ifname, "--netns", self.netns, "--json"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         found: dict[str, Any] = json.loads(done.stdout)
@@ -78,8 +86,8 @@ class Side:
         assert line, self.process.communicate()[1]
         self.said = json.loads(line)
         subprocess.run(
-            f"ip -n {self.netns} addr add {self.address}/24 dev usr0 && "
-            f"ip -n {self.netns} link set usr0 up && ip -n {self.netns} link set lo up",
+            f"ip -n {self.netns} addr add {self.address}/24 dev {self.ifname} && "
+            f"ip -n {self.netns} link set {self.ifname} up && ip -n {self.netns} link set lo up",
             shell=True, check=True,
         )  # fmt: skip
 
@@ -88,7 +96,7 @@ class Side:
         self.process.send_signal(signal.SIGINT)
         _, said = self.process.communicate(timeout=20)
         assert self.process.returncode == 0, said
-        assert "usr0" not in self.run("ip", "link").stdout
+        assert self.ifname not in self.run("ip", "link").stdout
         return said
 
 

@@ -84,14 +84,48 @@ def test_models_in_other_processes(sides: tuple[Side, Side]) -> None:
             side.stop()
 
 
+def test_a_model_that_dies_is_a_device_that_is_gone(sides: tuple[Side, Side]) -> None:
+    """kill -9 of the hardware, under load: `usrdrv net` says so and ends; the other end has no link."""
+    cable = f"cable={sides[0].netns}"
+    with ExitStack() as stack:
+        for number, side in enumerate(sides):
+            mac = f"mac=02:00:00:00:00:0{number + 1}"
+            options = ("--option", cable, "--option", mac)
+            model = stack.enter_context(Model("dp83820", *options))
+            side.start(model.name)
+        wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+        near, far = sides
+        flood = subprocess.Popen(
+            ["ip", "netns", "exec", near.netns, "ping", "-q", "-f", "-w", "30", far.address],
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(0.5)
+        os.kill(model.child.pid, signal.SIGKILL)
+        _, said = far.process.communicate(timeout=20)
+        flood.kill()
+        flood.wait()
+        assert far.process.returncode == 1 and "device is gone" in said, said
+        assert said.startswith("usrdrv: error: ") and "Traceback" not in said
+        assert far.ifname not in far.run("ip", "link").stdout
+        wait_for(lambda: not near.carrier())
+        assert near.stats()["restarts"] == 0
+        near.stop()
+
+
+@pytest.mark.parametrize("options", [(), ("-R",)])
 @pytest.mark.parametrize("end", [0, 1])
-def test_flow_survives_the_death_of_either_driver(pair: tuple[Side, Side], end: int) -> None:
+def test_flow_survives_the_death_of_either_driver(
+    pair: tuple[Side, Side], end: int, options: tuple[str, ...]
+) -> None:
     victim = pair[end]
     route = ["ip", "-n", victim.netns, "route", "add", "192.0.2.0/24", "via", pair[1 - end].address]
     subprocess.run(route, check=True)
-    report = iperf(*pair, "-t", "5", kill=victim.said["driver_pid"])
+    before = [side.carrier_counts() for side in pair]
+    report = iperf(*pair, "-t", "5", *options, kill=victim.said["driver_pid"])
     moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
     assert moved[0] > 10 << 20 and moved[-1] > 10 << 20, moved
+    for side, (came, went) in zip(pair, before, strict=True):  # the chip dies with its driver here
+        assert side.carrier_counts() == (came + 1, went + 1)
     stats = victim.stats()
     assert stats["restarts"] == 1 and stats["driver_pid"] != victim.said["driver_pid"]
     assert any(r["dst"] == "192.0.2.0/24" for r in ip("-n", victim.netns, "route"))

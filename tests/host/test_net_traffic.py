@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from net_sides import IN_SOCKETS, NEEDS_TAP, Side, connect, iperf, ping, wait_for
+from scapy.all import ICMP, IP, Dot1Q, Ether  # type: ignore[attr-defined]
 
 pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
 
@@ -93,3 +97,134 @@ def test_all_nodes_of_the_link(pair: tuple[Side, Side]) -> None:
     done = a.run("ping", "-6", "-L", "-c", "3", "-i", "0.2", "-W", "2", "ff02::1%usr0")
     assert "3 received" in done.stdout, done.stdout + done.stderr
     assert done.stdout.count(f"from {peer}%usr0") == 3, done.stdout
+
+
+TAGS = """
+import json, socket, struct
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.setsockopt(263, 8, 1)                       # PACKET_AUXDATA: TCI of a tag that the kernel took out
+s.setsockopt(263, 23, 1)                      # PACKET_IGNORE_OUTGOING
+s.bind(("usr0", 3)); s.settimeout(10)
+print("ready", flush=True)
+while True:
+    data, control, _, _ = s.recvmsg(100, 100)
+    tci = struct.unpack_from("=16xH", control[0][2])[0] if control else 0
+    if data[12:14] == b"\\x08\\x00" and data[23] == 1 and data[34] == 8:
+        print(json.dumps([tci & 0xfff, tci >> 13]), flush=True)
+        break
+"""
+
+
+def tag_seen(near: Side, far: Side, send: Callable[[], None]) -> list[int]:
+    """VLAN and priority of the next ICMP echo request that the far kernel gets."""
+    listener = subprocess.Popen(
+        ["ip", "netns", "exec", far.netns, sys.executable, "-c", TAGS],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == "ready\n"
+    send()
+    found: list[int] = json.loads(listener.communicate(timeout=15)[0])
+    return found
+
+
+SEND_TAGGED = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("usr0", 3))
+s.send(bytes.fromhex(sys.argv[1]))
+"""
+
+
+def test_tags_in_frames(pair: tuple[Side, Side]) -> None:
+    """From a packet socket through TAP, driver, chip and wire to the other kernel, with priority."""
+    for near, far in (pair, pair[::-1]):
+        for vlan, priority in ((42, 5), (4094, 0), (1, 7)):
+            frame = Ether(src=near.said["mac"], dst=far.said["mac"])
+            frame = frame / Dot1Q(vlan=vlan, prio=priority) / IP(dst=far.address) / ICMP()
+            words = (sys.executable, "-c", SEND_TAGGED, bytes(frame).hex())
+            assert tag_seen(near, far, lambda n=near, w=words: n.run(*w)) == [vlan, priority]
+
+
+def test_vlan_interfaces(pair: tuple[Side, Side]) -> None:
+    """The kernel's own tags, with priorities by egress-qos-map, and large packets behind them."""
+    for number, (side, priority) in enumerate(zip(pair, (5, 3), strict=True)):
+        done = side.run(
+            *("ip", "link", "add", "link", "usr0", "name", "usr0.42", "type", "vlan", "id", "42"),
+            *("egress-qos-map", f"0:{priority}"),
+        )
+        if "Unknown device type" in done.stderr:
+            pytest.skip("no VLAN interfaces in this kernel (module 8021q)")
+        assert done.returncode == 0, done.stderr
+        side.run("ip", "addr", "add", f"10.94.0.{number + 1}/24", "dev", "usr0.42")
+        side.run("ip", "link", "set", "usr0.42", "up")
+    a, b = pair
+    assert tag_seen(a, b, lambda: ping(a, b, address="10.94.0.2")) == [42, 5]
+    assert tag_seen(b, a, lambda: ping(b, a, address="10.94.0.1")) == [42, 3]
+    before = [side.stats() for side in pair]
+    for options in ((), ("-R",)):
+        end = iperf(a, b, "-n", "64M", *options, address="10.94.0.2")["end"]
+        assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
+    for side, old in zip(pair, before, strict=True):
+        new = side.stats()
+        assert new["tx_checksums"] - old["tx_checksums"] > 30_000, "by the chip, behind the tag"
+        assert new["tx_frames"] - old["tx_frames"] > 2 * (new["tx_packets"] - old["tx_packets"])
+
+
+COLLECT = """
+import json, socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5))
+s.bind(("lan7", 0x88b5)); s.settimeout(10)
+print("ready", flush=True)
+seen = []
+while not seen or seen[-1] != "ffffffffffff":
+    seen.append(s.recv(4096)[:6].hex())
+print(json.dumps(seen))
+"""
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("usr0", 0x88b5))
+for mac in sys.argv[1:]:
+    s.send(bytes.fromhex(mac) + bytes.fromhex("02000000000288b5") + bytes(50))
+"""
+
+
+def test_options_reach_the_chip(sides: tuple[Side, Side]) -> None:
+    """Name, MTU, and which groups are received: of the interface and, by what arrives, of the chip."""
+    a, b = sides
+    a.ifname = "lan7"
+    group, other, stranger = "01005e0000fb", "01005e000001", "020000000099"
+    device = f"model:dp83820?cable={a.netns}&mac=02:00:00:00:00:0"
+    a.start(device + "1", "--ifname", "lan7", "--mtu", "4000", "--multicast", "01:00:5e:00:00:fb")
+    b.start(device + "2", "--mtu", "4000")
+    wait_for(lambda: a.carrier() and b.carrier())
+    assert a.said["ifname"] == a.link()["ifname"] == a.stats()["ifname"] == "lan7"
+    assert a.link()["mtu"] == a.stats()["mtu"] == a.said["mtu"] == 4000
+    ping(a, b, "-M", "do", "-s", "3972")
+    too_long = a.run("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "3973", b.address)
+    assert too_long.returncode != 0 and "too long" in too_long.stdout + too_long.stderr
+
+    def arrive() -> list[str]:
+        listener = subprocess.Popen(
+            ["ip", "netns", "exec", a.netns, sys.executable, "-c", COLLECT],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "ready\n"
+        macs = (group, other, "020000000001", stranger, "ff" * 6)
+        b.run(sys.executable, "-c", SEND, *macs)
+        found: list[str] = json.loads(listener.communicate(timeout=15)[0])
+        return found
+
+    ours = ["020000000001", "ff" * 6]
+    assert arrive() == [group, *ours]
+    for words, expected in (
+        ("allmulticast on", [group, other, *ours]),
+        ("promisc on", [group, other, ours[0], stranger, ours[1]]),
+        ("allmulticast off promisc off", [group, *ours]),
+    ):
+        subprocess.run(["ip", "-n", a.netns, "link", "set", "lan7", *words.split()], check=True)
+        time.sleep(0.3)  # from netlink to the chip
+        assert arrive() == expected, words
+    a.stop()
