@@ -109,6 +109,7 @@ class Guest(Closing):
 
     kernel: `stock` (Debian's), `base` or `debug` (our own). kmod: `modprobe usrloop` works in it.
     folder: what /host is in the guest.
+    counting: its time is counted in instructions (see Machine).
     Not thread-safe, but for wait() of several jobs.
     """
 
@@ -125,11 +126,12 @@ class Guest(Closing):
         folder: Path | None = None,
         extra: Sequence[str] = (),
         posted: bool = True,
+        counting: bool = False,
         terminal: bool = False,
         accel: str | None = None,
         timeout: float = BOOT_TIMEOUT,
     ) -> None:
-        machine = Machine(devices, memory, cpus, iommu, append, extra, posted)
+        machine = Machine(devices, memory, cpus, iommu, append, extra, posted, counting)
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._stack = ExitStack()

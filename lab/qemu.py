@@ -23,6 +23,8 @@ class Machine:
     memory: MiB. iommu: an emulated Intel IOMMU, which VFIO in the guest needs. append: more kernel parameters.
     qemu: more arguments of QEMU. posted: a write to a register returns before the model has seen it. On a bus that
     takes a microsecond, here until the model's process gets a CPU, and some drivers count on the former.
+    counting: a nanosecond of the guest's time is an instruction, so that what stays inside costs the same in each
+    run, whatever this machine does besides. One emulated processor; slow with devices.
     """
 
     devices: Sequence[Path] = ()
@@ -32,6 +34,7 @@ class Machine:
     append: str = ""
     qemu: Sequence[str] = field(default=())
     posted: bool = True
+    counting: bool = False
 
 
 def address(index: int) -> str:
@@ -59,13 +62,20 @@ def command(
     sockets: `root` of virtiofsd, `agent`, and the file `console`.
     shares: by 9p tag, the folder and whether the guest may write there.
     """
-    if accelerator == "tcg":
+    cpu = "max"
+    counting: tuple[str, ...] = ()
+    if machine.counting:
+        accelerator = "tcg,thread=single,tb-size=512"
+        cpu = "max,-rdrand,-rdseed"
+        counting = ("-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm")
+    elif accelerator == "tcg":
         accelerator = "tcg,thread=multi,tb-size=512"
     line = [
         *("root=root", "rootfstype=virtiofs", "ro", "init=/init", "console=ttyS0", "loglevel=7"),
         # The kernel counts ticks in its first milliseconds, which a busy host does not deliver in time, and panics.
         *("panic=-1", "random.trust_cpu=on", "no_timer_check"),
         *(("intel_iommu=on", "iommu=pt") if machine.iommu else ()),
+        *(("norandmaps",) if machine.counting else ()),
         *parameters,
         machine.append,
     ]
@@ -75,7 +85,8 @@ def command(
         *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-M", "q35,kernel-irqchip=split" if machine.iommu else "q35"),
-        *("-accel", accelerator, "-cpu", "max", "-smp", str(machine.cpus)),
+        *("-accel", accelerator, "-cpu", cpu, "-smp", str(machine.cpus)),
+        *counting,
         *("-m", str(machine.memory), "-numa", "node,memdev=memory"),
         *("-object", f"memory-backend-memfd,id=memory,size={machine.memory}M,share=on"),
         *("-kernel", str(kernel), "-append", " ".join(line).strip()),
