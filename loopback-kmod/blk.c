@@ -6,7 +6,7 @@
  *			BUSY -> SERVED	in the submission ring
  *			BUSY -> HELD	nobody serves, by the policy it waits
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied
- *			BUSY -> FREE	ended
+ *			BUSY -> FREE	ended, at the latest when all that came with it are
  *	death		SERVED -> HELD	to be sent again; or, by the policy, -> BUSY -> FREE with EIO
  *	next server	HELD -> BUSY -> SERVED
  *	too late	HELD -> BUSY -> FREE with EIO
@@ -191,18 +191,17 @@ static const struct blk_mq_ops mq_ops = {
 	.init_hctx	= init_hctx,
 };
 
-/* End a request whose slot we made BUSY. */
-static void end_request(struct usrloop_slot *slot, u32 seq, blk_status_t status)
+/* Give up a slot that we made BUSY. Return: its request, to be ended, which frees the tag for the next one. */
+static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 {
 	struct request *rq = slot->request;
 
-	/* Before the tag is free for the next request. */
 	atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_FREE));
-	blk_mq_end_request(rq, status);
+	return rq;
 }
 
-/* What the server says of one request. Return: whether it was one in flight. */
-static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe)
+/* What the server says of one request; it is ended, or put into @batch. Return: whether it was one in flight. */
+static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe, struct io_comp_batch *batch)
 {
 	struct usrloop_queue *q = end->queue;
 	struct usrloop_slot *slot;
@@ -215,18 +214,20 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	slot = &q->slot[cqe->tag];
 	if (!usrloop_slot_move(slot, cqe->seq, SLOT_SERVED, SLOT_BUSY))
 		return false;
-	rq = slot->request;
 	if (!good)
 		result = -EIO;
-	if (!result && req_op(rq) == REQ_OP_READ)
-		copy_in(end, rq);
-	end_request(slot, cqe->seq, errno_to_blk_status(result));
+	if (!result && req_op(slot->request) == REQ_OP_READ)
+		copy_in(end, slot->request);
+	rq = free_slot(slot, cqe->seq);
+	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
+		blk_mq_end_request(rq, errno_to_blk_status(result));
 	return good;
 }
 
 static unsigned int blk_collect(struct usrloop_end *end)
 {
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
+	DEFINE_IO_COMP_BATCH(batch);
 	unsigned int refused = 0;
 	bool ours;
 
@@ -251,8 +252,10 @@ static unsigned int blk_collect(struct usrloop_end *end)
 		};
 
 		end->cq_head++;
-		refused += !ours || !take_completion(end, &cqe);
+		refused += !ours || !take_completion(end, &cqe, &batch);
 	}
+	if (batch.complete)
+		batch.complete(&batch);
 	if (likely(!refused))
 		return 0;
 	atomic64_add(refused, &end->queue->dev->refused);
@@ -271,7 +274,7 @@ static void for_each_slot(struct usrloop_queue *q, enum usrloop_slot_state from,
 		if (usrloop_slot_state(word) != from || !usrloop_slot_move(slot, seq, from, to == SLOT_FREE ? SLOT_BUSY : to))
 			continue;
 		if (to == SLOT_FREE)
-			end_request(slot, seq, BLK_STS_IOERR);
+			blk_mq_end_request(free_slot(slot, seq), BLK_STS_IOERR);
 	}
 }
 
