@@ -100,6 +100,21 @@ def test_killed_part_under_a_client(world: World, model: Running, victim: str) -
 
 
 @needs_block
+def test_a_driver_that_hangs_under_a_client(world: World, model: Running) -> None:
+    """With this export it is not started again: the client gets its error in time."""
+    running = world.start("block", model.line, "--export", "fuse", "--request-time", "2")
+    client = Client(running.line, world.folder)
+    client.wait_busy()
+    signal.pidfd_send_signal(os.pidfd_open(running.child("nbdkit")), signal.SIGSTOP)
+    client.assert_failed_in_time()
+    assert running.wait(TIME_LIMIT) == 1
+    assert "usrdrv: no request was completed for 2 s: the driver is killed\n" in running.stderr
+    _still_works(world, model)
+    assert model.end(signal.SIGTERM) == 0
+    world.assert_clean()
+
+
+@needs_block
 def test_killed_supervisor_under_a_client(world: World, model: Running) -> None:
     running = world.start("block", model.line, "--export", "fuse")
     client = Client(running.line, world.folder)
