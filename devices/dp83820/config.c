@@ -60,12 +60,15 @@ static void write_bar(struct nic *n, uint32_t offset, uint8_t value)
 static void write_power(struct nic *n, uint8_t value)
 {
 	bool was = nic_powered(n);
-	uint8_t enable = n->cfg_space[DP83820_CFG_PMCSR + 1] & 1;
+	uint8_t pme = n->cfg_space[DP83820_CFG_PMCSR + 1];
+	uint32_t wcsr = n->wcsr, ccsr = n->ccsr;
 
 	n->cfg_space[DP83820_CFG_PMCSR] = value & DP83820_PM_STATE;
 	if (!was && nic_powered(n)) {
-		nic_reset(n);		/* D3hot to D0 (PCI PM 1.1) */
-		n->cfg_space[DP83820_CFG_PMCSR + 1] = enable;
+		nic_reset(n);		/* D3hot to D0, which leaves what PME is about (PCI PM 1.1, 5.4.1) */
+		n->cfg_space[DP83820_CFG_PMCSR + 1] = pme;
+		n->wcsr = wcsr;
+		n->ccsr = ccsr;
 	}
 	nic_irq_update(n);
 	nic_kick(n);

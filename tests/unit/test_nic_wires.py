@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -120,6 +121,9 @@ def test_pcap_that_ends_in_the_middle(tmp_path: Path) -> None:
         assert not chip.filled(2)
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
+)
 def test_tap() -> None:
     name = "usrdrvtap0"
     with Chip(tap=name) as chip:
@@ -296,6 +300,52 @@ def test_wake_up_with_a_password() -> None:
         chip.w("WCSR", MAGIC | SECURE)
         chip.through(MAGIC_FRAME + b"secret")
         assert chip.r("WCSR") == MAGIC | SECURE | lib.DP83820_WCSR_MAGIC_SEEN
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_wake_up_by_a_pattern(number: int) -> None:
+    """20 bytes, of which those with an enable are compared."""
+    wanted = frame(MAC, kind=0x800, length=80)
+    with Chip() as chip:
+        chip.loop()
+        counts = lib.DP83820_RF_COUNTS + number // 2 * 2
+        chip.rf_w(counts, 20 << number % 2 * 8)
+        buffer = getattr(lib, f"DP83820_RF_PATTERN{number}")
+        for i in range(10):
+            enable = 3 if i != 9 else 1  # not byte 19
+            chip.rf_w(
+                buffer + 2 * i, int.from_bytes(wanted[2 * i : 2 * i + 2], "little") | enable << 16
+            )
+        chip.filter(ACCEPT_ALL)
+        chip.w("CCSR", lib.DP83820_CCSR_PMEEN)
+        enabled = PATTERN0 << number
+        chip.w("WCSR", enabled)
+        for i in (0, 13, 18):
+            other = bytearray(wanted)
+            other[i] ^= 4
+            chip.through(bytes(other))
+            assert chip.r("WCSR") == enabled, f"byte {i} is another one"
+        chip.through(wanted[:19].ljust(80, b"x"))
+        assert chip.r("WCSR") == enabled | enabled << lib.DP83820_WCSR_STATUS_SHIFT
+        assert chip.r("CCSR") & lib.DP83820_CCSR_PMESTS
+
+
+def test_what_woke_it_is_known_after_power_up() -> None:
+    """D3hot to D0 is a reset, but not of PME and of what it came from."""
+    with Chip(cable="wires-d3") as a, Chip(cable="wires-d3", mac=OTHER) as b:
+        ready(a), ready(b)
+        a.w("CCSR", lib.DP83820_CCSR_PMEEN)
+        a.w("WCSR", MAGIC)
+        a.config_w(0x44, lib.DP83820_PM_PME_EN | 3, 2)
+        b.send(MAGIC_FRAME)
+        wait_for(lambda: a.config(0x44, 2) & lib.DP83820_PM_PME_STATUS)
+        a.config_w(0x44, lib.DP83820_PM_PME_EN, 2)
+        assert a.config(4, 2) == 0 and a.config(0x44, 2) == 0x8100
+        a.config_w(4, 7, 2)
+        assert a.r("WCSR") == MAGIC | lib.DP83820_WCSR_MAGIC_SEEN
+        assert a.r("CCSR") == lib.DP83820_CCSR_PMEEN | lib.DP83820_CCSR_PMESTS
+        a.config_w(0x44, lib.DP83820_PM_PME_STATUS, 2)
+        assert a.config(0x44, 2) == 0
 
 
 def test_wake_up_by_the_link() -> None:
