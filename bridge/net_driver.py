@@ -63,7 +63,7 @@ class Worker:
         if self._nic.failure is not None:
             self.say(event="failure", why=self._nic.failure)
         else:
-            self.say(event="link", speed=self._nic.speed)
+            self.say(event="link", speed=self._nic.speed, full=self._nic.full_duplex)
 
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         """Do one thing."""
@@ -71,7 +71,7 @@ class Worker:
         match request["op"]:
             case "start":
                 nic.start(fds[0], self.changed)
-                self.say(event="link", speed=nic.speed)
+                self.say(event="link", speed=nic.speed, full=nic.full_duplex)
             case "mtu":
                 nic.set_mtu(request["mtu"])
             case "filter":

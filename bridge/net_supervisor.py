@@ -191,6 +191,7 @@ class Interface(Closing):
             match event["event"]:
                 case "link":
                     self.speed = event["speed"]
+                    self.tap.set_speed(self.speed, event["full"])
                     self.tap.set_carrier(self.speed > 0)
                 case "stats":
                     self._stats_came.set()

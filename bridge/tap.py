@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -31,6 +33,12 @@ TCP_OFFLOADS: Final = 1 | 2 | 4 | 8
 """Checksums; segmentation over IPv4, IPv6, with ECN."""
 UDP_OFFLOADS: Final = 0x20 | 0x40
 """Segmentation over IPv4 and IPv6, since Linux 6.2."""
+
+# linux/sockios.h, linux/ethtool.h
+SIOCETHTOOL: Final = 0x8946
+ETHTOOL_SSET: Final = 2
+ETHTOOL_CMD: Final = struct.Struct("=3IH6B2IH2BI2I")
+UNKNOWN: Final = 0xFFFF
 
 HEADER_SIZE: Final = 12
 IFF_UP: Final = 1
@@ -112,9 +120,11 @@ class Tap(Closing):
         self.namespace = namespace
         self._watch: socket.socket | None = None
         self._routes: Any = None
+        self._control: socket.socket | None = None
         with _inside(namespace):  # where it is opened decides where the interface is
             self._routes = IPRoute()
             self.fd = self._open(name)
+            self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._watch = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
             )
@@ -182,6 +192,26 @@ class Tap(Closing):
         """Plug the cable in, or pull it; addresses and routes stay."""
         fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("i", up))
 
+    def set_speed(self, speed: int, full: bool) -> None:
+        """Let ethtool and sysfs say what the chip's link is; `speed` in Mb/s, 0: no link.
+
+        A kernel whose TAPs have a speed of their own keeps it.
+        """
+        assert self._control is not None
+        low, high = (speed & 0xFFFF, speed >> 16) if speed else (UNKNOWN, UNKNOWN)
+        duplex = int(full) if speed else UNKNOWN & 0xFF
+        command = ctypes.create_string_buffer(
+            ETHTOOL_CMD.pack(
+                *(ETHTOOL_SSET, 0, 0, low, duplex, 0, 0, 0, 0, 0),
+                *(0, 0, high, 0, 0, 0, 0, 0),
+            )
+        )
+        with contextlib.suppress(OSError):
+            (link,) = self._routes.get_links(self.index)
+            name = os.fsencode(link.get_attr("IFLA_IFNAME"))
+            request = struct.pack("16sP16x", name, ctypes.addressof(command))
+            fcntl.ioctl(self._control, SIOCETHTOOL, request)
+
     @property
     def watch_fd(self) -> int:
         """Readable when an interface of the namespace changed; then call state()."""
@@ -217,6 +247,9 @@ class Tap(Closing):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         if self._routes is not None:
             self._routes.close()
             self._routes = None

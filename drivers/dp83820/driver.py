@@ -100,6 +100,11 @@ class Nic(Closing):
         """Of the link, in Mb/s; 0: down."""
         return self.link.speed
 
+    @property
+    def full_duplex(self) -> bool:
+        """Whether the link is."""
+        return self.link.full
+
     def _set_up(self) -> None:
         self._chip.configure(offloads=self.offloads, mtu=self.mtu)
         self._program_filter()

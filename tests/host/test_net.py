@@ -30,6 +30,8 @@ def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:
     ping(a, b)
     ping(b, a, "-s", "9000")  # fragments
     assert a.stats()["speed"] == 1000
+    shown = a.run("cat", "/sys/class/net/usr0/speed", "/sys/class/net/usr0/duplex").stdout
+    assert shown.split() == ["1000", "full"]
     a.stop()
     wait_for(lambda: not b.carrier())
     b.stop()

@@ -22,6 +22,10 @@ class NetDriver(Protocol):
         """Mb/s; 0: no link."""
 
     @property
+    def full_duplex(self) -> bool:
+        """Whether the link is."""
+
+    @property
     def failure(self) -> str | None:
         """Why there is no way on, in words."""
 
