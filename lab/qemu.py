@@ -67,7 +67,14 @@ def command(
     if machine.counting:
         accelerator = "tcg,thread=single,tb-size=512"
         cpu = "max,-rdrand,-rdseed"
-        counting = ("-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm")
+        counting = (
+            "-icount",
+            "shift=0,sleep=off",
+            "-rtc",
+            "base=2026-01-01,clock=vm",
+            "-seed",
+            "1",
+        )
     elif accelerator == "tcg":
         accelerator = "tcg,thread=multi,tb-size=512"
     line = [

@@ -3,11 +3,13 @@
  * ublk without a back end, as usrloop_null.c: io_uring by its system calls, a ring and a thread for each queue.
  * ublk_null BYTES QUEUES DEPTH; prints the disk's name, serves until it is killed.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/ublk_cmd.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +138,11 @@ static void *serve(void *arg)
 {
 	struct queue *q = arg;
 	struct ring *r = &q->ring;
+	cpu_set_t cpus;
 
+	CPU_ZERO(&cpus);
+	CPU_SET(q->id, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
 	ring_init(r, q->depth, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 	check(syscall(SYS_io_uring_register, r->fd, IORING_REGISTER_FILES, &q->fd, 1), "register");
 	for (uint16_t tag = 0; tag < q->depth; tag++)

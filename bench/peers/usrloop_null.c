@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * usrloop without a back end: each request is done at once, data are left alone. A thread for each queue.
+ * usrloop without a back end: each request is done at once, data are left alone. A thread for each queue, on that
+ * queue's processor if there are as many queues.
  * usrloop_null BYTES QUEUES DEPTH; prints the disk's name, serves until it is killed.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,8 +29,12 @@ static void *serve(void *arg)
 {
 	struct loop_queue *q = arg;
 	const struct usrloop_sqe *sqe;
+	cpu_set_t cpus;
 	int ready;
 
+	CPU_ZERO(&cpus);
+	CPU_SET(q->index, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
 	do {
 		while ((sqe = loop_next(q)))
 			loop_complete(q, sqe->tag, sqe->seq, 0);
