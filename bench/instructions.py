@@ -35,10 +35,6 @@ CASES: Final = tuple(
 )
 
 
-def guest() -> Guest:
-    return Guest(kernel="base", counting=True)
-
-
 def count(guest: Guest, disk: str, case: Case) -> int:
     """Instructions per request: the median of batches, so that clock interrupts are left out, mostly."""
     words = ["requests", disk, case.direction, case.size, case.depth, REQUESTS, BATCHES]

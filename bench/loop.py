@@ -2,12 +2,13 @@
 """usrloop, ublk and NBD with null back ends, side by side in guests: IOPS, latency, instructions per request.
 
 A guest with one processor for one job, another with two for two jobs; a third one counts instructions. What is
-compared is in bench/loopback.py. Every repetition makes all measurements once, a case's three after one another.
+compared is in bench/loopback.py. For each case one process of fio loads the three in turn, again and again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ from usrdrv.lab.guest import Guest
 ORDER: Final = (UBLK, USRLOOP, NBD)
 """Of the runs, so that each of the others is ours' neighbour."""
 JOBS: Final = (1, 2)
+MILLISECONDS: Final = 300
+"""Of a run."""
 QUICK: Final = (Case(1, 4096, "read"), Case(32, 4096, "read"))
 Advance = Callable[[str], None]
 
@@ -43,46 +46,60 @@ class Run:
     way: str
     case: Case
     jobs: int
+    requests: int
     iops: float
     latency: float
     p99: float
 
 
-def result(text: str, way: str, case: Case, jobs: int) -> Run:
-    """Read fio's report. LabError if a request failed, or nothing was done."""
+def result(text: str, case: Case, jobs: int) -> list[Run]:
+    """Read fio's report of one section for each of ORDER, again and again. LabError if a request failed."""
     entries: list[dict[str, Any]] = json.loads(text[text.index("{") :])["jobs"]
-    side = entries[0][case.direction]
-    if len(entries) != 1 or entries[0]["error"] or not side["total_ios"] or not side["runtime"]:
-        raise errors.LabError(f"fio: {way}, {case.text}: an error, or nothing done")
-    if side["io_bytes"] != side["total_ios"] * case.size or side["short_ios"]:
-        raise errors.LabError(f"fio: {way}, {case.text}: short requests")
-    return Run(
-        way,
-        case,
-        jobs,
-        side["iops"],
-        side["lat_ns"]["mean"] / 1e3,
-        side["clat_ns"]["percentile"]["99.000000"] / 1e3,
-    )
+    runs = []
+    for entry, way in zip(entries, itertools.cycle(ORDER), strict=False):
+        side = entry[case.direction]
+        if entry["jobname"] != way or entry["error"] or not side["total_ios"]:
+            raise errors.LabError(f"fio: {way}, {case.text}: an error, or nothing done")
+        if side["io_bytes"] != side["total_ios"] * case.size or side["short_ios"]:
+            raise errors.LabError(f"fio: {way}, {case.text}: short requests")
+        times = side["lat_ns"]["mean"], side["clat_ns"]["percentile"]["99.000000"]
+        runs.append(
+            Run(way, case, jobs, side["total_ios"], side["iops"], *(t / 1e3 for t in times))
+        )
+    return runs
 
 
-def measure(guest: Guest, disk: str, way: str, case: Case, jobs: int, seconds: float) -> Run:
-    """Load a disk. The kernel's own count of its requests must be at least fio's."""
-    stat = f"cat /sys/block/{Path(disk).name}/stat"
-    fio = [
-        *("fio", "--name=f", f"--filename={disk}", f"--rw=rand{case.direction}"),
-        *(f"--bs={case.size}", f"--iodepth={case.depth}", f"--numjobs={jobs}"),
-        *("--direct=1", "--ioengine=libaio", "--thread", "--group_reporting", "--norandommap"),
-        *("--time_based", f"--runtime={seconds}", "--ramp_time=0.5", "--output-format=json"),
+def measure(guest: Guest, disks: dict[str, str], case: Case, jobs: int, repeats: int) -> list[Run]:
+    """Load the disks in turn, in one process of fio. The kernel's counts of requests must be at least fio's."""
+    options = [
+        *(
+            f"rw=rand{case.direction}",
+            f"bs={case.size}",
+            f"iodepth={case.depth}",
+            f"numjobs={jobs}",
+        ),
+        *("direct=1", "ioengine=libaio", "thread", "group_reporting", "norandommap"),
+        *("time_based", f"runtime={MILLISECONDS}ms", "stonewall", "new_group"),
     ]
-    line = f"{stat}; {' '.join(fio)}; code=$?; {stat}; exit $code"
-    before, *report, after = guest.run(line, seconds + 120, check=True).out.splitlines()
-    run = result("\n".join(report), way, case, jobs)
-    field = 0 if case.direction == "read" else 4
-    done = int(after.split()[field]) - int(before.split()[field])
-    if done < run.iops * seconds * 0.8:
-        raise errors.LabError(f"fio: {way}, {case.text}: {done} requests came to the disk")
-    return run
+    sections = [f"[{way}]\nfilename={disks[way]}" for way in ORDER] * repeats
+    (guest.share / "fio.job").write_text("\n".join(["[global]", *options, *sections, ""]))
+    seconds = MILLISECONDS / 1e3 * len(sections)
+    before = {way: requests(guest, disks[way], case) for way in ORDER}
+    done = guest.run("fio --output-format=json /share/fio.job", 120 + 5 * seconds, check=True)
+    runs = result(done.out, case, jobs)
+    if len(runs) != len(sections):
+        raise errors.LabError(f"fio: {len(runs)} results instead of {len(sections)}")
+    for way in ORDER:
+        seen = requests(guest, disks[way], case) - before[way]
+        if seen < sum(run.requests for run in runs if run.way == way):
+            raise errors.LabError(f"fio: {way}, {case.text}: only {seen} requests came to the disk")
+    return runs
+
+
+def requests(guest: Guest, disk: str, case: Case) -> int:
+    """Requests of a disk so far, by the kernel's account (Documentation/block/stat.rst)."""
+    fields = guest.run(f"cat /sys/block/{Path(disk).name}/stat", check=True).out.split()
+    return int(fields[0 if case.direction == "read" else 4])
 
 
 @contextmanager
@@ -93,25 +110,24 @@ def lab(jobs: int) -> Iterator[tuple[Guest, dict[str, str]]]:
             yield guest, loopback.serve(guest)
 
 
-def collect(cases: Sequence[Case], repeats: int, seconds: float, advance: Advance) -> list[Run]:
+def collect(cases: Sequence[Case], repeats: int, advance: Advance) -> list[Run]:
     runs = []
     for jobs in JOBS:
         with lab(jobs) as (guest, disks):
-            for case in list(cases) * repeats:
-                for way in ORDER:
-                    advance(f"{way}, {case.text}, jobs {jobs}")
-                    runs.append(measure(guest, disks[way], way, case, jobs, seconds))
+            for case in cases:
+                advance(f"{case.text}, jobs {jobs}")
+                runs += measure(guest, disks, case, jobs, repeats)
     return runs
 
 
 def count(cases: Sequence[Case], advance: Advance) -> dict[tuple[str, Case], int]:
     """Instructions, by way and case."""
     found = {}
-    with one_cpu(), instructions.guest() as guest:
+    with one_cpu(), Guest(kernel=loopback.KERNEL, counting=True) as guest:
         disks = loopback.serve(guest)
         for case in cases:
+            advance(f"instructions, {case.text}")
             for way in WAYS:
-                advance(f"instructions of {way}, {case.text}")
                 found[way, case] = instructions.count(guest, disks[way], case)
     return found
 
@@ -119,8 +135,8 @@ def count(cases: Sequence[Case], advance: Advance) -> dict[tuple[str, Case], int
 def ratios(runs: Sequence[Run], other: str) -> dict[tuple[int, Case], Estimate]:
     """IOPS of ours over those of another way, of runs that followed each other."""
     pairs: dict[tuple[int, Case], list[float]] = {}
-    for run in range(0, len(runs), len(ORDER)):
-        three = {run.way: run for run in runs[run : run + len(ORDER)]}
+    for begin in range(0, len(runs), len(ORDER)):
+        three = {run.way: run for run in runs[begin : begin + len(ORDER)]}
         ours = three[USRLOOP]
         pairs.setdefault((ours.jobs, ours.case), []).append(ours.iops / three[other].iops)
     return {key: Estimate.of(values) for key, values in pairs.items()}
@@ -162,7 +178,7 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
 def main() -> int:
     parser = arguments("loop", __doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="4 KiB reads, two repetitions")
-    parser.add_argument("--repeats", type=int, choices=range(2, 31), metavar="2..30", default=5)
+    parser.add_argument("--repeats", type=int, choices=range(2, 61), metavar="2..60", default=25)
     args = parser.parse_args()
     return command("loop", args, lambda: take(args))
 
@@ -170,17 +186,17 @@ def main() -> int:
 def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
     """Make all measurements. Return tables and files."""
     cases = QUICK if args.quick else instructions.CASES
-    repeats, seconds = (2, 1.0) if args.quick else (args.repeats, 1.0)
+    repeats = 2 if args.quick else args.repeats
     bar = (TextColumn("{task.description:48}"), BarColumn(), MofNCompleteColumn())
     with Progress(*bar, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        total = len(cases) * len(WAYS) * (len(JOBS) * repeats + 1)
+        total = len(cases) * (len(JOBS) + 1)
         task = progress.add_task("starting a guest", total=total)
 
         def advance(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
         counts = count(cases, advance)
-        runs = collect(cases, repeats, seconds, advance)
+        runs = collect(cases, repeats, advance)
     data = {
         "machine": machine(),
         "instructions": [
