@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""What becomes of requests when a server of usrloop dies: each policy, the kill before, during and after the I/O.
+
+                  in flight   new ones while nobody serves        a new server
+    fail          EIO         EIO                                 is refused
+    queue         EIO         wait, EIO after the recovery time   serves them
+    reissue       sent again  likewise                            likewise
+    fail-new      EIO         EIO                                 serves new ones
+
+Asked of each: the client's exit code, what it had done before and after, the data, the kernel's log.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kmod import SLOWER, Server, boot, call, delete, state, unload, wait
+
+from usrdrv.lab.guest import Guest, Job
+
+Boot = Callable[..., Guest]
+
+FAIL, QUEUE, REISSUE, FAIL_NEW = range(4)
+NAMES = ("fail", "queue", "reissue", "fail-new")
+LIVE, QUIESCED, FAILED, DEAD = 2, 3, 4, 5
+LOAD = 1 << 20
+DISK = {"size": 4 << 20, "max_io": 65536, "depth": 16, "persist": 1, "file": "/dev/shm/disk"}
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot) -> Iterator[Guest]:
+    guest = boot(guest_factory, "usrloop_server")
+    yield guest
+    unload(guest)
+
+
+@pytest.fixture(autouse=True)
+def tidy(guest: Guest) -> Iterator[None]:
+    """Nothing of one test is left for the next."""
+    yield
+    guest.run("pkill -9 -x fio; pkill -9 -x usrloop_server; rm -f /dev/shm/disk; sleep 0.2")
+    call(guest, "delete", force=True)
+    assert guest.run("ls /dev/usrblk* 2>/dev/null").out == ""
+
+
+def fio(guest: Guest, *more: str) -> Job:
+    """Writes and reads back; its report comes to /share/fio.json."""
+    return guest.start(
+        f"fio --name=v --filename=/dev/usrblk0 --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
+        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
+        f"--output-format=json --output=/share/fio.json {' '.join(more)}"
+    )
+
+
+def report(guest: Guest) -> Any:
+    text = (guest.share / "fio.json").read_text()
+    return json.loads(text[text.index("{") :])["jobs"][0]
+
+
+def requests(guest: Guest) -> tuple[int, int]:
+    """Reads and writes that the disk has done."""
+    words = guest.run("cat /sys/block/usrblk0/stat", check=True).out.split()
+    return int(words[0]), int(words[4])
+
+
+def written(guest: Guest) -> int:
+    return requests(guest)[1]
+
+
+def kernel_errors(guest: Guest, since: int) -> list[str]:
+    return re.findall(r".*I/O error, dev usrblk0.*", guest.kernel_log(since))
+
+
+def verified(guest: Guest, job: Job) -> None:
+    """fio ended well: it has written all and read all of it back."""
+    assert job.wait(60 * SLOWER).code == 0, job.err + job.out
+    done = report(guest)
+    assert done["error"] == 0
+    assert done["write"]["io_bytes"] == done["read"]["io_bytes"] == LOAD
+
+
+def dd(guest: Guest, direction: str = "read", at: int = 0) -> Job:
+    """One request, not answered from any cache."""
+    if direction == "read":
+        words = f"if=/dev/usrblk0 iflag=direct of=/dev/null skip={at}"
+    else:
+        words = f"of=/dev/usrblk0 oflag=direct if=/dev/zero seek={at}"
+    return guest.start(f"exec dd {words} bs=4k count=1 status=none")
+
+
+@pytest.mark.parametrize("policy", range(4), ids=NAMES)
+def test_killed_before(guest: Guest, policy: int) -> None:
+    """1. the server is killed with nothing in flight  2. a client asks  3. another server comes."""
+    log = guest.console.position()
+    first = Server(guest, policy=policy, recovery_ms=60000, **DISK)
+    assert dd(guest, "write").wait().code == 0
+    first.kill()
+    assert state(guest)["state"] == (DEAD if policy == FAIL else QUIESCED)
+    before = requests(guest)
+    client = dd(guest)
+    if policy in (QUEUE, REISSUE):
+        time.sleep(1)
+        assert not client.done.is_set(), "it did not wait"
+        assert requests(guest) == before
+    else:
+        assert client.wait().code == 1
+        assert "Input/output error" in client.err
+    if policy == FAIL:
+        second = Server(guest, ready=False, attach=0, **DISK)
+        assert second.end() == 1 and "attach: Input/output error" in second.job.err
+        assert dd(guest).wait().code == 1
+        return
+    second = Server(guest, attach=0, **DISK)
+    assert second.job.out == "usrblk0 generation 2\n"
+    if policy in (QUEUE, REISSUE):
+        assert client.wait().code == 0, client.err
+        assert not kernel_errors(guest, log)
+    verified(guest, fio(guest))
+    assert state(guest)["refused"] == 0
+
+
+@pytest.mark.parametrize("policy", range(4), ids=NAMES)
+def test_killed_during(guest: Guest, policy: int) -> None:
+    """1. fio writes  2. the server is killed at any instant  3. after a while another one comes; twice."""
+    chance = random.Random(policy)
+    log = guest.console.position()
+    first = Server(guest, policy=policy, recovery_ms=60000, delay_us=3000, **DISK)
+    job = fio(guest)
+    servers = [first]
+    for _ in range(2 if policy == REISSUE else 1):
+        at = written(guest) + chance.randrange(5, 30)
+        wait(lambda at=at: written(guest) > at, 30, "writes before the kill")
+        time.sleep(chance.random() / 20)
+        servers[-1].kill()
+        before = written(guest)
+        assert 5 < before < LOAD // 4096, "the kill was not during the writing"
+        if policy == FAIL:
+            break
+        time.sleep(0.3)
+        if policy == REISSUE:
+            assert written(guest) == before, "something was done without a server"
+        servers.append(Server(guest, attach=0, delay_us=3000, **DISK))
+    result = job.wait(60 * SLOWER)
+    if policy == REISSUE:
+        verified(guest, job)
+        assert not kernel_errors(guest, log)
+        assert state(guest)["generation"] == 3
+        return
+    assert result.code != 0
+    assert report(guest)["error"] == 5
+    assert 5 * 4096 <= report(guest)["write"]["io_bytes"] < LOAD
+    assert kernel_errors(guest, log)
+    if policy == FAIL:
+        assert state(guest)["state"] == DEAD
+        assert dd(guest).wait().code == 1
+    else:
+        assert state(guest)["state"] == LIVE
+        verified(guest, fio(guest))  # and the next client has no trouble
+    assert state(guest)["refused"] == 0
+
+
+@pytest.mark.parametrize("policy", range(4), ids=NAMES)
+def test_killed_after(guest: Guest, policy: int) -> None:
+    """1. fio is through  2. the server is killed  3. what was written is there with the next server."""
+    log = guest.console.position()
+    first = Server(guest, policy=policy, recovery_ms=60000, **DISK)
+    job = fio(guest)
+    verified(guest, job)
+    first.kill()
+    assert not kernel_errors(guest, log)
+    if policy == FAIL:
+        assert dd(guest).wait().code == 1
+        delete(guest)
+        Server(guest, **DISK)  # another device over the same data
+    else:
+        Server(guest, attach=0, **DISK)
+    assert guest.run("cmp /dev/usrblk0 /dev/shm/disk", check=True)
+    assert dd(guest, "write").wait().code == 0
+
+
+def test_killed_again_and_again(guest: Guest) -> None:
+    """fio sees nothing of six deaths, some of them before the server has answered anything."""
+    log = guest.console.position()
+    chance = random.Random(1)
+    Server(guest, policy=REISSUE, die_after=40, queues=2, **DISK)
+    job = fio(guest, "--numjobs=1", "--iodepth=32")
+    for n in (1, 30, 2, 60, 7):
+        wait(lambda: state(guest)["state"] == QUIESCED, 30, "death of the server")
+        time.sleep(chance.random() / 5)
+        Server(guest, ready=False, attach=0, die_after=n, **DISK)
+        wait(lambda: guest.run("pgrep -x usrloop_server").code == 1, 30, "death of the server")
+    Server(guest, attach=0, **DISK)
+    verified(guest, job)
+    assert not kernel_errors(guest, log)
+    assert state(guest)["generation"] == 7 and state(guest)["refused"] == 0
+
+
+@pytest.mark.parametrize("policy", (QUEUE, REISSUE), ids=("queue", "reissue"))
+def test_nobody_comes_in_time(guest: Guest, policy: int) -> None:
+    """Requests wait for the recovery time and no longer; a late server serves new ones all the same."""
+    first = Server(guest, policy=policy, recovery_ms=1500, **DISK)
+    assert dd(guest, "write").wait().code == 0
+    first.kill()
+    begun = time.monotonic()
+    client = dd(guest)
+    assert client.wait().code == 1 and "Input/output error" in client.err
+    assert 0.5 < time.monotonic() - begun < 10 * SLOWER
+    assert state(guest)["state"] == FAILED
+    assert dd(guest).wait(5 * SLOWER).code == 1
+    Server(guest, attach=0, **DISK)
+    assert state(guest)["state"] == LIVE
+    assert dd(guest).wait().code == 0
+
+
+def test_a_server_that_comes_back_starts_the_time_anew(guest: Guest) -> None:
+    """1. death  2. another server, before the recovery time is over  3. its death  4. requests wait for the whole time."""
+    first = Server(guest, policy=REISSUE, recovery_ms=3000, **DISK)
+    assert dd(guest, "write").wait().code == 0
+    first.kill()
+    time.sleep(1.5)
+    second = Server(guest, attach=0, **DISK)
+    second.kill()
+    client = dd(guest)
+    time.sleep(2)
+    assert not client.done.is_set(), "the first server's time was counted"
+    assert client.wait(20 * SLOWER).code == 1
+
+
+def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
+    """1. SIGSTOP  2. time-out  3. another server has the request  4. SIGCONT: what the first says is refused."""
+    log = guest.console.position()
+    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=1000000, **DISK)
+    client = guest.start(
+        "dd of=/dev/usrblk0 oflag=direct if=/dev/zero bs=4k count=1 status=none & "
+        "sleep 0.3; kill -STOP $(pgrep -x usrloop_server); wait $!"
+    )
+    wait(lambda: state(guest)["state"] == QUIESCED, 20, "time-out")
+    assert "left a request alone" in guest.kernel_log(log)
+    assert not client.done.is_set()
+    second = Server(guest, attach=0, **DISK)
+    assert client.wait().code == 0, client.err
+    assert not kernel_errors(guest, log)
+    assert state(guest)["refused"] == 0
+    first.kill(18)
+    assert first.end() == 3, "it was not told that it is no longer the server"
+    assert state(guest)["refused"] == 1
+    verified(guest, fio(guest))
+    assert state(guest)["generation"] == 2
+    assert not second.job.done.is_set()
+
+
+def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest) -> None:
+    """The request time-out counts from when a server got the request, not from when the client asked."""
+    timeout = 2000
+    first = Server(guest, policy=REISSUE, timeout_ms=timeout, hold_after=3, **DISK)
+    client = dd(guest, "write")
+    wait(lambda: client.done.is_set() or state(guest)["state"] == QUIESCED, 30, "time-out")
+    if client.done.is_set():
+        client = dd(guest, "write")
+        wait(lambda: state(guest)["state"] == QUIESCED, 30, "time-out")
+    assert first.end() == 3
+    time.sleep(1.5)
+    Server(guest, attach=0, delay_us=900000, **DISK)
+    assert client.wait(30 * SLOWER).code == 0
+    assert state(guest)["generation"] == 2 and state(guest)["state"] == LIVE
+
+
+def test_detached_while_serving(guest: Guest) -> None:
+    """A supervisor takes the device from a server that lives, and gives it to another one, under load."""
+    log = guest.console.position()
+    first = Server(guest, policy=REISSUE, delay_us=200, **DISK)
+    job = fio(guest)
+    wait(lambda: written(guest) > 50, 30, "writes")
+    assert call(guest, "detach") == 0
+    assert first.end() == 3
+    Server(guest, attach=0, **DISK)
+    verified(guest, job)
+    assert not kernel_errors(guest, log)
+
+
+def test_every_so_many_requests_fail(guest: Guest) -> None:
+    """Errors are those of the requests that had them; nothing else suffers."""
+    Server(guest, error_every=7, **DISK)
+    codes = [dd(guest, "write", at).wait().code for at in range(8)]
+    assert 0 in codes and 1 in codes
+    assert state(guest)["state"] == LIVE and state(guest)["refused"] == 0
