@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -29,8 +30,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "net",
         help="make a NIC a network interface",
         description=DESCRIPTION,
-        usage="usrdrv net DEVICE [--ifname NAME] [--mtu BYTES] [--netns NAME] [--multicast MAC]... "
-        "[--no-offload] [--json]\n       usrdrv net stats IFNAME [--netns NAME] [--json]",
+        usage="usrdrv net DEVICE [--export HOW] [--ifname NAME] [--mtu BYTES] [--netns NAME] "
+        "[--multicast MAC]... [--no-offload] [--json]\n       usrdrv net stats IFNAME [--netns NAME] [--json]",
     )
     parser.add_argument(
         "device",
@@ -38,6 +39,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="vfio-user:SOCKET, model:dp83820?cable=NAME, or a PCI address such as 0000:03:00.0",
     )
     parser.add_argument("interface", metavar="IFNAME", nargs="?", help="of stats")
+    parser.add_argument(
+        "--export",
+        choices=("auto", "usrloop", "tap"),
+        default="auto",
+        help="the kernel module usrloop, or a TAP; auto (the default) takes the first that is there",
+    )
     parser.add_argument(
         "--ifname",
         default="usr%d",
@@ -72,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
         return _stats(args)
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
+    from usrdrv.bridge import net_exports
+    from usrdrv.bridge.link import check_name, check_namespace
     from usrdrv.bridge.net_supervisor import Interface, Settings
-    from usrdrv.bridge.tap import check_name, check_namespace
     from usrdrv.lines import LineServer
 
     names.parse(args.device)
@@ -81,18 +89,22 @@ def run(args: argparse.Namespace) -> int:
     if args.netns is not None:
         check_namespace(args.netns)
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
-    settings = Settings(args.device, args.mtu, args.offloads, groups)
+    export, reason = net_exports.choose(args.export)
+    net_exports.check(export)
+    settings = Settings(args.device, export, args.mtu, args.offloads, groups)
     try:
         with (
             Signals() as signals,
             pci.kept(args.device),
             Interface(settings, args.ifname, args.netns) as interface,
             LineServer(
-                _socket(interface.tap.name, args.netns), lambda request: _answer(interface, request)
+                _socket(interface.name, args.netns), lambda request: _answer(interface, request)
             ),
         ):
             signals.poll_only()
-            _announce(args, interface)
+            if args.export == "auto":
+                print(f"usrdrv: export {export}: {reason}", file=sys.stderr, flush=True)
+            _announce(args, export, interface)
             interface.serve(signals)
     except Interrupted:
         raise errors.DeviceError("interrupted before the interface was usable") from None
@@ -120,12 +132,13 @@ def _answer(interface: Interface, request: dict[str, Any]) -> Any:
     return interface.stats()
 
 
-def _announce(args: argparse.Namespace, interface: Interface) -> None:
-    line = interface.tap.name
+def _announce(args: argparse.Namespace, export: str, interface: Interface) -> None:
+    line = interface.name
     if args.json:
         line = json.dumps(
             {
-                "ifname": interface.tap.name,
+                "ifname": interface.name,
+                "export": export,
                 "mac": interface.driver.mac.hex(":"),
                 "netns": args.netns,
                 "mtu": args.mtu,

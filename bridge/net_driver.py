@@ -3,9 +3,10 @@
 
 It has one socket to the supervisor, with a JSON object a line. The supervisor begins:
 `{"op": "open", "device": ..., "mtu": ..., "offloads": ...}`, with a memory file to count in; we answer
-`{"event": "ready", "mac": ..., "counters": [names in order]}` or `{"event": "error", ...}`. Then come
-`start` (with the TAP's descriptor), `mtu`, `filter`, `stats` and `stop`; we tell of `link` changes and
-of a `failure`. Its end is ours.
+`{"event": "ready", "mac": ..., "counters": [names in order]}` or `{"event": "error", ...}`. Then comes
+`start` (with a TAP's descriptor, or as `loop` the number of an interface of usrloop), at which we say
+`started`; then `mtu`, `filter`, `stats` and `stop`. We tell of `link` changes and of a `failure`. Its end
+is ours.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Worker:
         self._sock = sock
         self._lock = threading.Lock()
         self._nic: NetDriver
+        self._held: ExitStack
 
     def say(self, **message: Any) -> None:
         """Tell the supervisor; if it is gone, so are we soon."""
@@ -54,6 +56,7 @@ class Worker:
         if device.config_read(CLASS, 2) != ETHERNET:
             raise errors.UsageError(f"{request['device']} is not a network interface")
         options = {key: request[key] for key in ("mtu", "offloads")}
+        self._held = stack.enter_context(ExitStack())  # what the driver uses until it is closed
         nic = stack.enter_context(open_driver(device, counters=fds[0], **options))
         self._nic = nic
         self.say(event="ready", mac=nic.mac.hex(), counters=list(nic.statistics()))
@@ -65,12 +68,24 @@ class Worker:
         else:
             self.say(event="link", speed=self._nic.speed, full=self._nic.full_duplex)
 
+    def _serve(self, number: int) -> None:
+        """Move frames between the chip and an interface of usrloop."""
+        from usrdrv import loop
+
+        control = self._held.enter_context(loop.Control())
+        attach = control.attach(loop.lib.USRLOOP_NET, number)
+        self._nic.start(control.fd, self.changed, attach)
+
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         """Do one thing."""
         nic = self._nic
         match request["op"]:
             case "start":
-                nic.start(fds[0], self.changed)
+                if "loop" in request:
+                    self._serve(request["loop"])
+                else:
+                    nic.start(fds[0], self.changed)
+                self.say(event="started")
                 self.say(event="link", speed=nic.speed, full=nic.full_duplex)
             case "mtu":
                 nic.set_mtu(request["mtu"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps a network interface: its TAP lives here, its driver in a process that may die and come again."""
+"""Keeps a network interface: it is held here, its driver is a process that may die and come again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from usrdrv import errors
+from usrdrv.bridge import net_exports
+from usrdrv.bridge.link import LinkState
+from usrdrv.bridge.net_exports import KernelEnd
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
 from usrdrv.bridge.signals import Signals
-from usrdrv.bridge.tap import LinkState, Tap
 from usrdrv.closing import Closing
 from usrdrv.net.counters import Counters
 
@@ -27,9 +29,13 @@ STATS_TIMEOUT: Final = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for. groups: multicast addresses, of which only these are received; None: all."""
+    """What the user asked for. groups: multicast addresses, of which only these are received; None: all.
+
+    export: `usrloop` or `tap`.
+    """
 
     device: str
+    export: str
     mtu: int = 1500
     offloads: bool = True
     groups: tuple[bytes, ...] | None = None
@@ -59,7 +65,7 @@ class NetDriverProcess(Closing):
                 mtu=settings.mtu,
                 offloads=settings.offloads,
             )
-            ready = self._await_ready()
+            ready = self.wait_for("ready")[-1]
             self.mac = bytes.fromhex(ready["mac"])
             self.counting: list[str] = ready["counters"]
         except BaseException:
@@ -74,21 +80,25 @@ class NetDriverProcess(Closing):
         except OSError:
             return
 
-    def _await_ready(self) -> dict[str, Any]:
+    def wait_for(self, event: str) -> list[dict[str, Any]]:
+        """Return what the driver says, up to that event. UsrdrvError if it fails or dies instead."""
         deadline = time.monotonic() + READY_TIMEOUT
+        found: list[dict[str, Any]] = []
         while (left := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select([self._sock], [], [], left)
             if not readable:
                 break
-            for event in self.events():
-                if event["event"] == "ready":
-                    return event
-                kind = getattr(errors, str(event.get("type")), errors.DeviceError)
-                raise kind(event["why"])
+            for news in self.events():
+                if news["event"] in ("error", "failure"):
+                    kind = getattr(errors, str(news.get("type")), errors.DeviceError)
+                    raise kind(news["why"])
+                found.append(news)
+            if any(news["event"] == event for news in found):
+                return found
             if self.child.wait(0):
                 last = self.child.lines[-1] if self.child.lines else self.child.status()
                 raise errors.DeviceError(f"the driver did not start: {last}")
-        raise errors.DeviceError(f"the driver is not ready after {READY_TIMEOUT:.0f} s")
+        raise errors.DeviceError(f"the driver is not {event} after {READY_TIMEOUT:.0f} s")
 
     @property
     def fd(self) -> int:
@@ -125,38 +135,49 @@ class Interface(Closing):
         self._counters = Counters()
         self._stats_wanted = threading.Lock()
         self._stats_came = threading.Event()
+        self.end: KernelEnd | None = None
         try:
             self.driver = NetDriverProcess(settings, self._counters.fd)
         except BaseException:
             self._counters.close()
             raise
         try:
-            self.tap = Tap(
+            self.end = net_exports.make(
+                settings.export,
                 ifname,
+                device=settings.device,
                 mac=self.driver.mac,
                 mtu=settings.mtu,
                 namespace=namespace,
                 offloads=settings.offloads,
-                alias=f"usrdrv {settings.device}",
             )
+            self._begin(self.end)
         except BaseException:
-            self.driver.close()
-            self._counters.close()
+            self.close()
             raise
-        self._begin()
 
-    def _begin(self) -> None:
+    @property
+    def name(self) -> str:
+        """As the kernel called it at first."""
+        assert self.end is not None
+        return self.end.name
+
+    def _begin(self, end: KernelEnd) -> None:
         """Hand the interface to a driver that is ready."""
-        self.driver.send(self.tap.fd, op="start")
+        end.hand_to(self.driver)
+        news = self.driver.wait_for("started")
+        end.started()
         self._state = None
-        self._follow()
+        self._follow(end)
         self._stats_came.set()  # who asked the one before gets what it counted
+        for event in news:
+            self._take(end, event)
 
-    def _follow(self) -> None:
+    def _follow(self, end: KernelEnd) -> None:
         """Tell the driver what has changed of the interface."""
-        state = self.tap.state()
+        state = end.link.state()
         if state is None:
-            raise errors.NoSuchDeviceError(f"{self.tap.name}: somebody deleted the interface")
+            raise errors.NoSuchDeviceError(f"{end.name}: somebody deleted the interface")
         before, self._state = self._state, state
         if state == before:
             return
@@ -174,35 +195,38 @@ class Interface(Closing):
 
     def serve(self, signals: Signals) -> None:
         """Keep it until a signal; UsrdrvError when there is no way on."""
+        assert self.end is not None
         while not signals.waiting:
             poll = select.poll()
-            for fd in (signals.fd, self.driver.fd, self.tap.watch_fd):
+            for fd in (signals.fd, self.driver.fd, self.end.link.fd):
                 poll.register(fd, select.POLLIN)
             ready = {fd for fd, _ in poll.poll()}
-            if self.tap.watch_fd in ready:
-                self._follow()
-            if self.driver.fd in ready and not self._listen():
-                self._bring_back(signals)
+            if self.end.link.fd in ready:
+                self._follow(self.end)
+            if self.driver.fd in ready and not self._listen(self.end):
+                self._bring_back(self.end, signals)
 
-    def _listen(self) -> bool:
+    def _listen(self, end: KernelEnd) -> bool:
         """Take the driver's news. False: it has none, because it is dead."""
         events = self.driver.events()
         for event in events:
-            match event["event"]:
-                case "link":
-                    self.speed = event["speed"]
-                    self.tap.set_speed(self.speed, event["full"])
-                    self.tap.set_carrier(self.speed > 0)
-                case "stats":
-                    self._stats_came.set()
-                case "failure" | "error":
-                    raise errors.DeviceError(event["why"])
+            self._take(end, event)
         return bool(events) or not self.driver.child.wait(0.1)
 
-    def _bring_back(self, signals: Signals) -> None:
+    def _take(self, end: KernelEnd, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "link":
+                self.speed = event["speed"]
+                end.set_link(self.speed, event["full"])
+            case "stats":
+                self._stats_came.set()
+            case "failure" | "error":
+                raise errors.DeviceError(event["why"])
+
+    def _bring_back(self, end: KernelEnd, signals: Signals) -> None:
         """The driver died: the interface loses its carrier, nothing else, until there is another one."""
         died, how = time.monotonic(), self.driver.child.status()
-        self.tap.set_carrier(False)
+        end.set_link(0)
         self.speed = 0
         self.driver.close()
         self._deaths.append(died)
@@ -217,13 +241,13 @@ class Interface(Closing):
                 return
             try:
                 self.driver = NetDriverProcess(
-                    Settings(self._settings.device, self._mtu, self._settings.offloads),
-                    self._counters.fd,
+                    replace(self._settings, mtu=self._mtu), self._counters.fd
                 )
+                self._begin(end)
             except errors.UsrdrvError as error:
                 last = str(error)
+                self.driver.close()
                 continue
-            self._begin()
             self.restarts += 1
             took = time.monotonic() - died
             print(
@@ -242,8 +266,9 @@ class Interface(Closing):
             if not self._stats_came.wait(STATS_TIMEOUT):
                 raise errors.DeviceError("the driver does not answer")
         return {
-            "ifname": self.tap.name,
+            "ifname": self.name,
             "device": self._settings.device,
+            "export": self._settings.export,
             "speed": self.speed,
             "mtu": self._mtu,
             "driver_pid": self.driver.child.pid,
@@ -254,5 +279,6 @@ class Interface(Closing):
     def close(self) -> None:
         """Quiesce the device; the interface is gone. Idempotent."""
         self.driver.close()
-        self.tap.close()
+        if self.end is not None:
+            self.end.close()
         self._counters.close()

@@ -10,29 +10,31 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NET = ROOT / "usrdrv" / "net"
 sys.path.insert(0, str(ROOT / "usrdrv"))
-from _cffi import INCLUDE, cdef  # noqa: E402
+from _cffi import INCLUDE, UAPI, cdef  # noqa: E402
 
 HEADERS = ["dev.h", "net.h", "dp83820_regs.h"]
 SOURCES = [
     *(HERE / name for name in ("tx.c", "rx.c", "dispatch.c", "control.c")),
-    *(NET / name for name in ("checksum.c", "segment.c", "coalesce.c", "tap.c")),
+    *(NET / name for name in ("checksum.c", "segment.c", "coalesce.c", "tap.c", "loop_port.c")),
+    ROOT / "usrdrv/loop/loop.c",
 ]
 
 ffibuilder = FFI()
-ffibuilder.cdef("struct iovec { ...; };")
+ffibuilder.cdef("struct iovec { ...; }; struct usrloop_attach;")
 for header in HEADERS:
     ffibuilder.cdef(cdef(INCLUDE / "usrdrv" / header))
-ffibuilder.cdef(cdef(NET / "tap.h"))
+ffibuilder.cdef(cdef(NET / "ports.h"))
 ffibuilder.cdef(cdef(HERE / "dp.h"))
 ffibuilder.set_source(
     "usrdrv.drivers.dp83820._dp83820",
     "".join(f'#include "usrdrv/{header}"\n' for header in HEADERS)
-    + '#include "tap.h"\n#include "dp.h"\n',
+    + '#include "ports.h"\n#include "dp.h"\n',
     sources=[str(source.relative_to(ROOT)) for source in SOURCES],
-    include_dirs=[str(INCLUDE), str(NET), str(HERE)],
+    include_dirs=[str(INCLUDE), str(UAPI), str(NET), str(HERE)],
     depends=[
-        *(str(path) for path in (HERE / "dp.h", NET / "offload.h", NET / "tap.h")),
-        *(str(INCLUDE / "usrdrv" / header) for header in HEADERS),
+        *(str(path) for path in (HERE / "dp.h", NET / "offload.h", NET / "ports.h")),
+        *(str(INCLUDE / "usrdrv" / header) for header in (*HEADERS, "loop.h")),
+        str(UAPI / "usrloop.h"),
     ],
     libraries=["pthread"],
     extra_compile_args=[

@@ -2,7 +2,6 @@
 /* What the control plane does with the data path: life, events. */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -29,11 +28,10 @@ int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp 
 	dp->dev = dev;
 	dp->config = *config;
 	dp->stats = config->stats;
-	dp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	dp->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&dp->event_lock, NULL);
 	pthread_cond_init(&dp->event_cond, NULL);
-	ret = dp->epoll_fd < 0 || dp->kick_fd < 0 ? -errno : dp_rx_alloc(dp);
+	ret = dp->kick_fd < 0 ? -errno : dp_rx_alloc(dp);
 	if (!ret)
 		ret = dp_tx_alloc(dp);
 	if (ret) {
@@ -56,6 +54,7 @@ int dp_start(struct dp *dp, struct usrdrv_net_port *port)
 	int ret;
 
 	dp->port = port;
+	port->stats = dp->stats;
 	ret = -pthread_create(&dp->dispatcher, NULL, dp_dispatch, dp);
 	dp->running = !ret;
 	return ret;
@@ -131,8 +130,6 @@ void dp_destroy(struct dp *dp)
 {
 	dp_tx_free(dp);
 	dp_rx_free(dp);
-	if (dp->epoll_fd >= 0)
-		close(dp->epoll_fd);
 	if (dp->kick_fd >= 0)
 		close(dp->kick_fd);
 	pthread_cond_destroy(&dp->event_cond);

@@ -6,7 +6,6 @@
  * The chip's interrupt stays masked while there is work. Under load it is not even waited for:
  * short sleeps replace it until several of them found nothing, and the chip holds interrupts off.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -21,12 +20,13 @@
 
 #define WINDOW_MS	10u
 #define LOADED_FRAMES	200u	/* in a window: 20,000 a second */
-#define POLL_NS		50000	/* sleep between looks under load */
+#define POLL_US		50u	/* sleep between looks under load */
 #define QUIET_ROUNDS	20u	/* looks that find nothing end it */
-#define TICK_MS		250
-#define HEARTBEAT_S	1	/* a lost interrupt is found after so long */
+#define TICK_US		250000u
+#define HEARTBEAT_US	1000000u	/* a lost interrupt is found after so long */
+#define GONE_NS		10000000	/* between looks whether we shall end */
 
-enum { ON_IRQ, ON_KICK, ON_HANGUP, ON_PORT };
+enum { ON_IRQ, ON_KICK, ON_HANGUP };
 
 uint64_t dp_now_ms(void)
 {
@@ -147,16 +147,13 @@ static void watchdog(struct dp *dp)
 /* Nothing to do: let the interrupt through, unless a short sleep is all there is to it. */
 static void rest(struct dp *dp)
 {
-	static const struct timespec poll = { .tv_nsec = POLL_NS }, tick = { .tv_nsec = TICK_MS * 1000000 },
-				     heartbeat = { .tv_sec = HEARTBEAT_S };
-	const struct timespec *timeout = dp_tx_outstanding(dp) || dp->loaded ? &tick : &heartbeat;
-	struct epoll_event ev[4];
-	int n;
+	uint32_t timeout = dp_tx_outstanding(dp) || dp->loaded ? TICK_US : HEARTBEAT_US;
+	int woken;
 
 	if (!dp->frozen) {
 		choose_interrupts(dp);
 		if (dp->masked && dp->loaded && ++dp->quiet < QUIET_ROUNDS) {
-			timeout = &poll;
+			timeout = POLL_US;
 		} else if (dp->masked) {
 			dp->masked = false;
 			dp->quiet = 0;
@@ -165,9 +162,8 @@ static void rest(struct dp *dp)
 		}
 	}
 	dp->stats->sleeps++;
-	dp->stats->system_calls++;
-	n = epoll_pwait2(dp->epoll_fd, ev, 4, timeout, NULL);
-	if (n == 0 && timeout != &poll && !dp->frozen) {
+	woken = dp->port->ops->wait(dp->port, timeout, dp->tx.pulling);
+	if (!woken && timeout != POLL_US && !dp->frozen) {
 		measure(dp, 0);
 		watchdog(dp);
 		if (!dp->masked && dp_rx_waiting(dp)) {
@@ -175,33 +171,34 @@ static void rest(struct dp *dp)
 			acknowledge(dp);
 		}
 	}
-	for (int i = 0; i < n; i++) {
-		switch (ev[i].data.u32) {
-		case ON_IRQ:
-			dp->masked = true;
-			dp->quiet = 0;
-			dp->stats->interrupts++;
-			if (!dp->frozen)
-				acknowledge(dp);
-			break;
-		case ON_PORT:
-			dp->tx.pulling = true;
-			if (ev[i].events & (EPOLLERR | EPOLLHUP))
-				dp_post(dp, DP_EVENT_PORT);
-			break;
-		case ON_HANGUP:
-			dp->frozen = true;
-			dp_post(dp, DP_EVENT_GONE);
-			break;
-		}
+	if (woken & USRDRV_NET_WOKEN << ON_IRQ) {
+		dp->masked = true;
+		dp->quiet = 0;
+		dp->stats->interrupts++;
+		if (!dp->frozen)
+			acknowledge(dp);
+	}
+	if (woken & USRDRV_NET_WOKEN << ON_HANGUP)
+		dp_post(dp, DP_EVENT_GONE);
+	if (woken & USRDRV_NET_PACKETS)
+		dp->tx.pulling = true;
+	if (woken & USRDRV_NET_GONE) {
+		/* From now on wait() returns at once. */
+		nanosleep(&(struct timespec){ .tv_nsec = GONE_NS }, NULL);
+		dp_post(dp, DP_EVENT_PORT);
 	}
 }
 
-static int watch(struct dp *dp, int fd, uint32_t events, uint32_t what)
+static int watch_all(struct dp *dp)
 {
-	struct epoll_event ev = { .events = events, .data.u32 = what };
+	const struct usrdrv_net_port_ops *ops = dp->port->ops;
+	int ret = ops->watch(dp->port, ON_IRQ, dp->dev->irq_fd, EPOLLIN);
 
-	return fd < 0 || !epoll_ctl(dp->epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? 0 : -errno;
+	if (!ret)
+		ret = ops->watch(dp->port, ON_KICK, dp->kick_fd, EPOLLIN);
+	if (!ret)
+		ret = ops->watch(dp->port, ON_HANGUP, dp->dev->hangup_fd, dp->dev->hangup_events);
+	return ret;
 }
 
 void *dp_dispatch(void *arg)
@@ -210,10 +207,7 @@ void *dp_dispatch(void *arg)
 
 	prctl(PR_SET_NAME, "dp83820-rings");
 	prctl(PR_SET_TIMERSLACK, 1000);
-	if (watch(dp, dp->dev->irq_fd, EPOLLIN | EPOLLET, ON_IRQ) ||
-	    watch(dp, dp->kick_fd, EPOLLIN | EPOLLET, ON_KICK) ||
-	    watch(dp, dp->dev->hangup_fd, dp->dev->hangup_events | EPOLLET, ON_HANGUP) ||
-	    watch(dp, dp->port->fd, EPOLLIN | EPOLLET, ON_PORT)) {
+	if (watch_all(dp)) {
 		dp_post(dp, DP_EVENT_PORT);
 		return NULL;
 	}
@@ -228,6 +222,9 @@ void *dp_dispatch(void *arg)
 			continue;
 		}
 		frames = dp_rx_poll(dp);
+		/* The kernel answers what was received at once: those answers are part of this round. */
+		if (dp->port->ops->flush && dp->port->ops->flush(dp->port))
+			dp->tx.pulling = true;
 		frames += dp_tx_poll(dp);
 		if (!frames) {
 			rest(dp);

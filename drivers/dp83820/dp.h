@@ -100,7 +100,7 @@ struct dp {
 	uint64_t window_frames;
 	bool loaded;		/* many frames: poll rather than wait for interrupts */
 	bool frozen;
-	int epoll_fd, kick_fd;
+	int kick_fd;
 	pthread_t dispatcher;
 	bool running;
 	_Atomic int stop, restart, link;

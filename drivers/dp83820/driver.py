@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv import errors, loop
 from usrdrv.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
@@ -117,15 +117,22 @@ class Nic(Closing):
 
     # moving frames
 
-    def start(self, fd: int, on_change: Callable[[], None]) -> None:
+    def start(self, fd: int, on_change: Callable[[], None], attach: Any = None) -> None:
         """Move frames between the chip and the TAP at `fd`, which stays the caller's.
 
+        attach: `fd` is a file of /dev/usrloop, and this its struct usrloop_attach of usrdrv.loop.
         on_change is called from a thread of ours when the link changed, or when `failure` is set.
         """
         with self._lock:
             self._on_change = on_change
-            self._port = ffi.new("struct usrdrv_net_port *")
-            lib.usrdrv_tap_port(self._port, fd, self.offloads)
+            out = ffi.new("struct usrdrv_net_port **")
+            if attach is None:
+                result = lib.usrdrv_tap_port(fd, out)
+            else:
+                address = int(loop.ffi.cast("uintptr_t", attach))
+                result = lib.usrdrv_loop_port(fd, ffi.cast("struct usrloop_attach *", address), out)
+            self._device.check(result, "interface")
+            self._port = out[0]
             self._start_data_path()
 
     def _start_data_path(self) -> None:
@@ -253,5 +260,8 @@ class Nic(Closing):
             return
         self._closed = True
         self._stop_data_path()
+        if self._port is not None:
+            self._port.ops.close(self._port)
+            self._port = None
         with contextlib.suppress(errors.UsrdrvError):
             self._chip.quiesce()

@@ -83,7 +83,6 @@ static void flush(struct dp *dp)
 	if (!c->frames)
 		return;
 	net_coalesce_end(c);
-	dp->stats->system_calls++;
 	dp->stats->rx_packets++;
 	if (dp->port->ops->push(dp->port, c->iov, c->iovs))
 		dp->stats->rx_dropped += c->frames;

@@ -276,7 +276,6 @@ unsigned int dp_tx_poll(struct dp *dp)
 			break;
 		iov[1] = (struct iovec){ frame, USRDRV_NET_PACKET_MAX - sizeof(header) };
 		len = dp->port->ops->pull(dp->port, iov, 2);
-		dp->stats->system_calls++;
 		if (len <= 0) {
 			tx->pulling = false;
 			if (len < 0 && len != -ENETDOWN && len != -EIO)

@@ -14,8 +14,11 @@ class NetDriver(Protocol):
     mtu: int
     offloads: bool
 
-    def start(self, fd: int, on_change: Callable[[], None]) -> None:
-        """Move frames between the chip and the TAP at `fd`. on_change: the link changed, or `failure` is set."""
+    def start(self, fd: int, on_change: Callable[[], None], attach: Any = None) -> None:
+        """Move frames between the chip and the TAP at `fd`. on_change: the link changed, or `failure` is set.
+
+        attach: `fd` is a file of /dev/usrloop, and this its struct usrloop_attach.
+        """
 
     @property
     def speed(self) -> int:

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The network top end: what lies between a network driver and its exporter (TAP, later usrloop).
+ * The network top end: what lies between a network driver and its exporter (TAP or usrloop).
  *
  * A packet is a struct usrdrv_net_header (the kernel's struct virtio_net_hdr with num_buffers, 12
  * bytes) in front of an Ethernet frame without FCS. The driver's dispatcher thread is the only
- * caller of a port; it sleeps on the port's fd together with its interrupt.
+ * caller of a port; it sleeps in it, also for its interrupt.
  */
 #ifndef USRDRV_NET_H
 #define USRDRV_NET_H
@@ -63,6 +63,11 @@ struct usrdrv_net_stats {
 	uint64_t copied;	/* bytes of frames that our code copied */
 };
 
+#define USRDRV_NET_WATCHES	3	/* descriptors that wait() watches beside the kernel's packets */
+#define USRDRV_NET_WOKEN	1	/* << index: that descriptor */
+#define USRDRV_NET_PACKETS	0x100	/* there may be packets to pull */
+#define USRDRV_NET_GONE		0x200	/* the interface is gone for good */
+
 struct usrdrv_net_port;
 
 struct usrdrv_net_port_ops {
@@ -73,12 +78,27 @@ struct usrdrv_net_port_ops {
 	int (*pull)(struct usrdrv_net_port *port, const struct iovec *iov, int n);
 	/* Give the kernel a packet. 0 or -errno: it was refused. */
 	int (*push)(struct usrdrv_net_port *port, const struct iovec *iov, int n);
+	/*
+	 * Tell the kernel of what was pushed and pulled, as that was put off. Returns USRDRV_NET_PACKETS or 0.
+	 * NULL: nothing is put off.
+	 */
+	int (*flush)(struct usrdrv_net_port *port);
+	/*
+	 * Have wait() return for EPOLL* events of a descriptor, once for each time that they come about; it
+	 * replaces what had that index, and may be an eventfd that nobody else reads. 0 or -errno.
+	 */
+	int (*watch)(struct usrdrv_net_port *port, unsigned int index, int fd, uint32_t events);
+	/*
+	 * Flush, then sleep for timeout_us or until there is something; what came about before is not lost.
+	 * more: the caller left packets that it cannot pull now, so only further ones count. Returns the bits above.
+	 */
+	int (*wait)(struct usrdrv_net_port *port, uint32_t timeout_us, int more);
+	void (*close)(struct usrdrv_net_port *port);
 };
 
 struct usrdrv_net_port {
 	const struct usrdrv_net_port_ops *ops;
-	int fd;			/* readable when there is something to pull */
-	int offloads;		/* 1: the kernel takes and gives checksum and segmentation offloads */
+	struct usrdrv_net_stats *stats;	/* the driver's, set by it: the port counts system_calls and copied */
 };
 /* cffi: end */
 
