@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""Interfaces of usrloop in a guest: the NIC through VFIO, then two whose models are in their drivers' processes.
+
+guest                                                  host
+usr0 (usrloop) == driver == VFIO == vfio-user device == model == TAP `far` in a namespace
+
+left: usr0 (usrloop) == driver, model == cable == model, driver == usr0 (usrloop) :right
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usrdrv.devices import control
+from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.models import Model
+from usrdrv.lab.qemu import address
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
+)
+
+Boot = Callable[..., Guest]
+
+MAC = "02:00:00:00:00:0c"
+NEAR, FAR, BEYOND = "10.89.0.1", "10.89.0.2", "192.0.2.0/24"
+
+
+@dataclass
+class Wire:
+    """The other end, on the host."""
+
+    namespace: str
+    tap: str
+    model: Model
+
+    def run(self, *words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    def set_mtu(self, mtu: int) -> None:
+        self.run("-n", self.namespace, "link", "set", self.tap, "mtu", str(mtu))
+
+    def fault(self, **fault: Any) -> None:
+        assert control.call(self.model.control, {"op": "fault-add", "fault": fault})
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    name = uuid.uuid4().hex[:8]
+    tap, namespace = f"far{name}", f"usrdrv-{name}"
+    with Model("dp83820", "--option", f"tap={tap}", "--option", f"mac={MAC}") as model:
+        wire = Wire(namespace, tap, model)
+        wire.run("netns", "add", namespace)
+        server = None
+        try:
+            wire.run("link", "set", tap, "netns", namespace)
+            wire.run("-n", namespace, "addr", "add", f"{FAR}/24", "dev", tap)
+            wire.run("-n", namespace, "link", "set", tap, "up")
+            server = subprocess.Popen(
+                ["ip", "netns", "exec", namespace, "iperf3", "-s"], stdout=subprocess.DEVNULL
+            )
+            yield wire
+        finally:
+            if server is not None:
+                server.kill()
+                server.wait()
+            wire.run("netns", "del", namespace)
+
+
+@pytest.fixture(scope="module")
+def guest(wire: Wire, guest_factory: Boot) -> Iterator[Guest]:
+    guest = guest_factory(devices=[wire.model.socket], kernel="base", kmod=True, iommu=True)
+    yield guest
+    guest.run("rmmod usrloop", check=True)  # nothing has it any more
+
+
+def start(guest: Guest, name: str, command: str) -> tuple[Job, dict[str, Any]]:
+    """Start `usrdrv net` with its output in /tmp/NAME.*. Returns the job and what it announced."""
+    out, err = f"/tmp/{name}.out", f"/tmp/{name}.err"
+    job = guest.start(f"exec usrdrv net {command} --json > {out} 2> {err}")
+    guest.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done")
+    line = guest.run(f"head -n 1 {out}", check=True).out
+    assert line, guest.run(f"cat {err}").out
+    return job, json.loads(line)
+
+
+def until(guest: Guest, condition: str, seconds: int = 20) -> None:
+    """Wait for a command to succeed."""
+    result = guest.run(
+        f"for i in $(seq {seconds * 5}); do {condition} && exit 0; sleep 0.2; done; exit 1",
+        timeout=seconds * 5,
+    )
+    assert result.code == 0, f"{condition}: does not happen: {result.out}{result.err}"
+
+
+def carrier(up: bool) -> str:
+    return f"grep -qx {int(up)} /sys/class/net/usr0/carrier"
+
+
+def stats(guest: Guest, *options: str) -> dict[str, Any]:
+    words = " ".join(("usrdrv net stats usr0 --json", *options))
+    found: dict[str, Any] = json.loads(guest.run(words, check=True).out)
+    return found
+
+
+def ping(guest: Guest, *options: str, to: str = FAR) -> None:
+    result = guest.run(f"ping -c 5 -i 0.2 -W 5 {' '.join(options)} {to}", timeout=60)
+    assert "5 received" in result.out, result.out + result.err
+
+
+def iperf(guest: Guest, *options: str) -> dict[str, Any]:
+    result = guest.run(f"iperf3 -c {FAR} -J {' '.join(options)}", timeout=120)
+    assert result.code == 0, result.out + result.err
+    found: dict[str, Any] = json.loads(result.out)
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(guest: Guest) -> Iterator[dict[str, Any]]:
+    """The interface, up, with an address and a route."""
+    job, said = start(guest, "net", address(0))
+    guest.run(
+        f"ip addr add {NEAR}/24 dev usr0 && ip link set usr0 up && "
+        f"ip route add {BEYOND} via {FAR} && ip -o monitor link dev usr0 > /tmp/monitor &",
+        check=True,
+    )
+    until(guest, carrier(True))
+    yield said
+    guest.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(30).code == 0
+    assert "usr0" not in guest.run("ip -br link", check=True).out
+    assert "ns83820" in guest.run(f"lspci -k -s {address(0)}", check=True).out, "given back"
+
+
+def test_it_is_an_interface_like_any(guest: Guest, served: dict[str, Any]) -> None:
+    assert (served["ifname"], served["export"], served["mac"]) == ("usr0", "usrloop", MAC)
+    said = guest.run("cat /tmp/net.err", check=True).out
+    assert said == "usrdrv: export usrloop: the kernel has module usrloop\n"
+    shown = json.loads(guest.run("ip -j -d link show usr0", check=True).out)[0]
+    assert shown["address"] == MAC and shown["mtu"] == 1500 and shown["max_mtu"] == 9000
+    assert shown["ifalias"] == f"usrdrv {address(0)}"
+    text = guest.run("ethtool -i usr0; ethtool usr0; ethtool -k usr0", check=True).out
+    for line in (
+        *("driver: usrloop", f"bus-info: {address(0)}", "Speed: 1000Mb/s", "Duplex: Full"),
+        *("Link detected: yes", "tcp-segmentation-offload: on", "tx-udp-segmentation: on"),
+        *("rx-checksumming: on", "tx-checksumming: on"),
+    ):
+        assert line in text, line
+    label = guest.run("cat /sys/class/net/usr0/usrloop/label", check=True).out.strip()
+    assert label == address(0)
+
+
+def test_both_ways(guest: Guest, served: dict[str, Any]) -> None:
+    ping(guest)
+    ping(guest, "-s", "8000")  # fragments
+    before = stats(guest)
+    for options in ((), ("-R",)):
+        end = iperf(guest, "-n", "64M", *options)["end"]
+        assert end["sum_received"]["bytes"] > 48 << 20
+    after = stats(guest)
+    spent = {name: after[name] - before[name] for name, n in after.items() if isinstance(n, int)}
+    frames = spent["tx_frames"] + spent["rx_frames"]
+    packets = spent["tx_packets"] + spent["rx_packets"]
+    assert frames > 50_000 and frames > 2 * packets
+    for name in ("tx_errors", "rx_errors", "tx_dropped", "rx_dropped", "resets"):
+        assert spent[name] == 0, name
+    # With a TAP they are more than the packets.
+    assert spent["system_calls"] < packets / 2, spent
+    counters = guest.run("ethtool -S usr0", check=True).out
+    assert "queue0_rx_errors: 0" in counters and "queue0_tx_dropped: 0" in counters
+
+
+def test_idle_costs_nothing(guest: Guest, served: dict[str, Any]) -> None:
+    guest.run("sleep 3")
+    before = stats(guest)["system_calls"]
+    guest.run("sleep 5")
+    assert stats(guest)["system_calls"] - before < 60  # neighbours, and a heartbeat a second
+
+
+def test_changes_by_the_user_reach_the_chip(
+    guest: Guest, served: dict[str, Any], wire: Wire
+) -> None:
+    wire.set_mtu(9000)
+    guest.run("ip link set usr0 mtu 9000", check=True)
+    until(guest, "usrdrv net stats usr0 | grep -q 'mtu *9000'")
+    until(guest, carrier(True))
+    ping(guest, "-M", "do", "-s", "8972")
+    end = iperf(guest, "-n", "32M")["end"]
+    assert end["sum_received"]["bytes"] > 24 << 20
+    wire.set_mtu(1500)
+    guest.run("ip link set usr0 mtu 1500", check=True)
+    until(guest, "usrdrv net stats usr0 | grep -q 'mtu *1500'")
+    guest.run("ip link set usr0 address 02:00:00:00:00:99 && sleep 2", check=True)
+    until(guest, carrier(True))
+    ping(guest)
+    assert guest.run("ip link set usr0 mtu 9001").code, "more than the chip can"
+
+
+def test_link_loss_is_carrier_loss(guest: Guest, served: dict[str, Any], wire: Wire) -> None:
+    wire.fault(kind="link-down", ms=1500)
+    until(guest, carrier(False))
+    until(guest, carrier(True))
+    ping(guest)
+
+
+def test_taken_down_and_up(guest: Guest, served: dict[str, Any]) -> None:
+    guest.run("ip link set usr0 down; sleep 1; ip link set usr0 up", check=True)
+    guest.run(f"ip route replace {BEYOND} via {FAR}", check=True)
+    until(guest, carrier(True))
+    ping(guest)
+
+
+def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any]) -> None:
+    """The kernel drops the carrier itself; the flow, addresses and routes stay."""
+    for options in ("", "-R"):
+        victim = stats(guest)["driver_pid"]
+        guest.run("wc -l < /tmp/monitor > /tmp/seen", check=True)
+        client = guest.start(f"iperf3 -c {FAR} {options} -t 14 -J > /tmp/iperf.json")
+        guest.run(f"sleep 4; kill -KILL {victim}", check=True)
+        assert client.wait(90).code == 0
+        report = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)
+        seconds = [interval["sum"]["bytes"] for interval in report["intervals"]]
+        assert sum(seconds[:3]) > 8 << 20 and sum(seconds[-3:]) > 8 << 20, seconds
+        assert stats(guest)["driver_pid"] != victim
+        news = guest.run("tail -n +$(($(cat /tmp/seen) + 1)) /tmp/monitor", check=True).out
+        states = ["LOWER_UP" in line for line in news.splitlines()]
+        assert False in states and states[-1], news
+        shown = guest.run("ip addr show usr0; ip route", check=True).out
+        assert NEAR in shown and BEYOND in shown
+    assert stats(guest)["restarts"] == 2
+    assert "was killed by SIGKILL; restarted in" in guest.run("cat /tmp/net.err").out
+    ping(guest)
+    refused = guest.run("cat /sys/class/net/usr0/usrloop/refused", check=True).out.strip()
+    assert refused == "0"
+
+
+@pytest.fixture(scope="module")
+def pair(guest: Guest) -> Iterator[list[tuple[Job, dict[str, Any]]]]:
+    """left and right, up, with addresses."""
+    made = []
+    for number, name in enumerate(("left", "right"), 1):
+        guest.run(f"ip netns add {name}", check=True)
+        device = f"'model:dp83820?cable=inside&mac=02:00:00:00:01:0{number}'"
+        made.append(start(guest, name, f"{device} --netns {name} --export usrloop --mtu 9000"))
+        guest.run(
+            f"ip -n {name} addr add 10.90.0.{number}/24 dev usr0 && ip -n {name} link set usr0 up",
+            check=True,
+        )
+    for name in ("left", "right"):
+        until(guest, f"ip -n {name} link show usr0 | grep -q LOWER_UP")
+    yield made
+
+
+def test_models_in_the_drivers_processes(
+    guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
+) -> None:
+    for options in ("", "-M do -s 8972"):
+        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 {options} 10.90.0.2")
+        assert "3 received" in result.out, result.out
+    server = guest.start("exec ip netns exec right iperf3 -s -1")
+    until(guest, "ip netns exec right ss -ltn | grep -q 5201")
+    result = guest.run("ip netns exec left iperf3 -c 10.90.0.2 -n 64M -J", timeout=120, check=True)
+    assert json.loads(result.out)["end"]["sum_received"]["bytes"] > 48 << 20
+    assert server.wait(30).code == 0
+    assert "driver: usrloop" in guest.run("ip netns exec left ethtool -i usr0").out
+
+
+def test_killed_supervisor_leaves_nothing(
+    guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
+) -> None:
+    (killed, left), (ended, right) = pair
+    guest.run(f"kill -KILL {left['pid']}", check=True)
+    killed.wait(10)
+    until(guest, "! ip netns exec left ip -br link | grep -q usr0")
+    until(guest, f"! test -e /proc/{left['driver_pid']}")
+    until(guest, "ip -n right link show usr0 | grep -q NO-CARRIER")
+    guest.run(f"kill -INT {right['pid']}", check=True)
+    assert ended.wait(20).code == 0
+    assert "usr0" not in guest.run("ip -n right -br link", check=True).out
+
+
+def test_tap_on_request(guest: Guest, served: dict[str, Any]) -> None:
+    guest.run("modprobe tun", check=True)
+    job, said = start(guest, "tap", "'model:dp83820?cable=again' --export tap")
+    assert (said["ifname"], said["export"]) == ("usr1", "tap")
+    assert guest.run("cat /tmp/tap.err", check=True).out == ""
+    assert "driver: tun" in guest.run("ethtool -i usr1", check=True).out
+    guest.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(20).code == 0
+
+
+def test_a_name_that_is_taken(guest: Guest, served: dict[str, Any]) -> None:
+    result = guest.run("usrdrv net 'model:dp83820?cable=again' --ifname usr0", timeout=60)
+    assert result.code == 1
+    assert result.err == "usrdrv: error: there is an interface usr0 already\n"
