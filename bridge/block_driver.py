@@ -37,7 +37,7 @@ def stay_in_memory() -> None:
 class BlockWorker(Worker):
     """One drive."""
 
-    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+    def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         from usrdrv.device import open_device
         from usrdrv.drivers import open_driver
 

@@ -139,7 +139,7 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
             {
                 "ifname": interface.name,
                 "export": export,
-                "mac": interface.driver.mac.hex(":"),
+                "mac": interface.mac.hex(":"),
                 "netns": args.netns,
                 "mtu": args.mtu,
                 "pid": os.getpid(),

@@ -12,7 +12,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from usrdrv import errors
@@ -26,6 +26,7 @@ ANSWER_TIMEOUT: Final = 30.0
 class DriverProcess(Closing):
     """The process that runs `module`, and our end of its socket. `ready` is what it said of the device.
 
+    fds: descriptors that go with `open`.
     hurried: looked at while waiting; InterruptedError once it is true. timeout: seconds that it has to get ready.
     """
 
@@ -34,11 +35,13 @@ class DriverProcess(Closing):
         module: str,
         hurried: Callable[[], bool] = lambda: False,
         timeout: float = START_TIMEOUT,
+        fds: Sequence[int] = (),
         **request: Any,
     ) -> None:
         ours, theirs = socket.socketpair()
         self._sock = ours
         self._pending = b""
+        self._kept: list[dict[str, Any]] = []
         self._hurried = hurried
         with theirs:
             self.child = Child(
@@ -47,7 +50,7 @@ class DriverProcess(Closing):
                 pass_fds=(theirs.fileno(),),
             )
         try:
-            self.send(op="open", **request)
+            self.send(*fds, op="open", **request)
             self.ready = self.expect("ready", timeout)
         except BaseException:
             self.close()
@@ -62,14 +65,21 @@ class DriverProcess(Closing):
             return
 
     def expect(self, wanted: str, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
-        """Wait for an event; the exception that the driver tells of when it cannot."""
+        """Wait for an event; the exception that the driver tells of when it cannot.
+
+        Others that came with it are in events().
+        """
         deadline = time.monotonic() + timeout
+        others: list[dict[str, Any]] = []
         while time.monotonic() < deadline:
             select.select([self._sock], [], [], 0.1)
-            for event in self.events():
+            others += self.events()
+            for event in others:
                 if event["event"] == wanted:
+                    others.remove(event)
+                    self._kept = others
                     return event
-                if event["event"] == "error":
+                if event["event"] in ("error", "failure"):
                     raise getattr(errors, str(event.get("type")), errors.DeviceError)(event["why"])
             if self._hurried():
                 raise InterruptedError
@@ -85,12 +95,13 @@ class DriverProcess(Closing):
 
     def events(self) -> list[dict[str, Any]]:
         """What the driver has said since the last call."""
+        kept, self._kept = self._kept, []
         try:
             self._pending += self._sock.recv(1 << 20, socket.MSG_DONTWAIT)
         except OSError:
-            return []
+            return kept
         *lines, self._pending = self._pending.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return kept + [json.loads(line) for line in lines]
 
     def close(self) -> None:
         """Let the driver quiesce the device and end. Idempotent."""

@@ -46,7 +46,7 @@ class Worker(ABC):
         self._sock.shutdown(socket.SHUT_RD)
 
     @abstractmethod
-    def open(self, stack: ExitStack, request: dict[str, Any]) -> None:
+    def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device, start its driver and say `ready`; `stack` ends them."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ def run(kind: type[Worker]) -> int:
                 if request["op"] == "stop":
                     break
                 if request["op"] == "open":
-                    worker.open(stack, request)
+                    worker.open(stack, request, fds)
                 else:
                     worker.obey(request, fds)
     except errors.UsrdrvError as error:

@@ -65,7 +65,7 @@ class LoopServer(Closing):
 
     def __init__(self, device: str, drive: int, *, read_only: bool = False) -> None:
         self.device = device
-        self._request = {"device": device, "drive": drive, "read_only": read_only}
+        self._request: dict[str, Any] = {"device": device, "drive": drive, "read_only": read_only}
         self._process: DriverProcess
         self._known: Drive | None = None
         self.drive: Drive

@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The process of a network driver: opens the device, moves frames, and does what its supervisor says.
 
-It has one socket to the supervisor, with a JSON object a line. The supervisor begins:
-`{"op": "open", "device": ..., "mtu": ..., "offloads": ...}`, with a memory file to count in; we answer
-`{"event": "ready", "mac": ..., "counters": [names in order]}` or `{"event": "error", ...}`. Then comes
-`start` (with a TAP's descriptor, or as `loop` the number of an interface of usrloop), at which we say
-`started`; then `mtu`, `filter`, `stats` and `stop`. We tell of `link` changes and of a `failure`. Its end
-is ours.
+`open` has a device's name, an MTU, `offloads` and a memory file to count in; `ready` tells the MAC address and the
+names of the counters in order. Then comes `start` (with a TAP's descriptor, or as `loop` the number of an interface
+of usrloop), at which we say `started`; then `mtu`, `filter` and `stats`. We tell of `link` changes and of a
+`failure`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import signal
 import socket
 import sys
-import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from usrdrv import errors
+from usrdrv.bridge.driver_worker import Worker, run
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
@@ -30,22 +25,13 @@ ETHERNET: Final = 0x0200
 """PCI class code."""
 
 
-class Worker:
-    """One device on its way between chip and supervisor."""
+class NetWorker(Worker):
+    """A NIC."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
+        super().__init__(sock)
         self._nic: NetDriver
         self._held: ExitStack
-
-    def say(self, **message: Any) -> None:
-        """Tell the supervisor; if it is gone, so are we soon."""
-        with self._lock:
-            try:
-                self._sock.sendall(json.dumps(message).encode() + b"\n")
-            except OSError:
-                return
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device and start its driver."""
@@ -101,42 +87,5 @@ class Worker:
                 self.say(event="stats")
 
 
-def _requests(sock: socket.socket) -> Any:
-    """Yield each request with the descriptors that came with it, until the other end closes."""
-    pending = b""
-    fds: list[int] = []
-    while True:
-        while b"\n" in pending:
-            line, _, pending = pending.partition(b"\n")
-            yield json.loads(line), fds
-            fds = []
-        data, received, _, _ = socket.recv_fds(sock, 1 << 16, 4)
-        if not data:
-            return
-        pending += data
-        fds += received
-
-
-def main() -> int:
-    """Serve the supervisor at the socket that is descriptor argv[1]."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    worker = Worker(sock)
-    try:
-        with ExitStack() as stack:
-            for request, fds in _requests(sock):
-                if request["op"] == "stop":
-                    break
-                if request["op"] == "open":
-                    worker.open(stack, request, fds)
-                else:
-                    worker.obey(request, fds)
-    except errors.UsrdrvError as error:
-        worker.say(event="error", type=type(error).__name__, why=str(error))
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(NetWorker))

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from usrdrv import errors, loop
+from usrdrv import loop
 from usrdrv.bridge.link import Link
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.net_supervisor import NetDriverProcess
+    from usrdrv.bridge.driver_process import DriverProcess
 
 
 class KernelEnd(Protocol):
@@ -19,7 +19,7 @@ class KernelEnd(Protocol):
     name: str
     link: Link
 
-    def hand_to(self, driver: NetDriverProcess) -> None:
+    def hand_to(self, driver: DriverProcess) -> None:
         """Tell a driver to serve it; its answer is the event `started`, at which call started()."""
 
     def started(self) -> None: ...
@@ -44,8 +44,9 @@ def choose(wanted: str) -> tuple[str, str]:
 
 def check(export: str) -> None:
     """Raise now, before the device is touched, if `export` cannot work here."""
-    if export == "usrloop" and not loop.available():
-        raise errors.MissingToolError("this kernel has no module usrloop (make kmod-install)")
+    if export == "usrloop":
+        loop.available()
+        loop.Control().close()
 
 
 def make(

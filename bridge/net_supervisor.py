@@ -3,27 +3,25 @@
 
 from __future__ import annotations
 
-import json
 import select
-import socket
 import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from usrdrv import errors
 from usrdrv.bridge import net_exports
+from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_exports import KernelEnd
-from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
 from usrdrv.bridge.signals import Signals
 from usrdrv.closing import Closing
 from usrdrv.net.counters import Counters
 
-READY_TIMEOUT: Final = 30.0
 STATS_TIMEOUT: Final = 5.0
 
 
@@ -41,87 +39,6 @@ class Settings:
     groups: tuple[bytes, ...] | None = None
 
 
-class NetDriverProcess(Closing):
-    """The driver's process and our end of its socket.
-
-    `mac` is the chip's address, `counting` the names of what it counts in the memory file `counters`.
-    """
-
-    def __init__(self, settings: Settings, counters: int) -> None:
-        ours, theirs = socket.socketpair()
-        self._sock = ours
-        self._pending = b""
-        with theirs:
-            self.child = Child(
-                "driver",
-                [sys.executable, "-P", "-m", "usrdrv.bridge.net_driver", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-            )
-        try:
-            self.send(
-                counters,
-                op="open",
-                device=settings.device,
-                mtu=settings.mtu,
-                offloads=settings.offloads,
-            )
-            ready = self.wait_for("ready")[-1]
-            self.mac = bytes.fromhex(ready["mac"])
-            self.counting: list[str] = ready["counters"]
-        except BaseException:
-            self.close()
-            raise
-        self.child.talk()
-
-    def send(self, *fds: int, **request: Any) -> None:
-        """Ask for something; a driver that is dead does not answer."""
-        try:
-            socket.send_fds(self._sock, [json.dumps(request).encode() + b"\n"], fds)
-        except OSError:
-            return
-
-    def wait_for(self, event: str) -> list[dict[str, Any]]:
-        """Return what the driver says, up to that event. UsrdrvError if it fails or dies instead."""
-        deadline = time.monotonic() + READY_TIMEOUT
-        found: list[dict[str, Any]] = []
-        while (left := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select([self._sock], [], [], left)
-            if not readable:
-                break
-            for news in self.events():
-                if news["event"] in ("error", "failure"):
-                    kind = getattr(errors, str(news.get("type")), errors.DeviceError)
-                    raise kind(news["why"])
-                found.append(news)
-            if any(news["event"] == event for news in found):
-                return found
-            if self.child.wait(0):
-                last = self.child.lines[-1] if self.child.lines else self.child.status()
-                raise errors.DeviceError(f"the driver did not start: {last}")
-        raise errors.DeviceError(f"the driver is not {event} after {READY_TIMEOUT:.0f} s")
-
-    @property
-    def fd(self) -> int:
-        """Readable when there are events, or when the driver is dead."""
-        return self._sock.fileno()
-
-    def events(self) -> list[dict[str, Any]]:
-        """What the driver has said since the last call."""
-        try:
-            self._pending += self._sock.recv(1 << 20, socket.MSG_DONTWAIT)
-        except OSError:
-            return []
-        *lines, self._pending = self._pending.split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def close(self) -> None:
-        """Let the driver quiesce the device and end. Idempotent."""
-        if self._sock.fileno() >= 0:
-            self.send(op="stop")
-            self._sock.close()
-            self.child.stop()
-
-
 class Interface(Closing):
     """A network interface until close(). stats() may be called from any thread."""
 
@@ -137,7 +54,7 @@ class Interface(Closing):
         self._stats_came = threading.Event()
         self.end: KernelEnd | None = None
         try:
-            self.driver = NetDriverProcess(settings, self._counters.fd)
+            self.driver = self._start()
         except BaseException:
             self._counters.close()
             raise
@@ -146,7 +63,7 @@ class Interface(Closing):
                 settings.export,
                 ifname,
                 device=settings.device,
-                mac=self.driver.mac,
+                mac=self.mac,
                 mtu=settings.mtu,
                 namespace=namespace,
                 offloads=settings.offloads,
@@ -162,15 +79,30 @@ class Interface(Closing):
         assert self.end is not None
         return self.end.name
 
+    @property
+    def mac(self) -> bytes:
+        """The chip's address."""
+        return bytes.fromhex(self.driver.ready["mac"])
+
+    def _start(self, hurried: Callable[[], bool] = lambda: False) -> DriverProcess:
+        return DriverProcess(
+            "usrdrv.bridge.net_driver",
+            hurried,
+            fds=(self._counters.fd,),
+            device=self._settings.device,
+            mtu=self._mtu,
+            offloads=self._settings.offloads,
+        )
+
     def _begin(self, end: KernelEnd) -> None:
         """Hand the interface to a driver that is ready."""
         end.hand_to(self.driver)
-        news = self.driver.wait_for("started")
+        self.driver.expect("started")
         end.started()
         self._state = None
         self._follow(end)
         self._stats_came.set()  # who asked the one before gets what it counted
-        for event in news:
+        for event in self.driver.events():
             self._take(end, event)
 
     def _follow(self, end: KernelEnd) -> None:
@@ -240,10 +172,10 @@ class Interface(Closing):
             if signals.waiting:
                 return
             try:
-                self.driver = NetDriverProcess(
-                    replace(self._settings, mtu=self._mtu), self._counters.fd
-                )
+                self.driver = self._start(lambda: signals.waiting)
                 self._begin(end)
+            except InterruptedError:
+                return
             except errors.UsrdrvError as error:
                 last = str(error)
                 self.driver.close()
@@ -273,7 +205,7 @@ class Interface(Closing):
             "mtu": self._mtu,
             "driver_pid": self.driver.child.pid,
             "restarts": self.restarts,
-            **self._counters.read(self.driver.counting),
+            **self._counters.read(self.driver.ready["counters"]),
         }
 
     def close(self) -> None:

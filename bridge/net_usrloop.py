@@ -12,7 +12,7 @@ from usrdrv.bridge.link import Link, check_name, inside
 from usrdrv.closing import Closing
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.net_supervisor import NetDriverProcess
+    from usrdrv.bridge.driver_process import DriverProcess
 
 OFFLOADS: Final = loop.lib.USRLOOP_NET_CSUM | loop.lib.USRLOOP_NET_TSO | loop.lib.USRLOOP_NET_USO
 MAX_MTU: Final = 9000
@@ -57,7 +57,7 @@ class UsrloopInterface(Closing):
             self.close()
             raise
 
-    def hand_to(self, driver: NetDriverProcess) -> None:
+    def hand_to(self, driver: DriverProcess) -> None:
         """Have a driver serve it."""
         driver.send(op="start", loop=self.id)
 

@@ -17,7 +17,7 @@ from usrdrv.bridge.link import Link, check_name, inside
 from usrdrv.closing import Closing
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.net_supervisor import NetDriverProcess
+    from usrdrv.bridge.driver_process import DriverProcess
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
@@ -109,7 +109,7 @@ class Tap(Closing):
                 if error.errno != errno.EINVAL:
                     raise errors.DeviceError(f"{self.name}: {error.strerror}") from None
 
-    def hand_to(self, driver: NetDriverProcess) -> None:
+    def hand_to(self, driver: DriverProcess) -> None:
         """Have a driver move its packets."""
         driver.send(self.fd, op="start")
 

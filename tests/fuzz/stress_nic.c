@@ -23,7 +23,7 @@
 #include "backends.h"
 #include "dp.h"
 #include "dp83820/dp83820.h"
-#include "tap.h"
+#include "ports.h"
 
 #define MARK		0x88b5u		/* type of frames whose bytes are known */
 #define PORT		7777u
@@ -36,8 +36,8 @@ struct end {
 	unsigned int number;
 	struct usrdrv_model *model;
 	struct usrdrv_dev *dev;
-	struct usrdrv_net_port port;
-	int kernel;		/* our side of the port */
+	struct usrdrv_net_port *port;
+	int kernel, tap;	/* our side of the port, and its own */
 	struct usrdrv_net_stats stats;
 	struct dp *dp;
 	pthread_t control, sender, receiver;
@@ -288,7 +288,7 @@ static int begin(struct end *e, struct end *chance)
 	set_up(e);
 	ret = dp_create(e->dev, &config, &e->dp);
 	if (!ret)
-		ret = dp_start(e->dp, &e->port);
+		ret = dp_start(e->dp, e->port);
 	if (!ret)
 		ret = -pthread_create(&e->control, NULL, control, e);
 	if (!ret)
@@ -363,8 +363,8 @@ static int open_end(struct end *e, unsigned int number, uint64_t seed)
 		setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	if (fcntl(fds[1], F_SETFL, O_NONBLOCK))
 		return -errno;
-	usrdrv_tap_port(&e->port, fds[1], 1);
-	return 0;
+	e->tap = fds[1];
+	return usrdrv_tap_port(e->tap, &e->port);
 }
 
 static void hurt(struct end *e, struct end *chance)
@@ -422,7 +422,8 @@ int main(int argc, char **argv)
 		ends[i].dev->ops->close(ends[i].dev);
 		ends[i].model->ops->destroy(ends[i].model);
 		close(ends[i].kernel);
-		close(ends[i].port.fd);
+		ends[i].port->ops->close(ends[i].port);
+		close(ends[i].tap);
 	}
 	printf("%lu sent %lu plain %lu tcp %lu resets\n", atomic_load(&sent), atomic_load(&plain), atomic_load(&tcp),
 	       (unsigned long)(ends[0].stats.resets + ends[1].stats.resets));

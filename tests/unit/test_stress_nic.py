@@ -9,13 +9,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
-INCLUDES = ("usrdrv/include", "usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820")
+INCLUDES = (
+    *("usrdrv/include", "usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820"),
+    "loopback-kmod/include/uapi",
+)
 GENERATED = ("_dp83820.c",)
 
 
 def sources() -> list[Path]:
     found = [ROOT / "tests/fuzz/stress_nic.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
+    found += [ROOT / "usrdrv/loop/loop.c"]
     for folder in ("drivers/dp83820", "usrdrv/net", "devices/dp83820", "devices/wire"):
         found += [p for p in sorted((ROOT / folder).glob("*.c")) if p.name not in GENERATED]
     return found
