@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Throughput and processor use against packet size: the kernel's ns83820 and our driver, in one guest.
 
-What figure 4 of the 2004 paper is for the disk. Two NICs of one model are in the guest, ns83820 has the first and
-ours the second, through VFIO; the other end of each is a TAP in a network namespace of the host. The guest sends
-UDP as fast as it can, and receives TCP in segments that fill such packets: a flood of UDP to a guest would only
-show how it drowns. A packet's size counts its FCS. ns83820 goes no further than an MTU of 1500.
+What figure 4 of the 2004 paper is for the disk. NICs of one model are in the guest: ns83820 has the first, ours
+the others, through VFIO and usrloop, and through VFIO and a TAP. The other end of each is a TAP in a network
+namespace of the host. The guest sends UDP as fast as it can, and receives TCP in segments that fill such packets: a
+flood of UDP to a guest would only show how it drowns. A packet's size counts its FCS. ns83820 goes no further than
+an MTU of 1500.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,13 @@ from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 
-KERNEL, OURS = "ns83820", "usrdrv"
+KERNEL, LOOP, TAP = "ns83820", "usrloop", "TAP"
+DRIVERS: Final = {
+    KERNEL: KERNEL,
+    LOOP: "usrdrv over VFIO and usrloop",
+    TAP: "usrdrv over VFIO and TAP",
+}
+"""In the order of their runs, with their legends; ours by what they are exported through."""
 SEND, RECEIVE = "sent", "received"
 SIZES: Final = {
     SEND: (64, 128, 256, 512, 1024, 1518, 4096, 9018),
@@ -38,7 +45,7 @@ UDP_HEAD, TCP_HEAD = 14 + 20 + 8 + 4, 14 + 20 + 20 + 4
 KERNEL_MOST: Final = 1518
 CHART: Final = Chart(
     name="figure-net",
-    drivers={KERNEL: KERNEL, OURS: "usrdrv over VFIO and TAP"},
+    drivers=DRIVERS,
     unit="Mb/s",
     digits=1,
     sizes="packet",
@@ -53,6 +60,8 @@ class Network:
     driver: str
     index: int
     ifname: str
+    export: str = ""
+    """Of usrdrv net; empty: the kernel has it."""
 
     @property
     def namespace(self) -> str:
@@ -71,7 +80,11 @@ class Network:
         return f"10.97.{self.index}.2"
 
 
-PATHS: Final = (Network(KERNEL, 0, "eth0"), Network(OURS, 1, "usr0"))
+PATHS: Final = (
+    Network(KERNEL, 0, "eth0"),
+    Network(LOOP, 1, "usr0", "usrloop"),
+    Network(TAP, 2, "usr1", "tap"),
+)
 
 
 def sh(command_line: str) -> None:
@@ -107,34 +120,39 @@ def lab() -> Iterator[Guest]:
     if os.geteuid():
         raise errors.PermissionDeniedError("figure-net needs root: TAPs and network namespaces")
     cpus = os.sched_getaffinity(0)
-    with (
-        one_cpu(),
-        Model("dp83820", "--option", f"tap={PATHS[0].tap}") as first,
-        Model("dp83820", "--option", f"tap={PATHS[1].tap}") as second,
-        Guest([first.socket, second.socket], iommu=True, posted=False) as guest,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(one_cpu())
+        models = [
+            stack.enter_context(Model("dp83820", "--option", f"tap={path.tap}")) for path in PATHS
+        ]
+        sockets = [model.socket for model in models]
+        guest = stack.enter_context(Guest(sockets, kmod=True, iommu=True, posted=False))
         # The other ends have the processor that is left.
         os.sched_setaffinity(0, cpus - os.sched_getaffinity(0) or cpus)
-        guest.run("modprobe -a ns83820 tun", check=True)
-        with other_end(PATHS[0]), other_end(PATHS[1]):
-            job = guest.start(
-                ["usrdrv", "net", qemu.address(1), "--mtu", "9000", "--ifname", PATHS[1].ifname]
-            )
-            _wait(guest, f"test -e /sys/class/net/{PATHS[1].ifname}", job)
-            for path in PATHS:
-                guest.run(
-                    f"ip addr add {path.near}/24 dev {path.ifname}; ip link set {path.ifname} up",
-                    check=True,
-                )
-                _wait(guest, f"ping -c 1 -W 1 {path.far}", job)
-            yield guest
+        guest.run("modprobe -a ns83820 tun usrloop", check=True)
+        for path in PATHS:
+            stack.enter_context(other_end(path))
+            _connect(guest, path)
+        yield guest
 
 
-def _wait(guest: Guest, condition: str, job: Job) -> None:
+def _connect(guest: Guest, path: Network) -> None:
+    """Bring the guest's interface up, with our driver if it is ours."""
+    job = None
+    if path.export:
+        options = f"--export {path.export} --mtu 9000 --ifname {path.ifname}"
+        job = guest.start(f"exec usrdrv net {qemu.address(path.index)} {options}")
+    _wait(guest, f"test -e /sys/class/net/{path.ifname}", job)
+    up = f"ip addr add {path.near}/24 dev {path.ifname}; ip link set {path.ifname} up"
+    guest.run(up, check=True)
+    _wait(guest, f"ping -c 1 -W 1 {path.far}", job)
+
+
+def _wait(guest: Guest, condition: str, job: Job | None) -> None:
     deadline = time.monotonic() + 60
     while guest.run(condition).code:
-        if time.monotonic() > deadline or job.done.is_set():
-            raise errors.LabError(f"{condition}: does not happen: {job.err}")
+        if time.monotonic() > deadline or (job is not None and job.done.is_set()):
+            raise errors.LabError(f"{condition}: does not happen: {job.err if job else ''}")
         time.sleep(0.2)
 
 
