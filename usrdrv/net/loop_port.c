@@ -15,6 +15,7 @@
 #include "usrdrv/loop.h"
 
 #define NAP_US	1000	/* ENTER counts milliseconds: shorter sleeps are poll()'s */
+#define ENOUGH	32u	/* packets to the wire that are done, to tell the kernel of */
 #define WOKEN	((1 << USRDRV_NET_WATCHES) - 1)
 
 struct loop_port {
@@ -55,12 +56,19 @@ static int enter(struct loop_port *l, unsigned int flags, unsigned int ms, int m
 	       (ready & USRLOOP_READY_WORK ? USRDRV_NET_PACKETS : 0);
 }
 
+static void tell(struct loop_port *l)
+{
+	if (l->told_cq != l->q.cq_tail || l->told_rx != l->q.rx_tail)
+		l->woken |= enter(l, USRLOOP_ENTER_NOWAIT, 0, 0) & ~USRDRV_NET_PACKETS;
+}
+
+/* The kernel wants its packets at once. Slots that are free again can wait for our next sleep, up to a point. */
 static int flush(struct usrdrv_net_port *port)
 {
 	struct loop_port *l = of(port);
 
-	if (l->told_cq != l->q.cq_tail || l->told_rx != l->q.rx_tail)
-		l->woken |= enter(l, USRLOOP_ENTER_NOWAIT, 0, 0) & ~USRDRV_NET_PACKETS;
+	if (l->told_rx != l->q.rx_tail || l->q.cq_tail - l->told_cq >= ENOUGH)
+		tell(l);
 	return l->q.sq_head == __atomic_load_n(&l->q.ring->sq_tail, __ATOMIC_ACQUIRE) ? 0 : USRDRV_NET_PACKETS;
 }
 
@@ -113,7 +121,7 @@ static int push(struct usrdrv_net_port *port, const struct iovec *iov, int n)
 	if (len > l->q.slot_size)
 		return -EMSGSIZE;
 	if (!slot) {
-		flush(port);
+		tell(l);
 		slot = loop_receive_slot(&l->q);
 	}
 	if (!slot)
@@ -172,7 +180,7 @@ static int wait_for(struct usrdrv_net_port *port, uint32_t timeout_us, int more)
 	int woken;
 
 	if (timeout_us < NAP_US || l->woken)
-		flush(port);
+		tell(l);
 	woken = l->woken;
 	l->woken = 0;
 	if (woken)
