@@ -48,7 +48,7 @@ class UsrloopInterface(Closing):
                 mtu=mtu,
                 max_mtu=MAX_MTU,
                 name=name,
-                features=OFFLOADS if offloads else 0,
+                features=OFFLOADS & self._control.version().net_features if offloads else 0,
                 label=os.fsdecode(os.fsencode(label)[: loop.lib.USRLOOP_LABEL_LEN - 1]),
             )
             with inside(namespace):  # the right to make interfaces there is asked for

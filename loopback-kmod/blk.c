@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it is ended:
+ * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it
+ * is ended:
  *
  *	queue_rq	FREE -> BUSY	data of a write are copied to the slot of the session
  *			BUSY -> SERVED	in the submission ring
  *			BUSY -> HELD	nobody serves, by the policy it waits
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied
  *			BUSY -> FREE	ended, at the latest when all that came with it are
- *	death		SERVED -> HELD	to be sent again; or, by the policy, -> BUSY -> FREE with EIO
+ *	death           SERVED -> HELD  to be sent again; or, by the policy, -> BUSY -> FREE
+ *	with EIO
  *	next server	HELD -> BUSY -> SERVED
  *	too late	HELD -> BUSY -> FREE with EIO
  *
@@ -151,7 +153,10 @@ static void commit_rqs(struct blk_mq_hw_ctx *hctx)
 	rcu_read_unlock();
 }
 
-/* The block layer counts from the first time that a request was sent, we from when this server got it. */
+/*
+ * The block layer counts from the first time that a request was sent, we from when this server
+ * got it.
+ */
 static enum blk_eh_timer_return timed_out(struct request *rq)
 {
 	struct usrloop_queue *q = rq->mq_hctx->driver_data;
@@ -162,7 +167,8 @@ static enum blk_eh_timer_return timed_out(struct request *rq)
 	u32 generation = 0;
 
 	/* A request that waits for a server is the recovery time's to end. */
-	if (!limit || usrloop_slot_state(word) != SLOT_SERVED || time_before(jiffies, READ_ONCE(slot->since) + limit))
+	if (!limit || usrloop_slot_state(word) != SLOT_SERVED ||
+	    time_before(jiffies, READ_ONCE(slot->since) + limit))
 		return BLK_EH_RESET_TIMER;
 	rcu_read_lock();
 	end = rcu_dereference(q->end);
@@ -191,7 +197,10 @@ static const struct blk_mq_ops mq_ops = {
 	.init_hctx	= init_hctx,
 };
 
-/* Give up a slot that we made BUSY. Return: its request, to be ended, which frees the tag for the next one. */
+/*
+ * Give up a slot that we made BUSY. Return: its request, to be ended, which frees the tag for
+ * the next one.
+ */
 static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 {
 	struct request *rq = slot->request;
@@ -200,8 +209,12 @@ static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 	return rq;
 }
 
-/* What the server says of one request; it is ended, or put into @batch. Return: whether it was one in flight. */
-static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe, struct io_comp_batch *batch)
+/*
+ * What the server says of one request; it is ended, or put into @batch. Return: whether it was
+ * one in flight.
+ */
+static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe,
+			    struct io_comp_batch *batch)
 {
 	struct usrloop_queue *q = end->queue;
 	struct usrloop_slot *slot;
@@ -226,6 +239,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 
 static unsigned int blk_collect(struct usrloop_end *end)
 {
+	/* Pairs with the server's release: what it wrote before is there. */
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
 	DEFINE_IO_COMP_BATCH(batch);
 	unsigned int refused = 0;
@@ -233,7 +247,10 @@ static unsigned int blk_collect(struct usrloop_end *end)
 
 	if (end->cq_head == tail)
 		return 0;
-	/* Whoever is served by another now is not ended here; what he has been given carries another seq. */
+	/*
+	 * Whoever is served by another now is not ended here; what he has been given carries
+	 * another seq.
+	 */
 	rcu_read_lock();
 	ours = rcu_dereference(end->queue->end) == end;
 	rcu_read_unlock();
@@ -263,7 +280,8 @@ static unsigned int blk_collect(struct usrloop_end *end)
 }
 
 /* Do to each request that is in state @from what the caller wants. */
-static void for_each_slot(struct usrloop_queue *q, enum usrloop_slot_state from, enum usrloop_slot_state to)
+static void move_slots(struct usrloop_queue *q, enum usrloop_slot_state from,
+		       enum usrloop_slot_state to)
 {
 	u32 i;
 
@@ -271,7 +289,8 @@ static void for_each_slot(struct usrloop_queue *q, enum usrloop_slot_state from,
 		struct usrloop_slot *slot = &q->slot[i];
 		u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
 
-		if (usrloop_slot_state(word) != from || !usrloop_slot_move(slot, seq, from, to == SLOT_FREE ? SLOT_BUSY : to))
+		if (usrloop_slot_state(word) != from ||
+		    !usrloop_slot_move(slot, seq, from, to == SLOT_FREE ? SLOT_BUSY : to))
 			continue;
 		if (to == SLOT_FREE)
 			blk_mq_end_request(free_slot(slot, seq), BLK_STS_IOERR);
@@ -280,9 +299,9 @@ static void for_each_slot(struct usrloop_queue *q, enum usrloop_slot_state from,
 
 static void blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
 {
-	for_each_slot(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
+	move_slots(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
 	if (fail_held)
-		for_each_slot(q, SLOT_HELD, SLOT_FREE);
+		move_slots(q, SLOT_HELD, SLOT_FREE);
 }
 
 static void blk_attached(struct usrloop_queue *q)
@@ -294,7 +313,8 @@ static void blk_attached(struct usrloop_queue *q)
 		u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
 		blk_status_t status;
 
-		if (usrloop_slot_state(word) != SLOT_HELD || !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
+		if (usrloop_slot_state(word) != SLOT_HELD ||
+		    !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
 			continue;
 		WRITE_ONCE(slot->since, jiffies);
 		rcu_read_lock();
@@ -309,8 +329,9 @@ static int check_params(struct usrloop_info *info)
 {
 	struct usrloop_blk_params *p = &info->blk;
 
-	if (!is_power_of_2(p->logical_block) || p->logical_block < SECTOR_SIZE || p->logical_block > SZ_4K ||
-	    !is_power_of_2(p->physical_block) || p->physical_block < p->logical_block || p->physical_block > SZ_64K ||
+	if (!is_power_of_2(p->logical_block) || p->logical_block < SECTOR_SIZE ||
+	    p->logical_block > SZ_4K || !is_power_of_2(p->physical_block) ||
+	    p->physical_block < p->logical_block || p->physical_block > SZ_64K ||
 	    !is_power_of_2(p->max_io) || p->max_io < PAGE_SIZE || p->max_io > USRLOOP_MAX_IO)
 		return -EINVAL;
 	if (!p->size || p->size % p->logical_block || p->size > (u64)LLONG_MAX)
@@ -318,7 +339,8 @@ static int check_params(struct usrloop_info *info)
 	if (!p->discard_granularity)
 		p->discard_granularity = p->physical_block;
 	if (!is_power_of_2(p->discard_granularity) || p->discard_granularity < p->logical_block ||
-	    p->max_discard % p->logical_block || (p->max_discard && p->max_discard < p->discard_granularity))
+	    p->max_discard % p->logical_block ||
+	    (p->max_discard && p->max_discard < p->discard_granularity))
 		return -EINVAL;
 	if (!p->max_discard)
 		p->max_discard = round_down(UINT_MAX, p->discard_granularity);
@@ -378,7 +400,10 @@ static int blk_start(struct usrloop_dev *dev)
 	disk->private_data = dev;
 	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
 	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
-	/* Not now: who serves may be waiting for us. The first who opens it looks for partitions. */
+	/*
+	 * Not now: who serves may be waiting for us. The first who opens it looks for
+	 * partitions.
+	 */
 	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
 	ret = device_add_disk(NULL, disk, usrloop_disk_groups);
 	if (ret) {

@@ -9,6 +9,14 @@
 
 #include "include/uapi/usrloop.h"
 
+/* 6.2: a header can say that UDP is to be segmented; before, there is nothing to offer */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define VIRTIO_NET_HDR_GSO_UDP_L4	5
+#define USRLOOP_COMPAT_USO		0
+#else
+#define USRLOOP_COMPAT_USO		USRLOOP_NET_USO
+#endif
+
 /* 6.8: always by one */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
 #define usrloop_signal(ctx)	eventfd_signal(ctx, 1)
@@ -25,8 +33,8 @@
 
 /* 6.11: limits and features are given when the disk is made; before, they are set one by one */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
-static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags, const struct usrloop_info *info,
-						 void *data)
+static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,
+						 const struct usrloop_info *info, void *data)
 {
 	const struct usrloop_blk_params *p = &info->blk;
 	struct gendisk *disk = blk_mq_alloc_disk(tags, data);
@@ -48,15 +56,16 @@ static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags, co
 	}
 	if (info->features & USRLOOP_BLK_ZEROES)
 		blk_queue_max_write_zeroes_sectors(q, p->max_discard >> SECTOR_SHIFT);
-	blk_queue_write_cache(q, info->features & USRLOOP_BLK_CACHE, info->features & USRLOOP_BLK_FUA);
+	blk_queue_write_cache(q, info->features & USRLOOP_BLK_CACHE,
+			      info->features & USRLOOP_BLK_FUA);
 	if (!(info->features & USRLOOP_BLK_ROTATIONAL))
 		blk_queue_flag_set(QUEUE_FLAG_NONROT, q);
 	blk_queue_flag_clear(QUEUE_FLAG_ADD_RANDOM, q);
 	return disk;
 }
 #else
-static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags, const struct usrloop_info *info,
-						 void *data)
+static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,
+						 const struct usrloop_info *info, void *data)
 {
 	const struct usrloop_blk_params *p = &info->blk;
 	struct queue_limits lim = {

@@ -15,11 +15,23 @@
 
 /* Roles are taken once, under lock, and are then read without it. */
 struct usrloop_file {
-	struct mutex lock;
+	struct mutex lock;			/* who takes a role */
 	struct usrloop_dev *controls;		/* counted, or NULL */
 	struct usrloop_session *session;	/* or NULL */
 	int seen;				/* changes of the device that it has heard of */
 };
+
+/* Pairs with the release of do_attach(): whoever sees a session sees all of it. */
+static struct usrloop_session *session_of(struct usrloop_file *f)
+{
+	return smp_load_acquire(&f->session);	/* as said */
+}
+
+/* Pairs with the release of do_create(). */
+static struct usrloop_dev *controlled_by(struct usrloop_file *f)
+{
+	return smp_load_acquire(&f->controls);	/* as said */
+}
 
 static int usrloop_open(struct inode *inode, struct file *file)
 {
@@ -53,8 +65,8 @@ static int usrloop_release(struct inode *inode, struct file *file)
 /* The device that a call is for, counted; the file's own, or one of the caller's. */
 static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id, bool change)
 {
-	struct usrloop_session *s = smp_load_acquire(&f->session);
-	struct usrloop_dev *dev = smp_load_acquire(&f->controls);
+	struct usrloop_session *s = session_of(f);
+	struct usrloop_dev *dev = controlled_by(f);
 
 	if (id != USRLOOP_ANY) {
 		dev = usrloop_dev_find(type, id);
@@ -99,7 +111,7 @@ static long do_create(struct usrloop_file *f, void __user *arg)
 	if (!ret)
 		ret = usrloop_dev_create(&info, &dev);
 	if (!ret)
-		smp_store_release(&f->controls, dev);
+		smp_store_release(&f->controls, dev);	/* for controlled_by() */
 	mutex_unlock(&f->lock);
 	if (ret)
 		return ret;
@@ -145,7 +157,7 @@ static long do_attach(struct usrloop_file *f, void __user *arg)
 	if (!ret)
 		ret = usrloop_dev_attach(dev, &s);
 	if (!ret)
-		smp_store_release(&f->session, s);
+		smp_store_release(&f->session, s);	/* for session_of() */
 	mutex_unlock(&f->lock);
 	usrloop_dev_put(dev);
 	if (ret)
@@ -181,7 +193,7 @@ static int do_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
 
 static long do_eventfd(struct usrloop_file *f, void __user *arg)
 {
-	struct usrloop_session *s = smp_load_acquire(&f->session);
+	struct usrloop_session *s = session_of(f);
 	struct usrloop_eventfd event;
 
 	if (!s)
@@ -202,7 +214,7 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 
 	switch (cmd) {
 	case USRLOOP_IOC_ENTER:	/* first: it is the one that counts */
-		s = smp_load_acquire(&f->session);
+		s = session_of(f);
 		return s ? usrloop_enter(s, arg) : -ENOTCONN;
 	case USRLOOP_IOC_VERSION:
 		return do_version(user);
@@ -237,7 +249,7 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 static int usrloop_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct usrloop_file *f = file->private_data;
-	struct usrloop_session *s = smp_load_acquire(&f->session);
+	struct usrloop_session *s = session_of(f);
 
 	if (!s)
 		return -ENOTCONN;
@@ -249,8 +261,8 @@ static int usrloop_mmap(struct file *file, struct vm_area_struct *vma)
 static __poll_t usrloop_poll(struct file *file, poll_table *wait)
 {
 	struct usrloop_file *f = file->private_data;
-	struct usrloop_session *s = smp_load_acquire(&f->session);
-	struct usrloop_dev *dev = smp_load_acquire(&f->controls);
+	struct usrloop_session *s = session_of(f);
+	struct usrloop_dev *dev = controlled_by(f);
 	__poll_t mask = 0;
 
 	if (dev) {

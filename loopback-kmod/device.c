@@ -2,7 +2,8 @@
 /*
  * Devices: made, found, attached to, started, stopped, deleted.
  *
- * A device's requests are served while each queue has an end of the session's. When the server dies,
+ * A device's requests are served while each queue has an end of the session's. When the server
+ * dies,
  * the ends are taken away first; only then is it decided what becomes of what it had.
  */
 #include <linux/capability.h>
@@ -111,7 +112,8 @@ static void part(struct usrloop_dev *dev)
 
 static void lose_server(struct usrloop_dev *dev)
 {
-	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
+	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE ||
+		    dev->info.policy == USRLOOP_DEATH_REISSUE;
 	bool started = dev->info.state != USRLOOP_NEW;
 
 	part(dev);
@@ -119,11 +121,13 @@ static void lose_server(struct usrloop_dev *dev)
 		changed(dev);
 		return;
 	}
-	disconnect_queues(dev, hold ? MODE_HOLD : MODE_FAIL, dev->info.policy != USRLOOP_DEATH_REISSUE);
+	disconnect_queues(dev, hold ? MODE_HOLD : MODE_FAIL,
+			  dev->info.policy != USRLOOP_DEATH_REISSUE);
 	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
 		dev->recover_by = jiffies + msecs_to_jiffies(dev->info.recovery_ms);
-		mod_delayed_work(usrloop_wq, &dev->recovery, msecs_to_jiffies(dev->info.recovery_ms));
+		mod_delayed_work(usrloop_wq, &dev->recovery,
+				 msecs_to_jiffies(dev->info.recovery_ms));
 	}
 }
 
@@ -135,8 +139,8 @@ static void recovery_over(struct work_struct *work)
 	mutex_lock(&dev->lock);
 	/* Or it is late, and meant a server before the last. */
 	if (dev->info.state == USRLOOP_QUIESCED && time_after_eq(jiffies, dev->recover_by)) {
-		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
-			dev->info.recovery_ms);
+		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name,
+			dev->info.id, dev->info.recovery_ms);
 		disconnect_queues(dev, MODE_FAIL, true);
 		set_state(dev, USRLOOP_FAILED);
 	}
@@ -149,8 +153,9 @@ static void revoke_work(struct work_struct *work)
 
 	mutex_lock(&dev->lock);
 	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
-		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n", dev->kind->name,
-			dev->info.id, pid_nr(dev->session->pid), dev->info.blk.timeout_ms);
+		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
+			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
+			dev->info.blk.timeout_ms);
 		lose_server(dev);
 	}
 	mutex_unlock(&dev->lock);
@@ -186,11 +191,13 @@ static int check_info(const struct usrloop_info *info)
 		return -EPROTONOSUPPORT;
 	if (info->type != USRLOOP_BLOCK && info->type != USRLOOP_NET)
 		return -EINVAL;
-	if (info->features & ~known || info->flags & ~USRLOOP_FLAGS || info->policy >= USRLOOP_POLICIES)
+	if (info->features & ~known || info->flags & ~USRLOOP_FLAGS ||
+	    info->policy >= USRLOOP_POLICIES)
 		return -EOPNOTSUPP;
 	if (info->id != USRLOOP_ANY && info->id >= USRLOOP_MAX_DEVICES)
 		return -EINVAL;
-	if (!info->queues || info->queues > USRLOOP_MAX_QUEUES || !power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
+	if (!info->queues || info->queues > USRLOOP_MAX_QUEUES ||
+	    !power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
 	    info->poll_us > USRLOOP_MAX_POLL_US || info->reserved)
 		return -EINVAL;
 	if (strnlen(info->label, sizeof(info->label)) == sizeof(info->label))
@@ -238,7 +245,8 @@ static int make_queues(struct usrloop_dev *dev)
  * @info:	what is wanted; number, queues and state are filled in
  * @out:	result, counted for the caller
  *
- * Return: 0; -EPROTONOSUPPORT another version; -EOPNOTSUPP an unknown feature, flag or policy; -EEXIST
+ * Return: 0; -EPROTONOSUPPORT another version; -EOPNOTSUPP an unknown feature, flag or policy;
+ * -EEXIST
  * the number is taken; -EINVAL, -EPERM, -ENOMEM, -ENOSPC, -E2BIG.
  */
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
@@ -406,9 +414,11 @@ int usrloop_dev_revoke(struct usrloop_dev *dev)
  * usrloop_dev_start() - show the kernel a disk or an interface
  * @dev:	device with a server
  *
- * Makes no request itself: the thread that serves may call it. Partitions are looked for at the first open.
+ * Makes no request itself: the thread that serves may call it. Partitions are looked for at the
+ * first open.
  *
- * Return: 0; -ENOTCONN there is no server; -EALREADY; -ENODEV; errors of the block layer or the network.
+ * Return: 0; -ENOTCONN there is no server; -EALREADY; -ENODEV; errors of the block layer or the
+ * network.
  */
 int usrloop_dev_start(struct usrloop_dev *dev)
 {

@@ -1,58 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Network interfaces. A packet is copied once each way: at transmission into the slot that its place in
+ * Network interfaces. A packet is copied once each way: at transmission into the slot that its
+ * place in
  * the ring names, at reception out of one into an skb, by NAPI in the server's own ENTER.
  *
- * Slots to the wire are used in the ring's order; a server may complete them in any. They are FREE or
- * SERVED. What is on its way when a server dies is lost, as on a wire: the interface loses its carrier
+ * Slots to the wire are used in the ring's order; a server may complete them in any. They are
+ * FREE or
+ * SERVED. What is on its way when a server dies is lost, as on a wire: the interface loses its
+ * carrier
  * and nothing else.
  */
 #include <linux/capability.h>
 #include <linux/etherdevice.h>
-#include <linux/ethtool.h>
 #include <linux/if_vlan.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
 #include <linux/slab.h>
-#include <linux/u64_stats_sync.h>
 #include <linux/virtio_net.h>
 #include <net/net_namespace.h>
 
 #include "compat.h"
-#include "usrloop.h"
+#include "net.h"
 
 #define HEADER		sizeof(struct virtio_net_hdr_mrg_rxbuf)
 #define COPY_WHOLE	2048u	/* bytes of a frame that get a linear skb */
 #define COPY_HEAD	256u	/* of a larger one, what the stack looks at */
-
-struct usrloop_counts {
-	u64_stats_t tx_packets, tx_bytes, tx_dropped, tx_full;
-	u64_stats_t rx_packets, rx_bytes, rx_errors, rx_dropped;
-};
-
-static const char count_names[][ETH_GSTRING_LEN] = {
-	"tx_packets", "tx_bytes", "tx_dropped", "tx_full", "rx_packets", "rx_bytes", "rx_errors", "rx_dropped",
-};
-
-#define COUNTS	ARRAY_SIZE(count_names)
-
-struct usrloop_netq {
-	struct usrloop_queue *queue;
-	struct napi_struct napi;
-	struct netdev_queue *txq;	/* while started */
-	u32 head, tail;			/* of packets to the wire; head: the transmit lock, tail: queue->lock */
-	u32 *bytes;			/* depth, of each packet */
-	struct usrloop_counts tx;	/* the transmit lock */
-	struct usrloop_counts rx;	/* NAPI */
-	struct u64_stats_sync tx_sync, rx_sync;
-};
-
-struct usrloop_net {
-	struct net_device *netdev;	/* between start and stop */
-	u32 speed;			/* Mb/s; 0: no carrier */
-	struct usrloop_netq queue[];
-};
 
 struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
 {
@@ -82,7 +55,10 @@ static u32 copy_packet(struct usrloop_end *end, u32 slot, const struct sk_buff *
 	return HEADER + skb->len;
 }
 
-/* Stop the queue while all slots are on their way. Under the transmit lock. Return: whether it is stopped. */
+/*
+ * Stop the queue while all slots are on their way. Under the transmit lock. Return: whether it
+ * is stopped.
+ */
 static bool stop_if_full(struct usrloop_netq *nq, const struct usrloop_end *end)
 {
 	if (likely(nq->head - READ_ONCE(nq->tail) <= end->mask))
@@ -133,7 +109,8 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	nq->head++;
 	/* Before the server can see it, and complete it. */
 	wake = __netdev_tx_sent_queue(nq->txq, skb->len, netdev_xmit_more());
-	usrloop_push(end, &(struct usrloop_sqe) { .tag = slot, .seq = seq, .op = USRLOOP_OP_TX, .len = len });
+	usrloop_push(end, &(struct usrloop_sqe){
+				  .tag = slot, .seq = seq, .op = USRLOOP_OP_TX, .len = len });
 	spin_unlock(&q->lock);
 
 	u64_stats_update_begin(&nq->tx_sync);
@@ -163,7 +140,8 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 	unsigned int packets = 0, bytes = 0;
 	u32 tail = nq->tail;
 
-	while (tail != nq->head && usrloop_slot_state(atomic_read(&q->slot[tail & mask].word)) == SLOT_FREE) {
+	while (tail != nq->head &&
+	       usrloop_slot_state(atomic_read(&q->slot[tail & mask].word)) == SLOT_FREE) {
 		bytes += nq->bytes[tail & mask];
 		packets++;
 		tail++;
@@ -172,6 +150,7 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 		return;
 	WRITE_ONCE(nq->tail, tail);
 	netdev_tx_completed_queue(nq->txq, packets, bytes);
+	/* Pairs with that in stop_if_full(). */
 	smp_mb();
 	if (netif_tx_queue_stopped(nq->txq))
 		netif_tx_wake_queue(nq->txq);
@@ -180,6 +159,7 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 static unsigned int collect_sent(struct usrloop_end *end)
 {
 	struct usrloop_queue *q = end->queue;
+	/* Pairs with the server's release: what it wrote before is there. */
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
 	unsigned int refused = 0;
 
@@ -273,7 +253,10 @@ static bool offload_allowed(const struct virtio_net_hdr *h, u32 features)
 	return false;
 }
 
-/* One packet from the wire. Its header is copied before it is looked at: the server can write to it at any time. */
+/*
+ * One packet from the wire. Its header is copied before it is looked at: the server can write
+ * to it at any time.
+ */
 static void receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 slot)
 {
 	const struct virtio_net_hdr_mrg_rxbuf *header = usrloop_data(end, end->mask + 1 + slot);
@@ -325,6 +308,7 @@ static int net_poll(struct napi_struct *napi, int budget)
 	rcu_read_lock();
 	end = rcu_dereference(nq->queue->end);
 	if (end) {
+		/* Pairs with the server's release: the packets are there. */
 		u32 tail = smp_load_acquire(&end->ring->rx_tail);
 
 		if (unlikely(tail - end->rx_head > end->mask + 1)) {
@@ -371,35 +355,14 @@ static int net_close(struct net_device *netdev)
 	return 0;
 }
 
-/* The COUNTS counters of a queue in the order of their names. */
-static void read_counts(struct usrloop_netq *nq, u64 *to)
-{
-	unsigned int start;
-
-	do {
-		start = u64_stats_fetch_begin(&nq->tx_sync);
-		to[0] = u64_stats_read(&nq->tx.tx_packets);
-		to[1] = u64_stats_read(&nq->tx.tx_bytes);
-		to[2] = u64_stats_read(&nq->tx.tx_dropped);
-		to[3] = u64_stats_read(&nq->tx.tx_full);
-	} while (u64_stats_fetch_retry(&nq->tx_sync, start));
-	do {
-		start = u64_stats_fetch_begin(&nq->rx_sync);
-		to[4] = u64_stats_read(&nq->rx.rx_packets);
-		to[5] = u64_stats_read(&nq->rx.rx_bytes);
-		to[6] = u64_stats_read(&nq->rx.rx_errors);
-		to[7] = u64_stats_read(&nq->rx.rx_dropped);
-	} while (u64_stats_fetch_retry(&nq->rx_sync, start));
-}
-
 static void net_stats(struct net_device *netdev, struct rtnl_link_stats64 *stats)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	unsigned int i;
-	u64 count[COUNTS];
+	u64 count[USRLOOP_COUNTS];
 
 	for (i = 0; i < dev->info.queues; i++) {
-		read_counts(&dev->net->queue[i], count);
+		usrloop_net_counts(&dev->net->queue[i], count);
 		stats->tx_packets += count[0];
 		stats->tx_bytes += count[1];
 		stats->tx_dropped += count[2];
@@ -419,65 +382,12 @@ static const struct net_device_ops netdev_ops = {
 	.ndo_set_mac_address	= eth_mac_addr,
 };
 
-static void get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
-{
-	struct usrloop_dev *dev = usrloop_net_dev(netdev);
-
-	strscpy(info->driver, KBUILD_MODNAME, sizeof(info->driver));
-	strscpy(info->version, THIS_MODULE->version, sizeof(info->version));
-	strscpy(info->bus_info, dev->info.label, sizeof(info->bus_info));
-}
-
-static int get_sset_count(struct net_device *netdev, int set)
-{
-	return set == ETH_SS_STATS ? COUNTS * usrloop_net_dev(netdev)->info.queues : -EOPNOTSUPP;
-}
-
-static void get_strings(struct net_device *netdev, u32 set, u8 *data)
-{
-	unsigned int i, j;
-
-	if (set != ETH_SS_STATS)
-		return;
-	for (i = 0; i < usrloop_net_dev(netdev)->info.queues; i++)
-		for (j = 0; j < COUNTS; j++)
-			ethtool_sprintf(&data, "queue%u_%s", i, count_names[j]);
-}
-
-static void get_ethtool_stats(struct net_device *netdev, struct ethtool_stats *stats, u64 *data)
-{
-	struct usrloop_dev *dev = usrloop_net_dev(netdev);
-	unsigned int i;
-
-	for (i = 0; i < dev->info.queues; i++)
-		read_counts(&dev->net->queue[i], data + COUNTS * i);
-}
-
-static int get_link_ksettings(struct net_device *netdev, struct ethtool_link_ksettings *settings)
-{
-	u32 speed = READ_ONCE(usrloop_net_dev(netdev)->net->speed);
-
-	settings->base.speed = speed ?: SPEED_UNKNOWN;
-	settings->base.duplex = speed ? DUPLEX_FULL : DUPLEX_UNKNOWN;
-	settings->base.port = PORT_OTHER;
-	return 0;
-}
-
-static const struct ethtool_ops ethtool_ops = {
-	.get_drvinfo		= get_drvinfo,
-	.get_link		= ethtool_op_get_link,
-	.get_sset_count		= get_sset_count,
-	.get_strings		= get_strings,
-	.get_ethtool_stats	= get_ethtool_stats,
-	.get_link_ksettings	= get_link_ksettings,
-	.get_ts_info		= ethtool_op_get_ts_info,
-};
-
 static int check_params(struct usrloop_info *info)
 {
 	struct usrloop_net_params *p = &info->net;
 
-	if (info->features & (USRLOOP_NET_TSO | USRLOOP_NET_USO) && !(info->features & USRLOOP_NET_CSUM))
+	if (info->features & (USRLOOP_NET_TSO | USRLOOP_NET_USO) &&
+	    !(info->features & USRLOOP_NET_CSUM))
 		return -EINVAL;
 	if (p->mtu < ETH_MIN_MTU || p->max_mtu < p->mtu || p->max_mtu > ETH_MAX_MTU - ETH_HLEN ||
 	    p->reserved[0] || p->reserved[1])
@@ -554,14 +464,15 @@ static int net_start(struct usrloop_dev *dev)
 
 	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
 		return -EPERM;
-	netdev = alloc_netdev_mqs(sizeof(dev), p->name, strchr(p->name, '%') ? NET_NAME_ENUM : NET_NAME_USER,
-				  ether_setup, dev->info.queues, dev->info.queues);
+	netdev = alloc_netdev_mqs(sizeof(dev), p->name,
+				  strchr(p->name, '%') ? NET_NAME_ENUM : NET_NAME_USER, ether_setup,
+				  dev->info.queues, dev->info.queues);
 	if (!netdev)
 		return -ENOMEM;
 	*(struct usrloop_dev **)netdev_priv(netdev) = dev;
 	dev_net_set(netdev, net);
 	netdev->netdev_ops = &netdev_ops;
-	netdev->ethtool_ops = &ethtool_ops;
+	netdev->ethtool_ops = &usrloop_ethtool_ops;
 	netdev->sysfs_groups[0] = &usrloop_group;
 	netdev->min_mtu = ETH_MIN_MTU;
 	netdev->max_mtu = p->max_mtu;

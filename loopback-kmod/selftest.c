@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Arithmetic that no test from outside gets to the limits of. Built with USRLOOP_SELFTEST; runs when the module is loaded. */
+/*
+ * Arithmetic that no test from outside gets to the limits of. Built with USRLOOP_SELFTEST; runs
+ * when the module is loaded.
+ */
 #include <linux/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "usrloop.h"
 
-#define CHECK(condition)									\
-	do {											\
-		if (!(condition)) {								\
-			pr_err("selftest: %s: line %d: not so: %s\n", __func__, __LINE__, #condition);	\
-			return -EINVAL;								\
-		}										\
-	} while (0)
+#define CHECK(condition)	expect(condition, #condition, __func__, __LINE__)
+
+static unsigned int failed;
+
+static void expect(bool is_so, const char *what, const char *function, int line)
+{
+	if (is_so)
+		return;
+	pr_err("selftest: %s: line %d: not so: %s\n", function, line, what);
+	failed++;
+}
 
 /* Each part lies within the session, whole, and behind the one before it. */
 static int check_layout(const struct usrloop_info *info)
@@ -29,7 +36,8 @@ static int check_layout(const struct usrloop_info *info)
 	CHECK(net ? l.rx == l.cq + info->depth * sizeof(struct usrloop_cqe) : !l.rx);
 	CHECK(l.ring_stride >= ring_end && !(l.ring_stride % PAGE_SIZE));
 	CHECK(l.data >= (u64)info->queues * l.ring_stride && !(l.data % SZ_64K));
-	CHECK(l.slot_size >= (net ? USRLOOP_PACKET_MAX : info->blk.max_io) && !(l.slot_size % PAGE_SIZE));
+	CHECK(l.slot_size >= (net ? USRLOOP_PACKET_MAX : info->blk.max_io) &&
+	      !(l.slot_size % PAGE_SIZE));
 	CHECK(l.data_stride == slots * l.slot_size);
 	CHECK(l.size >= l.data + info->queues * l.data_stride && !(l.size % PAGE_SIZE));
 	CHECK(ret == (l.size > USRLOOP_MAX_SESSION ? -E2BIG : 0));
@@ -51,7 +59,8 @@ static int test_layout(void)
 			info->type = USRLOOP_NET;
 			ret = check_layout(info);
 			info->type = USRLOOP_BLOCK;
-			for (info->blk.max_io = SZ_4K; info->blk.max_io <= USRLOOP_MAX_IO && !ret; info->blk.max_io *= 2)
+			for (info->blk.max_io = SZ_4K; info->blk.max_io <= USRLOOP_MAX_IO && !ret;
+			     info->blk.max_io *= 2)
 				ret = check_layout(info);
 		}
 	}
@@ -59,7 +68,10 @@ static int test_layout(void)
 	return ret;
 }
 
-/* The largest of all is refused, not cut off to something that fits; what just fits is not refused. */
+/*
+ * The largest of all is refused, not cut off to something that fits; what just fits is not
+ * refused.
+ */
 static int test_limits(void)
 {
 	struct usrloop_info *info = kzalloc(sizeof(*info), GFP_KERNEL);
@@ -88,7 +100,8 @@ static int test_limits(void)
 static int test_ring(void)
 {
 	const u32 depth = 8, begin = -(depth + 3);
-	struct usrloop_ring *ring = kzalloc(sizeof(*ring) + depth * sizeof(struct usrloop_sqe), GFP_KERNEL);
+	struct usrloop_ring *ring =
+		kzalloc(sizeof(*ring) + depth * sizeof(struct usrloop_sqe), GFP_KERNEL);
 	struct usrloop_end *end = kzalloc(sizeof(*end), GFP_KERNEL);
 	struct usrloop_sqe *sq = (void *)(ring + 1);
 	u32 i, wrong = 0, tail = 0;
@@ -101,7 +114,8 @@ static int test_ring(void)
 		for (i = 0; i < 3 * depth; i++) {
 			usrloop_push(end, &(struct usrloop_sqe) { .tag = i, .sector = ~(u64)i });
 			wrong += ring->sq_tail != (u32)(begin + i + 1);
-			wrong += sq[(begin + i) % depth].tag != i || sq[(begin + i) % depth].sector != ~(u64)i;
+			wrong += sq[(begin + i) % depth].tag != i ||
+				 sq[(begin + i) % depth].sector != ~(u64)i;
 			/* The one before it is still there. */
 			wrong += i && sq[(begin + i - 1) % depth].tag != i - 1;
 		}
@@ -118,7 +132,8 @@ static int test_ring(void)
 static int test_words(void)
 {
 	const u32 last = U32_MAX >> SLOT_SEQ_SHIFT;
-	static const u32 seqs[] = { 0, 1, 2, U32_MAX >> (SLOT_SEQ_SHIFT + 1), U32_MAX >> SLOT_SEQ_SHIFT };
+	static const u32 seqs[] = { 0, 1, 2, U32_MAX >> (SLOT_SEQ_SHIFT + 1),
+				    U32_MAX >> SLOT_SEQ_SHIFT };
 	u32 i, state;
 
 	for (i = 0; i < ARRAY_SIZE(seqs); i++) {
@@ -148,7 +163,8 @@ static int test_moves(void)
 	CHECK(!usrloop_slot_move(&slot, last, SLOT_SERVED, SLOT_BUSY));
 	CHECK(usrloop_slot_seq(atomic_read(&slot.word)) == last);
 	/* Used once more: what the last server may say of it is of another use. */
-	atomic_set(&slot.word, usrloop_slot_word(usrloop_slot_seq(atomic_read(&slot.word)) + 1, SLOT_SERVED));
+	atomic_set(&slot.word,
+		   usrloop_slot_word(usrloop_slot_seq(atomic_read(&slot.word)) + 1, SLOT_SERVED));
 	CHECK(!usrloop_slot_move(&slot, last, SLOT_SERVED, SLOT_BUSY));
 	CHECK(usrloop_slot_move(&slot, 0, SLOT_SERVED, SLOT_BUSY));
 	return 0;
@@ -161,12 +177,15 @@ static int test_moves(void)
  */
 int __init usrloop_selftest(void)
 {
-	static int (*const tests[])(void) = { test_layout, test_limits, test_ring, test_words, test_moves };
+	static int (*const tests[])(void) = { test_layout, test_limits, test_ring, test_words,
+					      test_moves };
 	unsigned int i;
 	int ret = 0;
 
 	for (i = 0; i < ARRAY_SIZE(tests) && !ret; i++)
 		ret = tests[i]();
+	if (!ret && failed)
+		ret = -EINVAL;
 	if (!ret)
 		pr_info("selftest: %zu passed\n", ARRAY_SIZE(tests));
 	return ret;

@@ -32,7 +32,10 @@ int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layou
 		ring += info->depth * sizeof(struct usrloop_rxe);
 	layout->ring_stride = PAGE_ALIGN(ring);
 	layout->slot_size = PAGE_ALIGN(net ? USRLOOP_PACKET_MAX : info->blk.max_io);
-	/* A chip's scatter list may break at 64 KiB: a slot never lies across more such borders than it must. */
+	/*
+	 * A chip's scatter list may break at 64 KiB: a slot never lies across more such borders
+	 * than it must.
+	 */
 	layout->data = ALIGN((u64)info->queues * layout->ring_stride, SZ_64K);
 	layout->data_stride = slots * layout->slot_size;
 	layout->size = PAGE_ALIGN(layout->data + info->queues * layout->data_stride);
@@ -60,7 +63,8 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
  * usrloop_session_alloc() - make the memory of a server
  * @dev:	counted as long as the session is there
  *
- * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK, unless he has CAP_IPC_LOCK.
+ * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK, unless he has
+ * CAP_IPC_LOCK.
  * Return: session, all its memory zero; or -ENOMEM as a pointer.
  */
 struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev)

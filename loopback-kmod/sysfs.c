@@ -16,7 +16,9 @@ static const char *const state_names[] = {
 };
 
 static const char *const policy_names[] = {
-	[USRLOOP_DEATH_FAIL] = "fail", [USRLOOP_DEATH_QUEUE] = "queue", [USRLOOP_DEATH_REISSUE] = "reissue",
+	[USRLOOP_DEATH_FAIL] = "fail",
+	[USRLOOP_DEATH_QUEUE] = "queue",
+	[USRLOOP_DEATH_REISSUE] = "reissue",
 	[USRLOOP_DEATH_FAIL_NEW] = "fail-new",
 };
 

@@ -2,11 +2,13 @@
 /*
  * What the parts of usrloop.ko share.
  *
- * A device (struct usrloop_dev) outlives its servers. What a server has is a session: rings and a data
+ * A device (struct usrloop_dev) outlives its servers. What a server has is a session: rings and a
+ * data
  * area of its own, made by ATTACH and given back with its file, so that nothing an old server still
  * writes to is ever seen again. What is in flight is known from the device's slots alone.
  *
- *	device.c	devices: made, found, attached to, started, stopped, deleted; death and recovery
+ *	device.c        devices: made, found, attached to, started, stopped, deleted; death and
+ *	recovery
  *	session.c	memory of a session and its layout
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
@@ -20,6 +22,7 @@
 #define USRLOOP_H
 
 #include <linux/atomic.h>
+#include <linux/bits.h>
 #include <linux/cred.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
@@ -29,6 +32,7 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+#include "compat.h"
 #include "include/uapi/usrloop.h"
 
 #undef pr_fmt
@@ -38,14 +42,15 @@
 #define USRLOOP_MAX_QUEUES	64u
 #define USRLOOP_MAX_DEPTH	1024u
 #define USRLOOP_MAX_IO		(4u << 20)
-#define USRLOOP_MAX_SESSION	(1ull << 30)
+#define USRLOOP_MAX_SESSION	BIT_ULL(30)
 #define USRLOOP_MAX_POLL_US	1000u
-#define USRLOOP_BLK_FEATURES	(USRLOOP_BLK_READ_ONLY | USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | USRLOOP_BLK_DISCARD | \
-				 USRLOOP_BLK_ZEROES | USRLOOP_BLK_ROTATIONAL)
-#define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_NET_USO)
+#define USRLOOP_BLK_FEATURES	(USRLOOP_BLK_READ_ONLY | USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | \
+				 USRLOOP_BLK_DISCARD | USRLOOP_BLK_ZEROES | USRLOOP_BLK_ROTATIONAL)
+#define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_COMPAT_USO)
 #define USRLOOP_FLAGS		(USRLOOP_PERSIST | USRLOOP_OWNER)
 #define USRLOOP_POLICIES	4u
-#define USRLOOP_PACKET_MAX	(68u << 10)	/* header, Ethernet header with tags, 64 KiB; whole pages */
+/* header, Ethernet header with tags, 64 KiB; whole pages */
+#define USRLOOP_PACKET_MAX	(68u << 10)
 
 struct net_device;
 struct usrloop_dev;
@@ -85,8 +90,8 @@ static inline u32 usrloop_slot_seq(u32 word)
 }
 
 /* Take the slot from one owner to another; false: somebody was faster, or it was another use. */
-static inline bool usrloop_slot_move(struct usrloop_slot *slot, u32 seq, enum usrloop_slot_state from,
-				     enum usrloop_slot_state to)
+static inline bool usrloop_slot_move(struct usrloop_slot *slot, u32 seq,
+				     enum usrloop_slot_state from, enum usrloop_slot_state to)
 {
 	u32 word = usrloop_slot_word(seq, from);
 
@@ -114,7 +119,8 @@ struct usrloop_event {
 struct usrloop_end {
 	struct usrloop_queue *queue;
 	struct usrloop_session *session;
-	struct usrloop_ring *ring;	/* what follows is shared with the server: believe nothing */
+	/* what follows is shared with the server: believe nothing */
+	struct usrloop_ring *ring;
 	struct usrloop_sqe *sq;
 	struct usrloop_cqe *cq;
 	struct usrloop_rxe *rx;
@@ -155,7 +161,8 @@ struct usrloop_session {
 	struct usrloop_dev *dev;	/* counted */
 	u32 generation;
 	struct pid *pid;
-	bool revoked;			/* the device is not its any more; written under dev->lock */
+	/* the device is not its any more; written under dev->lock */
+	bool revoked;
 	struct usrloop_layout layout;
 	void *mem;
 	wait_queue_head_t poll;
@@ -181,7 +188,10 @@ struct usrloop_kind {
 	/* Either may be NULL: the kind has none. */
 	int (*resize)(struct usrloop_dev *dev, u64 size);
 	void (*carrier)(struct usrloop_dev *dev, u32 speed);
-	/* Take completions and packets that the server published; no lock. Returns 0 or USRLOOP_READY_REFUSED. */
+	/*
+	 * Take completions and packets that the server published; no lock. Returns 0 or
+	 * USRLOOP_READY_REFUSED.
+	 */
 	unsigned int (*collect)(struct usrloop_end *end);
 };
 
@@ -193,7 +203,7 @@ struct usrloop_dev {
 	const struct usrloop_kind *kind;
 	struct usrloop_info info;	/* what CREATE asked for, and the state; dev->lock */
 	kuid_t owner;
-	struct mutex lock;
+	struct mutex lock;		/* state, session, what the kind starts and stops */
 	bool deleted;			/* no longer to be found */
 	bool stopping;			/* ENTER returns USRLOOP_READY_STOP */
 	bool kind_made;			/* kind->create() succeeded */
@@ -247,7 +257,10 @@ int usrloop_event_set(struct usrloop_session *session, const struct usrloop_even
 void usrloop_events_clear(struct usrloop_session *session);
 __poll_t usrloop_session_poll(struct usrloop_session *session, struct file *file, poll_table *wait);
 
-/* Put a submission into the ring. Context: any; queue->lock, under which queue->end was seen to be @end. */
+/*
+ * Put a submission into the ring. Context: any; queue->lock, under which queue->end was seen to
+ * be @end.
+ */
 static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sqe *sqe)
 {
 	end->sq[end->sq_tail & end->mask] = *sqe;
@@ -258,7 +271,9 @@ static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sq
 /* Let the server know of what was pushed. Context: any; under RCU. */
 static inline void usrloop_wake(struct usrloop_end *end)
 {
-	rcuwait_wake_up(&end->wait);	/* a full barrier: what was pushed is seen by whoever goes to sleep */
+	/* a full barrier: what was pushed is seen by whoever goes to sleep */
+	rcuwait_wake_up(&end->wait);
+	/* That barrier serves here too. */
 	if (waitqueue_active(&end->session->poll))
 		wake_up_poll(&end->session->poll, EPOLLIN);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ENTER: a server hands over what it has done and sleeps until there is something to do: a request, a
+ * ENTER: a server hands over what it has done and sleeps until there is something to do: a
+ * request, a
  * packet, an eventfd (its device's interrupt), or the end of the device.
  */
 #include <linux/eventfd.h>
@@ -88,7 +89,8 @@ static void acknowledge(struct usrloop_end *end)
  * @arg:	queue and USRLOOP_ENTER_* flags
  *
  * Context: process, no locks.
- * Return: USRLOOP_READY_* bits, 0 after the time-out; -ESTALE the device was taken from this server;
+ * Return: USRLOOP_READY_* bits, 0 after the time-out; -ESTALE the device was taken from this
+ * server;
  * -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL.
  */
 long usrloop_enter(struct usrloop_session *session, unsigned long arg)
@@ -99,7 +101,8 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	unsigned int refused;
 	long mask;
 
-	if (arg & ~(unsigned long)(USRLOOP_ENTER_QUEUE | USRLOOP_ENTER_NOWAIT | USRLOOP_ENTER_ACK) ||
+	if (arg & ~(unsigned long)(USRLOOP_ENTER_QUEUE | USRLOOP_ENTER_NOWAIT |
+				   USRLOOP_ENTER_ACK) ||
 	    index >= dev->info.queues)
 		return -EINVAL;
 	end = &session->end[index];
@@ -122,7 +125,10 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	return mask;
 }
 
-/* Somebody signalled an eventfd of ours. Context: any, also a hard interrupt; the eventfd's lock is held. */
+/*
+ * Somebody signalled an eventfd of ours. Context: any, also a hard interrupt; the eventfd's
+ * lock is held.
+ */
 static int event_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, void *key)
 {
 	struct usrloop_event *event = container_of(entry, struct usrloop_event, entry);

@@ -34,7 +34,11 @@ def build() -> Path:
     """Return usrloop.ko for KERNEL, with its self-tests."""
     files = sorted(x for x in SOURCE.rglob("*") if x.suffix in (".c", ".h") or x.name == "Kbuild")
     folder = kernel.build(KERNEL)
-    inputs = [folder.name, *(str(x.relative_to(SOURCE)) for x in files), *(x.read_text() for x in files)]
+    inputs = [
+        folder.name,
+        *(str(x.relative_to(SOURCE)) for x in files),
+        *(x.read_text() for x in files),
+    ]
 
     def make(path: Path) -> None:
         work = path / "work"
@@ -54,14 +58,24 @@ def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest
     module = build()
     options = {"cpus": 2, "memory": 2048 if DEBUG else 1024, **options}
     guest = factory(kernel=KERNEL, timeout=120 * SLOWER, **options)
-    # What is read later may land in memory that held code. QEMU does not see what virtiofsd writes there, and would go
-    # on with the old code, translated.
-    guest.run(f"cat $(for p in {PROGRAMS}; do command -v $p; ldd $(command -v $p); done | grep -o '/[^ ]*' | sort -u) >/tmp/x; rm /tmp/x")
+    # What is read later may land in memory that held code. QEMU does not see what virtiofsd writes there, and
+    # would go on with the old code, translated.
+    files = f"for p in {PROGRAMS}; do command -v $p; ldd $(command -v $p); done | grep -o '/[^ ]*' | sort -u"
+    guest.run(f"cat $({files}) >/tmp/x; rm /tmp/x")
     shutil.copy(module, guest.share)
     for name in programs:
         command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
-        command += ["-Wno-unused-parameter", f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
-        command += [str(HERE / f"{name}.c"), str(TOP / "usrdrv/loop/loop.c"), "-o", str(guest.share / name)]
+        command += [
+            "-Wno-unused-parameter",
+            f"-I{TOP / 'usrdrv/include'}",
+            f"-I{SOURCE / 'include/uapi'}",
+        ]
+        command += [
+            str(HERE / f"{name}.c"),
+            str(TOP / "usrdrv/loop/loop.c"),
+            "-o",
+            str(guest.share / name),
+        ]
         subprocess.run(command, check=True)
     load(guest)
     return guest
@@ -81,7 +95,9 @@ def unload(guest: Guest) -> None:
 def leaks(guest: Guest) -> str:
     """What kmemleak finds that names the module. It takes two scans to be sure."""
     scan = "echo scan >/sys/kernel/debug/kmemleak"
-    guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug", check=True)
+    guest.run(
+        "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug", check=True
+    )
     guest.run(f"{scan}; sleep 6; {scan}", 600, check=True)
     found = guest.run("cat /sys/kernel/debug/kmemleak", 60).out.split("unreferenced object")
     return "".join(entry for entry in found if "usrloop" in entry or "usrblk" in entry)

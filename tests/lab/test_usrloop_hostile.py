@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""usrloop.ko against a server that writes at random to all that it shares and calls whatever there is, I/O going on.
+"""usrloop.ko against a server that writes at random to all that it shares and calls what there is, I/O going on.
 
 Whatever it does, each client comes to an end, nothing is left, and the kernel has nothing to say of it
 (usrdrv.lab.console; on the debug kernel KASAN, lockdep and kmemleak are among those that look).

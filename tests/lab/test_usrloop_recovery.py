@@ -221,7 +221,7 @@ def test_nobody_comes_in_time(guest: Guest, policy: int) -> None:
 
 
 def test_a_server_that_comes_back_starts_the_time_anew(guest: Guest) -> None:
-    """1. death  2. another server, before the recovery time is over  3. its death  4. requests wait for the whole time."""
+    """1. death  2. another server before the time is over  3. its death  4. requests wait the whole time."""
     first = Server(guest, policy=REISSUE, recovery_ms=3000, **DISK)
     assert dd(guest, "write").wait().code == 0
     first.kill()

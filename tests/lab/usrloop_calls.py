@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Each call of usrloop and each error that its header documents. Runs in a guest; test_usrloop_calls.py has the results.
+"""Each call of usrloop and each error that its header documents. Runs in a guest; test_usrloop_calls.py judges.
 
-    python3 usrloop_calls.py RESULTS.json [NAME ...]
+python3 usrloop_calls.py RESULTS.json [NAME ...]
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import json
 import mmap
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -20,180 +18,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from usrdrv import errors
+from usrloop_rig import (
+    CHECKS,
+    SIZE,
+    SMALL,
+    attach,
+    check,
+    child,
+    create_refused,
+    enter,
+    info,
+    no_device,
+    polled,
+    raw,
+    refused,
+    target,
+    wait,
+)
+
 from usrdrv.loop import ANY, STATES, Control, Disk, Interface, Server, ffi, lib
-
-MODULE = "/share/usrloop.ko"
-CHECKS: dict[str, Callable[[], None]] = {}
-
-SIZE = 1 << 20
-SMALL = Disk(SIZE, max_io=16 << 10, depth=8)
-USER = 1000
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS[function.__name__] = function
-    return function
-
-
-def run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}: {done.stderr}"
-    return done.stdout.strip()
-
-
-def refused(code: int, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-    """A call fails with this errno."""
-    try:
-        result = function(*arguments, **named)
-    except OSError as error:
-        got = error.errno
-    else:
-        raise AssertionError(f"no error but {result!r}")
-    assert got == code, f"{errno.errorcode.get(got or 0)} instead of {errno.errorcode[code]}"
-
-
-def raw(control: Control, request: int, argument: Any) -> int:
-    """A call without the explanations of usrdrv.loop."""
-    return fcntl.ioctl(control.fd, request, ffi.buffer(argument) if argument is not None else 0)
-
-
-def enter(control: Control, argument: int) -> int:
-    return fcntl.ioctl(control.fd, lib.USRLOOP_IOC_ENTER, argument)
-
-
-def info(device: Any, **changes: Any) -> Any:
-    """What Control.create() hands over, with changes; `blk.size` is written blk_size."""
-    i = ffi.new("struct usrloop_info *")
-    i.version, i.type, i.id = lib.USRLOOP_VERSION, device.kind, device.id
-    for name in ("features", "flags", "queues", "depth", "poll_us", "owner"):
-        setattr(i, name, getattr(device, name))
-    device.fill(i)
-    for name, value in changes.items():
-        part, _, rest = name.partition("_")
-        if part in ("blk", "net"):
-            setattr(getattr(i, part), rest, value)
-        else:
-            setattr(i, name, value)
-    return i
-
-
-def create_refused(code: int, device: Any, **changes: Any) -> None:
-    with Control() as control:
-        refused(code, raw, control, lib.USRLOOP_IOC_CREATE, info(device, **changes))
-
-
-def target(request: int, control: Control, kind: int = 0, id: int = ANY, arg: int = 0) -> int:
-    return raw(control, request, ffi.new("struct usrloop_target *", {"type": kind, "id": id, "arg": arg}))
-
-
-def attach(control: Control, id: int = ANY, kind: int = lib.USRLOOP_BLOCK) -> Any:
-    a = ffi.new("struct usrloop_attach *", {"type": kind, "id": id})
-    raw(control, lib.USRLOOP_IOC_ATTACH, a)
-    return a
-
-
-class Ram(threading.Thread):
-    """Serves one queue from memory of its own, and notes what it was asked for."""
-
-    def __init__(
-        self,
-        server: Server,
-        data: bytearray | None = None,
-        result: Callable[[Any], int] | None = None,
-    ) -> None:
-        super().__init__(daemon=True)
-        self.server = server
-        self.data = bytearray(SIZE) if data is None else data
-        self.ops: list[tuple[int, int, int, int]] = []
-        self.result = result
-        self.end = 0
-        self.bits = 0
-        self.start()
-
-    def run(self) -> None:
-        q = self.server.queue[0]
-        while True:
-            got = self.server.enter()
-            if got == -errno.EINTR:
-                continue
-            if got < 0 or got & lib.USRLOOP_READY_STOP:
-                self.end = got
-                return
-            self.bits |= got
-            while (sqe := lib.loop_next(q)) != ffi.NULL:
-                self.ops.append((sqe.op, sqe.sector, sqe.len, sqe.flags))
-                at = sqe.sector * 512
-                if sqe.op == lib.USRLOOP_OP_READ:
-                    self.server.data(sqe.tag, sqe.len)[:] = bytes(self.data[at : at + sqe.len])
-                elif sqe.op == lib.USRLOOP_OP_WRITE:
-                    self.data[at : at + sqe.len] = self.server.data(sqe.tag, sqe.len)[:]
-                lib.loop_complete(q, sqe.tag, sqe.seq, self.result(sqe) if self.result else 0)
-
-    def has(self, op: int) -> list[tuple[int, int, int, int]]:
-        return [entry for entry in self.ops if entry[0] == op]
-
-
-@contextlib.contextmanager
-def served(device: Disk = SMALL, **options: Any) -> Iterator[tuple[Control, Ram, str]]:
-    """A started disk with a server, in one file."""
-    with Control() as control:
-        number = control.create(device).id
-        ram = Ram(Server(control, control.attach()), bytearray(device.size), **options)
-        control.start()
-        yield control, ram, f"/dev/usrblk{number}"
-        with contextlib.suppress(errors.UsrdrvError):
-            control.delete(force=True)
-        ram.join(10)
-        assert not ram.is_alive()
-        ram.server.close()
-
-
-def child(function: Callable[[], None], uid: int = 0) -> None:
-    """Run something in a process of its own, as another user."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            if uid:
-                os.setgroups([])
-                os.setresgid(uid, uid, uid)
-                os.setresuid(uid, uid, uid)
-            function()
-        except BaseException:
-            os.write(writer, traceback.format_exc().encode()[-3000:])
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        said = pipe.read().decode()
-    os.waitpid(pid, 0)
-    assert not said, said
-
-
-def wait(condition: Callable[[], Any], what: str = "", seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.01)
-
-
-def polled(control: Control, milliseconds: int = 0) -> int:
-    p = select.poll()
-    p.register(control.fd, select.POLLIN)
-    return dict(p.poll(milliseconds)).get(control.fd, 0)
-
-
-def sysfs(device: str, name: str) -> str:
-    return (Path("/sys/class/block") / Path(device).name / name).read_text().strip()
-
-
-def no_device() -> None:
-    assert not list(Path("/dev").glob("usrblk*")), "a disk is left"
-
 
 # --- what is wrong with it is said ---
 
@@ -240,7 +85,11 @@ def create_of_a_disk_that_cannot_be() -> None:
         *({"blk_logical_block": n} for n in (0, 256, 768, 8192)),
         *({"blk_physical_block": n} for n in (0, 256, 3 << 10, 128 << 10)),
         *({"blk_max_io": n} for n in (0, 2048, 12 << 10, 8 << 20)),
-        *({"blk_discard_granularity": 3 << 10}, {"blk_discard_granularity": 256}, {"blk_max_discard": 100}),
+        *(
+            {"blk_discard_granularity": 3 << 10},
+            {"blk_discard_granularity": 256},
+            {"blk_max_discard": 100},
+        ),
         {"blk_discard_granularity": 64 << 10, "blk_max_discard": 4096},
         {"features": lib.USRLOOP_BLK_FUA},
         {"blk_logical_block": 4096, "blk_physical_block": 4096, "blk_size": 4096 + 512},
@@ -269,7 +118,13 @@ def what_create_hands_back_is_not_what_was_put_in() -> None:
     with Control() as control:
         i = info(SMALL, state=5, generation=9, server_pid=7, ifindex=11, refused=13)
         raw(control, lib.USRLOOP_IOC_CREATE, i)
-        assert (i.state, i.generation, i.server_pid, i.ifindex, i.refused) == (lib.USRLOOP_NEW, 0, 0, 0, 0)
+        assert (i.state, i.generation, i.server_pid, i.ifindex, i.refused) == (
+            lib.USRLOOP_NEW,
+            0,
+            0,
+            0,
+            0,
+        )
 
 
 @check
@@ -295,7 +150,12 @@ def there_are_no_more_queues_than_cpus() -> None:
 def calls_for_no_device() -> None:
     with Control() as control:
         for request in (
-            *(lib.USRLOOP_IOC_START, lib.USRLOOP_IOC_STOP, lib.USRLOOP_IOC_DELETE, lib.USRLOOP_IOC_RESIZE),
+            *(
+                lib.USRLOOP_IOC_START,
+                lib.USRLOOP_IOC_STOP,
+                lib.USRLOOP_IOC_DELETE,
+                lib.USRLOOP_IOC_RESIZE,
+            ),
             *(lib.USRLOOP_IOC_DETACH, lib.USRLOOP_IOC_CARRIER),
         ):
             refused(errno.ENODEV, target, request, control)
@@ -304,9 +164,21 @@ def calls_for_no_device() -> None:
             refused(errno.ENODEV, target, request, control, 7, 0)
         refused(errno.ENODEV, attach, control)
         refused(errno.ENODEV, attach, control, 1023)
-        refused(errno.ENODEV, raw, control, lib.USRLOOP_IOC_QUERY, ffi.new("struct usrloop_info *", {"type": 1}))
+        refused(
+            errno.ENODEV,
+            raw,
+            control,
+            lib.USRLOOP_IOC_QUERY,
+            ffi.new("struct usrloop_info *", {"type": 1}),
+        )
         refused(errno.ENOTCONN, enter, control, 0)
-        refused(errno.ENOTCONN, raw, control, lib.USRLOOP_IOC_EVENTFD, ffi.new("struct usrloop_eventfd *"))
+        refused(
+            errno.ENOTCONN,
+            raw,
+            control,
+            lib.USRLOOP_IOC_EVENTFD,
+            ffi.new("struct usrloop_eventfd *"),
+        )
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, 0x5401, 0)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_VERSION ^ 0x8000_0000, 0)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_START | 0x7F, bytearray(16))
@@ -444,7 +316,10 @@ def mmap_of_every_kind() -> None:
         seen = mmap.mmap(control.fd, a.size, prot=mmap.PROT_READ)
         assert whole[:] == bytes(a.size), "memory of somebody else"
         last[0:3] = b"end"
-        assert whole[a.size - 4096 : a.size - 4093] == b"end" and seen[a.size - 4096 : a.size - 4093] == b"end"
+        assert (
+            whole[a.size - 4096 : a.size - 4093] == b"end"
+            and seen[a.size - 4096 : a.size - 4093] == b"end"
+        )
         refused(errno.EFAULT, raw, control, lib.USRLOOP_IOC_CREATE, None)
         os.close(os.dup(control.fd))
         for m in (whole, last, seen):
@@ -474,13 +349,21 @@ def poll_of_a_controller() -> None:
         target(lib.USRLOOP_IOC_START, server)
         assert polled(control, 5000) == select.POLLIN and STATES[control.query().state] == "live"
         server.close()
-        assert polled(control, 5000) == select.POLLIN and STATES[control.query().state] == "quiesced"
+        assert (
+            polled(control, 5000) == select.POLLIN and STATES[control.query().state] == "quiesced"
+        )
         assert polled(control) == 0
         control.resize(2 * SIZE)
         assert polled(control) == select.POLLIN
         control.delete(force=True)
         assert polled(control) & select.POLLHUP
-        refused(errno.ENODEV, raw, control, lib.USRLOOP_IOC_QUERY, ffi.new("struct usrloop_info *", {"id": ANY}))
+        refused(
+            errno.ENODEV,
+            raw,
+            control,
+            lib.USRLOOP_IOC_QUERY,
+            ffi.new("struct usrloop_info *", {"id": ANY}),
+        )
         refused(errno.ENODEV, target, lib.USRLOOP_IOC_DELETE, control)
         refused(errno.ENODEV, target, lib.USRLOOP_IOC_STOP, control)
 
@@ -492,8 +375,10 @@ def poll_of_a_server() -> None:
         server = Server(file, attach(file, number))
         control.start()
         assert polled(file) == 0
-        reader = subprocess.Popen(["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-                                  stderr=subprocess.DEVNULL)
+        reader = subprocess.Popen(
+            ["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
+            stderr=subprocess.DEVNULL,
+        )
         assert polled(file, 10000) == select.POLLIN
         q = server.queue[0]
         while reader.poll() is None:
@@ -507,7 +392,9 @@ def poll_of_a_server() -> None:
 
 
 def register(control: Control, fd: int, index: int = 0, ack: int = -1, queue: int = 0) -> None:
-    e = ffi.new("struct usrloop_eventfd *", {"queue": queue, "index": index, "fd": fd, "ack_fd": ack})
+    e = ffi.new(
+        "struct usrloop_eventfd *", {"queue": queue, "index": index, "fd": fd, "ack_fd": ack}
+    )
     raw(control, lib.USRLOOP_IOC_EVENTFD, e)
 
 
@@ -576,461 +463,16 @@ def what_is_no_eventfd() -> None:
         control.create(SMALL)
         control.attach()
         fd = os.eventfd(0)
-        refused(errno.EINVAL, register, control, 0)
-        refused(errno.EBADF, register, control, 999)
-        refused(errno.EBADF, register, control, fd, 0, 999)
-        refused(errno.EINVAL, register, control, fd, 0, control.fd)
-        refused(errno.EINVAL, register, control, fd, lib.USRLOOP_EVENTFDS)
-        refused(errno.EINVAL, register, control, fd, 0, -1, 64)
+        refused(errno.EINVAL, control, 0)
+        refused(errno.EBADF, control, 999)
+        refused(errno.EBADF, control, fd, 0, 999)
+        refused(errno.EINVAL, control, fd, 0, control.fd)
+        refused(errno.EINVAL, control, fd, lib.USRLOOP_EVENTFDS)
+        refused(errno.EINVAL, control, fd, 0, -1, 64)
         os.close(fd)
 
 
-# --- who may ---
-
-
-@check
-def another_user_may_look_and_no_more() -> None:
-    with Control() as control, Control() as other:
-        number = control.create(SMALL).id
-
-        def body() -> None:
-            for request in (
-                *(lib.USRLOOP_IOC_START, lib.USRLOOP_IOC_STOP, lib.USRLOOP_IOC_DELETE, lib.USRLOOP_IOC_RESIZE),
-                *(lib.USRLOOP_IOC_DETACH, lib.USRLOOP_IOC_CARRIER),
-            ):
-                refused(errno.EPERM, target, request, other, lib.USRLOOP_BLOCK, number)
-            refused(errno.EPERM, attach, other, number)
-            assert other.query(lib.USRLOOP_BLOCK, number).owner == 0
-            refused(errno.EPERM, raw, other, lib.USRLOOP_IOC_CREATE, info(SMALL, flags=lib.USRLOOP_OWNER, owner=0))
-            refused(errno.EPERM, raw, other, lib.USRLOOP_IOC_CREATE, info(Interface()))
-
-        child(body, USER)
-
-
-@check
-def an_owner_serves_without_privileges() -> None:
-    with Control() as control, Control() as file:
-        device = Disk(SIZE, max_io=16 << 10, depth=8, flags=lib.USRLOOP_OWNER, owner=USER)
-        number = control.create(device).id
-        assert control.query().owner == USER
-        reader, writer = os.pipe()
-
-        def body() -> None:
-            ram = Ram(Server(file, attach(file, number)))
-            ram.data[:4] = b"mine"
-            target(lib.USRLOOP_IOC_START, file)
-            os.write(writer, b"x")
-            ram.join(30)
-            assert ram.end > 0 and ram.end & lib.USRLOOP_READY_STOP, ram.end
-
-        def root() -> None:
-            os.read(reader, 1)
-            with open(f"/dev/usrblk{number}", "rb") as disk:
-                got.append(disk.read(4))
-            assert sysfs(f"usrblk{number}", "usrloop/owner") == str(USER)
-            control.stop(force=True)
-
-        got: list[bytes] = []
-        thread = threading.Thread(target=root)
-        thread.start()
-        child(body, USER)
-        thread.join()
-        assert got == [b"mine"]
-
-
-@check
-def a_creator_owns_what_he_made() -> None:
-    with Control() as file:
-
-        def body() -> None:
-            i = info(SMALL)
-            raw(file, lib.USRLOOP_IOC_CREATE, i)
-            assert i.owner == USER
-            attach(file)
-            raw(file, lib.USRLOOP_IOC_QUERY, i)
-            assert i.server_pid == os.getpid()
-
-        child(body, USER)
-
-
-@check
-def locked_memory_is_limited() -> None:
-    with Control() as control, Control() as file, Control() as again:
-        device = Disk(SIZE, max_io=1 << 20, depth=4, flags=lib.USRLOOP_OWNER, owner=USER)
-        number = control.create(device).id
-        def body() -> None:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 7 << 20))
-            refused(errno.ENOMEM, attach, file, number)
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (7 << 20, 7 << 20))
-            a = attach(file, number)
-            locked = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmLck"))
-            assert int(locked.split()[1]) << 10 == a.size, locked
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (a.size, 7 << 20))
-            target(lib.USRLOOP_IOC_DETACH, again, lib.USRLOOP_BLOCK, number)
-            refused(errno.ENOMEM, attach, again, number)
-
-        child(body, USER)
-        file.close()
-        target(lib.USRLOOP_IOC_DETACH, again, lib.USRLOOP_BLOCK, number) if control.query().server_pid else None
-        attach(again, number)  # for root there is no limit
-    no_device()
-
-
-# --- the disk ---
-
-
-@check
-def data_goes_both_ways() -> None:
-    with served() as (_, ram, device):
-        data = os.urandom(256 << 10)
-        Path("/tmp/data").write_bytes(data)
-        run("dd", "if=/tmp/data", f"of={device}", "bs=64k", "oflag=direct", "conv=notrunc", "status=none")
-        assert ram.data[: len(data)] == data
-        assert max(length for op, _, length, _ in ram.ops if op == lib.USRLOOP_OP_WRITE) == 16 << 10
-        run("dd", f"if={device}", "of=/tmp/back", "bs=64k", "count=4", "iflag=direct", "status=none")
-        assert Path("/tmp/back").read_bytes() == data
-
-
-@check
-def each_kind_of_request_arrives() -> None:
-    f = lib.USRLOOP_BLK_CACHE | lib.USRLOOP_BLK_FUA | lib.USRLOOP_BLK_DISCARD | lib.USRLOOP_BLK_ZEROES
-    with served(Disk(SIZE, max_io=16 << 10, depth=8, features=f)) as (_, ram, device):
-        fd = os.open(device, os.O_RDWR | os.O_DIRECT)
-        block = mmap.mmap(-1, 4096)
-        os.pwritev(fd, [block], 8192, os.RWF_DSYNC)
-        assert (lib.USRLOOP_OP_WRITE, 16, 4096, lib.USRLOOP_SQE_FUA) in ram.ops
-        os.fsync(fd)
-        assert ram.has(lib.USRLOOP_OP_FLUSH)
-        os.close(fd)
-        run("blkdiscard", "-f", "-o", "65536", "-l", "131072", device)
-        assert (lib.USRLOOP_OP_DISCARD, 128, 131072, 0) in ram.ops
-        run("blkdiscard", "-f", "-z", "-o", "0", "-l", "65536", device)
-        zeroes = ram.has(lib.USRLOOP_OP_ZEROES)
-        assert [(at, length) for _, at, length, _ in zeroes] == [(0, 65536)]
-
-
-@check
-def without_features_the_kernel_does_without() -> None:
-    with served() as (_, ram, device):
-        assert sysfs(device, "queue/write_cache") == "write through"
-        assert sysfs(device, "queue/discard_max_bytes") == "0"
-        run("blkdiscard", "-f", "-z", "-o", "0", "-l", "65536", device)
-        fd = os.open(device, os.O_RDWR)
-        os.fsync(fd)
-        os.close(fd)
-        assert {op for op, *_ in ram.ops} <= {lib.USRLOOP_OP_READ, lib.USRLOOP_OP_WRITE}
-        refused(errno.EOPNOTSUPP, discard, device)
-
-
-def discard(device: str) -> None:
-    fd = os.open(device, os.O_RDWR)
-    try:
-        fcntl.ioctl(fd, 0x1277, (0).to_bytes(8, "little") + (4096).to_bytes(8, "little"))
-    finally:
-        os.close(fd)
-
-
-@check
-def limits_are_those_asked_for() -> None:
-    f = lib.USRLOOP_BLK_CACHE | lib.USRLOOP_BLK_FUA | lib.USRLOOP_BLK_DISCARD | lib.USRLOOP_BLK_ROTATIONAL
-    disk = Disk(SIZE, 1024, 4096, 64 << 10, f, depth=8, max_discard=512 << 10, discard_granularity=8192)
-    with served(disk) as (_, _, device):
-        for name, value in {
-            "logical_block_size": "1024",
-            "physical_block_size": "4096",
-            "max_hw_sectors_kb": "64",
-            "discard_granularity": "8192",
-            "discard_max_hw_bytes": str(512 << 10),
-            "write_zeroes_max_bytes": "0",
-            "rotational": "1",
-            "write_cache": "write back",
-            "fua": "1",
-        }.items():
-            assert sysfs(device, f"queue/{name}") == value, name
-
-
-@check
-def errors_reach_whoever_asked() -> None:
-    for code, expected in (
-        (-errno.EIO, errno.EIO),
-        (-errno.ENOSPC, errno.ENOSPC),
-        (-errno.ETIMEDOUT, errno.ETIMEDOUT),
-        (-1, errno.EIO),
-        (-5000, errno.EIO),
-        (4096, errno.EIO),
-    ):
-        with served(result=lambda sqe, code=code: code if sqe.sector >= 1024 else 0) as (control, ram, device):
-            fd = os.open(device, os.O_RDWR | os.O_DIRECT)
-            block = mmap.mmap(-1, 4096)
-            refused(expected, os.pwritev, fd, [block], 1024 * 512)
-            refused(expected, os.preadv, fd, [block], 1024 * 512)
-            os.close(fd)
-            bad = code > 0 or code < -4095
-            assert control.query().refused == (2 if bad else 0)
-            wait(lambda: bool(ram.bits & lib.USRLOOP_READY_REFUSED) == bad, "READY_REFUSED")
-
-
-@check
-def completions_that_name_nothing_are_refused() -> None:
-    with Control() as control:
-        number = control.create(SMALL).id
-        server = Server(control, control.attach())
-        q = server.queue[0]
-        lib.loop_complete(q, 3, 1, 0)  # before there is a disk
-        lib.loop_complete(q, 999, 1, 0)
-        assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == lib.USRLOOP_READY_REFUSED
-        control.start()
-        reader = subprocess.Popen(["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-                                  stderr=subprocess.DEVNULL)
-        asked = 2
-        while reader.poll() is None:
-            server.enter(timeout_ms=50)
-            while (sqe := lib.loop_next(q)) != ffi.NULL:
-                lib.loop_complete(q, sqe.tag, sqe.seq + 1, 0)
-                lib.loop_complete(q, sqe.tag ^ 1, sqe.seq, 0)
-                lib.loop_complete(q, sqe.tag, sqe.seq, 0)
-                lib.loop_complete(q, sqe.tag, sqe.seq, 0)
-                asked += 3
-        assert reader.returncode == 0 and control.query().refused == asked
-        q.cq_tail += 1000  # more than a ring holds
-        assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == lib.USRLOOP_READY_REFUSED
-        server.close()
-
-
-@check
-def a_disk_is_resized_live() -> None:
-    with served() as (control, ram, device):
-        assert run("blockdev", "--getsize64", device) == str(SIZE)
-        for size in (2 * SIZE, SIZE // 2, 512):
-            control.resize(size)
-            assert run("blockdev", "--getsize64", device) == str(size)
-            assert control.query().blk.size == size
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=0)
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1000)
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1 << 63)
-        control.resize(4 * SIZE)
-        control.stop()
-        ram.join(10)
-        control.start()
-        Ram(ram.server, bytearray(4 * SIZE))
-        assert run("blockdev", "--getsize64", device) == str(4 * SIZE)
-    with Control() as control:
-        control.create(Interface())
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=4096)
-
-
-@check
-def a_read_only_disk_is_not_written() -> None:
-    with served(Disk(SIZE, max_io=16 << 10, depth=8, features=lib.USRLOOP_BLK_READ_ONLY)) as (_, ram, device):
-        assert run("blockdev", "--getro", device) == "1"
-        assert run("lsblk", "-ndo", "RO", device) == "1"
-        try:
-            with open(device, "r+b", buffering=0) as disk:
-                disk.write(bytes(512))
-        except OSError as error:
-            assert error.errno in (errno.EPERM, errno.EROFS, errno.EACCES)
-        else:
-            raise AssertionError("it was written to")
-        subprocess.run(["blockdev", "--setrw", device], capture_output=True, check=False)
-        assert not ram.has(lib.USRLOOP_OP_WRITE)
-
-
-@check
-def sysfs_shows_a_device() -> None:
-    disk = Disk(SIZE, max_io=16 << 10, depth=8, policy="queue", recovery_ms=1234, timeout_ms=5678, label="drive 0")
-    with served(disk) as (_, _, device):
-        for name, value in {
-            **{"state": "live", "policy": "queue", "owner": "0", "label": "drive 0", "generation": "1"},
-            **{"recovery_ms": "1234", "timeout_ms": "5678", "refused": "0"},
-        }.items():
-            assert sysfs(device, f"usrloop/{name}") == value, name
-    with Control() as control:
-        control.create(Interface(name="probe%d", label="wire"))
-        control.attach()
-        control.start()
-        folder = Path("/sys/class/net/probe0/usrloop")
-        assert (folder / "label").read_text() == "wire\n" and (folder / "state").read_text() == "live\n"
-        assert control.query().ifindex == int(Path("/sys/class/net/probe0/ifindex").read_text())
-    assert not Path("/sys/class/net/probe0").exists()
-
-
-@check
-def lsblk_lists_it() -> None:
-    disk = Disk(SIZE, 512, 4096, max_io=16 << 10, depth=8)
-    with served(disk) as (_, _, device):
-        row = run("lsblk", "-bndo", "NAME,SIZE,TYPE,PHY-SEC,LOG-SEC,ROTA", device).split()
-        assert row == [Path(device).name, str(SIZE), "disk", "4096", "512", "0"]
-
-
-@check
-def a_partition_table_is_found_at_the_first_open() -> None:
-    table = bytearray(SIZE)
-    table[446:462] = bytes.fromhex("00000000 83000000 08000000 00040000")
-    table[510:512] = b"\x55\xaa"
-    with Control() as control:
-        number = control.create(SMALL).id
-        ram = Ram(Server(control, control.attach()))
-        ram.data[:] = table
-        control.start()
-        assert not ram.ops, "START reads nothing: who serves may call it"
-        os.close(os.open(f"/dev/usrblk{number}", os.O_RDONLY))
-        assert sysfs(f"usrblk{number}p1", "size") == "1024"
-        control.delete(force=True)
-        ram.join(10)
-
-
-# --- its end ---
-
-
-@check
-def stopped_and_started_again() -> None:
-    with Control() as control:
-        number = control.create(SMALL).id
-        device = f"/dev/usrblk{number}"
-        server, data = Server(control, control.attach()), bytearray(SIZE)
-        for turn in range(4):
-            control.start()
-            ram = Ram(server, data)
-            if turn:
-                run("dd", f"if={device}", "of=/dev/null", "bs=4k", "count=2", "iflag=direct", "status=none")
-                assert len(ram.ops) >= 2
-            control.stop()
-            assert not Path(device).exists()
-            ram.join(10)
-            assert ram.end & lib.USRLOOP_READY_STOP and STATES[control.query().state] == "new"
-        assert control.query().refused == 0
-        server.close()
-
-
-@check
-def a_new_server_of_a_stopped_device_is_not_told_to_stop() -> None:
-    with Control() as control, Control() as first, Control() as second:
-        number = control.create(SMALL).id
-        attach(first, number)
-        control.start()
-        control.stop()
-        assert enter(first, 0) == lib.USRLOOP_READY_STOP
-        first.close()
-        server = Server(second, attach(second, number))
-        assert server.enter(timeout_ms=100) == 0
-        server.close()
-
-
-@check
-def an_open_disk_is_not_taken_away_unless_forced() -> None:
-    with served() as (control, _, device):
-        fd = os.open(device, os.O_RDWR | os.O_DIRECT)
-        refused(errno.EBUSY, target, lib.USRLOOP_IOC_STOP, control)
-        refused(errno.EBUSY, target, lib.USRLOOP_IOC_DELETE, control)
-        block = mmap.mmap(-1, 4096)
-        os.preadv(fd, [block], 0)
-        control.stop(force=True)
-        assert os.preadv(fd, [block], 0) == 0, "it has no bytes any more"
-        refused(errno.ENOSPC, os.pwritev, fd, [block], 0)
-        assert not Path(device).exists()
-        control.start()  # another disk of the same name, while the old one is open
-        os.close(fd)
-        control.stop()
-
-
-@check
-def forced_while_requests_wait() -> None:
-    for last in ("stop", "delete", "close"):
-        control, file = Control(), Control()
-        number = control.create(SMALL).id
-        attach(file, number)
-        control.start()
-        reader = subprocess.Popen(["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-                                  stderr=subprocess.PIPE, text=True)
-        assert polled(file, 10000) & select.POLLIN  # and nobody answers
-        if last == "close":
-            control.close()
-        else:
-            getattr(control, last)(force=True)
-        said = reader.communicate(timeout=20)[1]
-        assert reader.returncode == 1 and "error" in said, said
-        control.close()
-        file.close()
-        no_device()
-
-
-@check
-def a_dead_device_can_only_be_deleted() -> None:
-    with Control() as control, Control() as file, Control() as again:
-        number = control.create(Disk(SIZE, policy="fail", max_io=16 << 10, depth=8)).id
-        attach(file, number)
-        control.start()
-        file.close()
-        assert STATES[control.query().state] == "dead" and sysfs(f"usrblk{number}", "usrloop/state") == "dead"
-        refused(errno.EIO, attach, again, number)
-        refused(errno.EIO, target, lib.USRLOOP_IOC_STOP, control)
-        refused(errno.EALREADY, target, lib.USRLOOP_IOC_START, control)
-        done = subprocess.run(["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "count=1"], capture_output=True, check=False)
-        assert done.returncode == 1
-        control.delete()
-
-
-@check
-def persistent_or_not() -> None:
-    with Control() as control:
-        number = control.create(Disk(SIZE, flags=lib.USRLOOP_PERSIST, max_io=16 << 10, depth=8)).id
-    with Control() as server, Control() as third:
-        attach(server, number)
-        target(lib.USRLOOP_IOC_START, server)
-        server.close()
-        assert sysfs(f"usrblk{number}", "usrloop/state") == "quiesced"
-        third.delete(lib.USRLOOP_BLOCK, number)
-        refused(errno.ENODEV, attach, third, number)
-    no_device()
-    with Control() as control:
-        number = control.create(SMALL).id
-    with Control() as other:
-        refused(errno.ENODEV, attach, other, number)
-
-
-def rmmod() -> int:
-    return subprocess.run(["rmmod", "usrloop"], capture_output=True, check=False).returncode
-
-
-@check
-def unloaded_in_every_state() -> None:
-    def again() -> None:
-        assert rmmod() == 0
-        run("insmod", MODULE)
-
-    again()
-    control = Control()
-    assert rmmod() != 0, "a file is open"
-    control.close()
-    again()
-    persistent = Disk(SIZE, flags=lib.USRLOOP_PERSIST, max_io=16 << 10, depth=8)
-    with Control() as control:
-        number = control.create(persistent).id
-    assert rmmod() != 0, "there is a device"
-    with Control() as server:
-        a = attach(server, number)
-        memory = mmap.mmap(server.fd, a.size)
-        server.start()
-    assert rmmod() != 0, "it is live: the mapping keeps the server"
-    memory.close()
-    assert rmmod() != 0, "it is quiesced"
-    fd = -1
-    with Control() as server:
-        ram = Ram(Server(server, attach(server, number)))
-        fd = os.open(f"/dev/usrblk{number}", os.O_RDONLY)
-        refused(errno.EBUSY, target, lib.USRLOOP_IOC_DELETE, server)
-        server.delete(force=True)
-        ram.join(10)
-        ram.server.close()
-    assert rmmod() != 0, "the disk of a device that is gone is open"
-    os.close(fd)
-    again()
-    with Control() as control:
-        control.create(Interface())
-        control.attach()
-        control.start()
-        assert rmmod() != 0
-    again()
+import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from usrdrv.bridge.supervisor import START_TIMEOUT
 
 class Child:
     how = "was killed by SIGKILL"
+    name = "nbdkit"
 
     def status(self) -> str:
         return self.how

@@ -4,10 +4,12 @@
  *
  * Every call is an ioctl on a file of /dev/usrloop. A file can have two roles, also both:
  *
- *   controller	made a device with CREATE. When the file is closed, the device goes, unless it was created
- *		with USRLOOP_PERSIST. poll() reports POLLIN when the device changed since the last QUERY on it.
- *   server	has the rings of a device since ATTACH, until it is closed or the device was taken from it.
- *		poll() reports POLLIN when there is work. mmap() gives the rings and the data area.
+ *   controller	made a device with CREATE. When the file is closed, the device goes, unless it
+ *		was created with USRLOOP_PERSIST. poll() reports POLLIN when the device changed
+ *		since the last QUERY on it.
+ *   server	has the rings of a device since ATTACH, until it is closed or the device was
+ *		taken from it. poll() reports POLLIN when there is work. mmap() gives the rings
+ *		and the data area.
  *
  * Units: bytes, but for "sectors", which have 512 bytes. Every reserved field is zero.
  * A ring index counts up for ever and wraps at 2^32; entry i is at i modulo the number of entries.
@@ -20,7 +22,8 @@
 
 /* cffi: begin */
 #define USRLOOP_VERSION		1
-#define USRLOOP_ANY		0xffffffff	/* as a device's number: any free one; as a target: the file's own */
+/* as a device's number: any free one; as a target: the file's own */
+#define USRLOOP_ANY		0xffffffff
 
 #define USRLOOP_BLOCK		1	/* /dev/usrblkN */
 #define USRLOOP_NET		2	/* usrnetN */
@@ -30,21 +33,26 @@
 #define USRLOOP_BLK_CACHE	0x02	/* volatile write cache: FLUSH is sent */
 #define USRLOOP_BLK_FUA		0x04	/* with CACHE: FUA is sent with writes */
 #define USRLOOP_BLK_DISCARD	0x08
-#define USRLOOP_BLK_ZEROES	0x10	/* WRITE_ZEROES is sent; without it the kernel writes zeroes */
+/* WRITE_ZEROES is sent; without it the kernel writes zeroes */
+#define USRLOOP_BLK_ZEROES	0x10
 #define USRLOOP_BLK_ROTATIONAL	0x20
 
 /* What an interface can do (features). */
-#define USRLOOP_NET_CSUM	0x01	/* checksums may be left to the server, and be verified by it */
+/* checksums may be left to the server, and be verified by it */
+#define USRLOOP_NET_CSUM	0x01
 #define USRLOOP_NET_TSO		0x02	/* with CSUM: TCP packets of up to 64 KiB, both ways */
 #define USRLOOP_NET_USO		0x04	/* with CSUM: likewise UDP */
 
 /* How it is made (flags). */
 #define USRLOOP_PERSIST		0x01	/* it outlives its controller, until DELETE */
-#define USRLOOP_OWNER		0x02	/* it belongs to the given uid, not to the creator (CAP_SYS_ADMIN) */
+/* it belongs to the given uid, not to the creator (CAP_SYS_ADMIN) */
+#define USRLOOP_OWNER		0x02
 
 /* What becomes of requests when the server dies (policy of a block device). */
-#define USRLOOP_DEATH_FAIL	0	/* all fail now and for good; the device can only be deleted */
-#define USRLOOP_DEATH_QUEUE	1	/* those in flight fail, new ones wait for the next server */
+/* all fail now and for good; the device can only be deleted */
+#define USRLOOP_DEATH_FAIL	0
+/* those in flight fail, new ones wait for the next server */
+#define USRLOOP_DEATH_QUEUE	1
 #define USRLOOP_DEATH_REISSUE	2	/* those in flight are sent again, new ones wait */
 #define USRLOOP_DEATH_FAIL_NEW	3	/* all fail until there is another server */
 
@@ -65,7 +73,8 @@ struct usrloop_blk_params {
 	__u32 max_io;			/* of one request; power of two, 4 KiB to 4 MiB */
 	__u32 max_discard;		/* of one DISCARD or WRITE_ZEROES; 0: the most there is */
 	__u32 discard_granularity;	/* power of two; 0: the physical block */
-	__u32 timeout_ms;		/* a server that leaves a request alone so long counts as dead; 0: never */
+	/* a server that leaves a request alone so long counts as dead; 0: never */
+	__u32 timeout_ms;
 };
 
 struct usrloop_net_params {
@@ -86,7 +95,8 @@ struct usrloop_info {
 	__u32 policy;			/* USRLOOP_DEATH_* */
 	__u32 recovery_ms;		/* how long requests wait for another server; 0: for ever */
 	__u32 queues;			/* 1 to 64 */
-	__u32 depth;			/* requests or packets in flight on a queue; power of two, 1 to 1024 */
+	/* requests or packets in flight on a queue; power of two, 1 to 1024 */
+	__u32 depth;
 	__u32 poll_us;			/* ENTER looks so long before it sleeps; at most 1000 */
 	__u32 state;			/* out, as all below: USRLOOP_NEW ... */
 	__u32 generation;		/* servers so far */
@@ -95,7 +105,8 @@ struct usrloop_info {
 	__u32 ifindex;			/* net, started */
 	__u32 reserved;
 	__u64 refused;			/* completions that named no request in flight */
-	char label[USRLOOP_LABEL_LEN];	/* in: for people, and for links in /dev/usrdrv; may be empty */
+	/* in: for people, and for links in /dev/usrdrv; may be empty */
+	char label[USRLOOP_LABEL_LEN];
 	struct usrloop_blk_params blk;
 	struct usrloop_net_params net;
 };
@@ -113,13 +124,20 @@ struct usrloop_version {
 /* Which device START, STOP, DELETE, RESIZE, DETACH and CARRIER are for. */
 struct usrloop_target {
 	__u32 type;
-	__u32 id;			/* or USRLOOP_ANY, whatever type says: the file's own device */
-	__u64 arg;			/* RESIZE: the new size; DELETE, STOP: 1 even if it is open; CARRIER: Mb/s, 0: none; else 0 */
+	/* or USRLOOP_ANY, whatever type says: the file's own device */
+	__u32 id;
+	/*
+	 * RESIZE: the new size; DELETE, STOP: 1 even if it is open; CARRIER: Mb/s, 0: none; else
+	 * 0
+	 */
+	__u64 arg;
 };
 
 /*
- * ATTACH: where things are in the memory that mmap() gives. Queue n's ring begins at n * ring_stride,
- * its slots at data + n * data_stride: slot i is slot_size bytes at i * slot_size, for request i (block)
+ * ATTACH: where things are in the memory that mmap() gives. Queue n's ring begins at n *
+ * ring_stride,
+ * its slots at data + n * data_stride: slot i is slot_size bytes at i * slot_size, for request i
+ * (block)
  * or packet i to the wire (net). Behind them are, for net, depth slots of packets from the wire.
  */
 struct usrloop_attach {
@@ -141,8 +159,10 @@ struct usrloop_attach {
 /* EVENTFD: have ENTER of a queue return when an eventfd is signalled. */
 struct usrloop_eventfd {
 	__u32 queue;
-	__u32 index;			/* 0 to USRLOOP_EVENTFDS - 1: its bit in what ENTER returns */
-	__s32 fd;			/* -1: no more. Its count is taken by ENTER's wait, nobody need read it */
+	/* 0 to USRLOOP_EVENTFDS - 1: its bit in what ENTER returns */
+	__u32 index;
+	/* -1: no more. Its count is taken by ENTER's wait, nobody need read it */
+	__s32 fd;
 	__s32 ack_fd;			/* signalled by USRLOOP_ENTER_ACK; -1: none */
 };
 
@@ -151,7 +171,8 @@ struct usrloop_eventfd {
 #define USRLOOP_OP_FLUSH	2
 #define USRLOOP_OP_DISCARD	3
 #define USRLOOP_OP_ZEROES	4
-#define USRLOOP_OP_TX		5	/* a packet: struct virtio_net_hdr_mrg_rxbuf (12 bytes), then the frame */
+/* a packet: struct virtio_net_hdr_mrg_rxbuf (12 bytes), then the frame */
+#define USRLOOP_OP_TX		5
 
 #define USRLOOP_SQE_FUA		0x01	/* WRITE, ZEROES: on the medium before it completes */
 #define USRLOOP_SQE_NOUNMAP	0x02	/* ZEROES: the sectors stay allocated */
@@ -175,7 +196,10 @@ struct usrloop_cqe {
 	__u32 reserved;
 };
 
-/* A packet from the wire, in the slot of its place: entry i describes receive slot i modulo depth. */
+/*
+ * A packet from the wire, in the slot of its place: entry i describes receive slot i modulo
+ * depth.
+ */
 struct usrloop_rxe {
 	__u32 len;			/* header and frame */
 	__u32 reserved;
@@ -184,7 +208,8 @@ struct usrloop_rxe {
 /* Begin of a ring. The kernel believes nothing that the server writes here. */
 struct usrloop_ring {
 	__u32 sq_tail;			/* written by the kernel: submissions so far */
-	__u32 rx_head;			/* packets from the wire that it has taken: their slots are free again */
+	/* packets from the wire that it has taken: their slots are free again */
+	__u32 rx_head;
 	__u32 pad[14];
 	__u32 sq_head;			/* written by the server: submissions it has seen */
 	__u32 cq_tail;			/* completions so far */
@@ -199,12 +224,14 @@ struct usrloop_ring {
  */
 #define USRLOOP_READY_WORK	0x01	/* submissions that were not seen yet */
 #define USRLOOP_READY_STOP	0x02	/* the device was stopped: nothing comes any more */
-#define USRLOOP_READY_REFUSED	0x04	/* a completion named no request in flight, or had bad fields */
+/* a completion named no request in flight, or had bad fields */
+#define USRLOOP_READY_REFUSED	0x04
 #define USRLOOP_READY_EVENT	0x10	/* << index: that eventfd was signalled */
 
 #define USRLOOP_ENTER_QUEUE	0xffff
 #define USRLOOP_ENTER_NOWAIT	0x10000
-#define USRLOOP_ENTER_ACK	0x20000	/* signal ack_fd of each eventfd that was reported, before waiting */
+/* signal ack_fd of each eventfd that was reported, before waiting */
+#define USRLOOP_ENTER_ACK	0x20000
 #define USRLOOP_IOC_VERSION	_IOR('U', 0x60, struct usrloop_version)
 #define USRLOOP_IOC_CREATE	_IOWR('U', 0x61, struct usrloop_info)
 #define USRLOOP_IOC_QUERY	_IOWR('U', 0x62, struct usrloop_info)
