@@ -463,12 +463,12 @@ def what_is_no_eventfd() -> None:
         control.create(SMALL)
         control.attach()
         fd = os.eventfd(0)
-        refused(errno.EINVAL, control, 0)
-        refused(errno.EBADF, control, 999)
-        refused(errno.EBADF, control, fd, 0, 999)
-        refused(errno.EINVAL, control, fd, 0, control.fd)
-        refused(errno.EINVAL, control, fd, lib.USRLOOP_EVENTFDS)
-        refused(errno.EINVAL, control, fd, 0, -1, 64)
+        refused(errno.EINVAL, register, control, 0)
+        refused(errno.EBADF, register, control, 999)
+        refused(errno.EBADF, register, control, fd, 0, 999)
+        refused(errno.EINVAL, register, control, fd, 0, control.fd)
+        refused(errno.EINVAL, register, control, fd, lib.USRLOOP_EVENTFDS)
+        refused(errno.EINVAL, register, control, fd, 0, -1, 64)
         os.close(fd)
 
 

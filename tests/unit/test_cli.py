@@ -218,8 +218,9 @@ def test_block_without_rights_to_the_run_directory(
 
 def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
     class Server:
-        endpoint = supervisor.Endpoint(path=Path("/a b"))
-        export = Export(4096, 3)
+        uri = supervisor.Endpoint(path=Path("/a b")).uri
+        size = 4096
+        read_only = Export(4096, 3).read_only
         child = argparse.Namespace(pid=7)
 
     class Attachment:
