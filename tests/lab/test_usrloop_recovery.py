@@ -29,7 +29,7 @@ Boot = Callable[..., Guest]
 FAIL, QUEUE, REISSUE, FAIL_NEW = range(4)
 NAMES = ("fail", "queue", "reissue", "fail-new")
 LIVE, QUIESCED, FAILED, DEAD = 2, 3, 4, 5
-LOAD = 1 << 20
+LOAD = 4 << 20
 DISK = {"size": 4 << 20, "max_io": 65536, "depth": 16, "persist": 1, "file": "/dev/shm/disk"}
 
 pytestmark = pytest.mark.timeout(900)
