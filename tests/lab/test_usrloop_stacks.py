@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""What people put on disks, on a disk of usrloop: partitions, file systems, RAID, encryption, swap; and what the kernel
+does under it meanwhile: CPUs go and come, I/O schedulers change."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from kmod import SLOWER, Server, boot, call, unload, wait
+
+from usrdrv.lab.guest import Guest
+
+Boot = Callable[..., Guest]
+
+FAIL, QUEUE, REISSUE, FAIL_NEW = range(4)
+LOAD = 2 << 20
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot) -> Iterator[Guest]:
+    guest = boot(guest_factory, "usrloop_server", memory=1536)
+    guest.run("modprobe -a xfs btrfs raid1 dm_crypt bfq kyber_iosched xts", check=True)
+    yield guest
+    unload(guest)
+
+
+@pytest.fixture(autouse=True)
+def tidy(guest: Guest) -> Iterator[None]:
+    yield
+    guest.run(
+        "umount -q /mnt; pkill -9 -x fio; pkill -9 -x usrloop_server; rm -f /dev/shm/*; sleep 0.1"
+    )
+    for number in (0, 1):
+        call(guest, "delete", number, force=True)
+    assert guest.run("ls /dev/usrblk* 2>/dev/null").out == ""
+
+
+def load(where: str, *more: str) -> str:
+    return (
+        f"fio --name=v {where} --rw=randwrite --bs=4k --size={LOAD} --ioengine=libaio --iodepth=8 "
+        f"--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=json --output=/share/fio.json {' '.join(more)}"
+    )
+
+
+def verified(guest: Guest, where: str, *more: str) -> None:
+    guest.run(load(where, *more), 120 * SLOWER, check=True)
+    check_report(guest)
+
+
+def check_report(guest: Guest) -> None:
+    text = (guest.share / "fio.json").read_text()
+    for job in json.loads(text[text.index("{") :])["jobs"]:
+        assert job["error"] == 0
+        assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == LOAD
+
+
+def test_partitions(guest: Guest) -> None:
+    server = Server(guest, size=32 << 20)
+    guest.run(f"printf ',16M,L\\n,,L\\n' | sfdisk -q {server.device}", 60 * SLOWER, check=True)
+    rows = guest.run(f"lsblk -nro NAME,TYPE {server.device}", check=True).out.splitlines()
+    assert rows == ["usrblk0 disk", "usrblk0p1 part", "usrblk0p2 part"]
+    guest.run("mkfs.ext4 -q /dev/usrblk0p2 && mount /dev/usrblk0p2 /mnt", 60 * SLOWER, check=True)
+    assert call(guest, "delete") == 1, "a partition of it is mounted"
+    guest.run("umount /mnt", check=True)
+    assert call(guest, "stop") == 0
+    assert server.end() == 0
+    assert guest.run("ls /dev/usrblk*").code != 0
+
+
+@pytest.mark.parametrize(
+    "make, check, size, block",
+    (
+        ("mkfs.ext4 -q", "e2fsck -fn", 32, 512),
+        ("mkfs.xfs -q -f", "xfs_repair -n", 320, 4096),
+        ("mkfs.btrfs -q -f", "btrfs check", 128, 4096),
+    ),
+    ids=("ext4", "xfs", "btrfs"),
+)
+def test_file_systems(guest: Guest, make: str, check: str, size: int, block: int) -> None:
+    """1. made, mounted, written to  2. the server is killed meanwhile, another one comes  3. verified, checked."""
+    log = guest.console.position()
+    options = {"size": size << 20, "block": block, "queues": 2, "file": "/dev/shm/disk"}
+    server = Server(guest, policy=REISSUE, persist=1, **options)
+    guest.run(
+        f"{make} /dev/usrblk0 && mount -o discard /dev/usrblk0 /mnt", 120 * SLOWER, check=True
+    )
+    job = guest.start(load("--directory=/mnt", "--direct=1", "--fsync=16"))
+    wait(lambda: job.done.is_set() or guest.run("test -s /mnt/v.0.0").code == 0, 30, "fio")
+    time.sleep(0.5)
+    server.kill()
+    Server(guest, attach=0, **options)
+    assert job.wait(120 * SLOWER).code == 0, job.err
+    check_report(guest)
+    guest.run("rm /mnt/v.0.0 && sync && fstrim /mnt && umount /mnt", 60 * SLOWER, check=True)
+    guest.run(f"{check} /dev/usrblk0", 120 * SLOWER, check=True)
+    said = guest.kernel_log(log)
+    assert "I/O error" not in said and "corrupt" not in said.lower()
+
+
+def test_raid(guest: Guest) -> None:
+    """1. a mirror over two disks  2. one's server dies under load: it waits for another  3. for good: it degrades."""
+    options = {"size": 16 << 20, "persist": 1}
+    good = Server(guest, policy=REISSUE, id=0, **options)
+    bad = Server(
+        guest, policy=REISSUE, id=1, recovery_ms=3000 * SLOWER, file="/dev/shm/two", **options
+    )
+    guest.run(
+        "mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --assume-clean --metadata=1.2 "
+        "/dev/usrblk0 /dev/usrblk1",
+        60 * SLOWER,
+        check=True,
+    )
+    job = guest.start(load("--filename=/dev/md0", "--direct=1"))
+    time.sleep(1)
+    bad.kill()
+    bad = Server(guest, attach=1, file="/dev/shm/two", **options)
+    assert job.wait(120 * SLOWER).code == 0, job.err
+    check_report(guest)
+    assert "[UU]" in guest.run("cat /proc/mdstat").out
+    bad.kill()
+    verified(guest, "--filename=/dev/md0", "--direct=1")
+    assert "[U_]" in guest.run("cat /proc/mdstat").out
+    assert not good.job.done.is_set()
+    guest.run("mdadm --stop /dev/md0", 60 * SLOWER, check=True)
+
+
+def test_encryption(guest: Guest) -> None:
+    """dm-crypt over it; the server dies under it."""
+    server = Server(guest, size=16 << 20, persist=1, file="/dev/shm/disk")
+    guest.run(
+        "head -c 32 /dev/urandom >/tmp/key && cryptsetup open --type plain -c aes-xts-plain64 -s 256 -d /tmp/key "
+        "/dev/usrblk0 secret",
+        60 * SLOWER,
+        check=True,
+    )
+    job = guest.start(load("--filename=/dev/mapper/secret", "--direct=1"))
+    time.sleep(1)
+    server.kill()
+    Server(guest, attach=0, file="/dev/shm/disk")
+    assert job.wait(120 * SLOWER).code == 0, job.err
+    check_report(guest)
+    guest.run("cryptsetup close secret", 60 * SLOWER, check=True)
+
+
+def test_swap(guest: Guest) -> None:
+    """Memory goes to a disk whose server says that it is needed for that (PR_SET_IO_FLUSHER), and comes back."""
+    Server(guest, size=256 << 20, io_flusher=1, max_io=65536)
+    guest.run("mkswap -q /dev/usrblk0 && swapon /dev/usrblk0", 60 * SLOWER, check=True)
+    (guest.share / "swap.py").write_text(
+        "import mmap\n"
+        "size = 48 << 20\n"
+        "m = mmap.mmap(-1, size)\n"
+        "for i in range(0, size, 4096): m[i:i + 8] = i.to_bytes(8, 'little')\n"
+        "assert all(m[i:i + 8] == i.to_bytes(8, 'little') for i in range(0, size, 4096))\n"
+    )
+    group = "/sys/fs/cgroup/small"
+    guest.run(
+        "mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; "
+        f"echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir {group} && echo 32M >{group}/memory.max",
+        check=True,
+    )
+    guest.run(
+        f"echo $$ >{group}/cgroup.procs; exec python3 /share/swap.py", 120 * SLOWER, check=True
+    )
+    assert int(guest.run("cat /sys/block/usrblk0/stat", check=True).out.split()[4]) > 10, (
+        "nothing was swapped out"
+    )
+    guest.run(f"swapoff /dev/usrblk0 && rmdir {group}", 120 * SLOWER, check=True)
+
+
+def test_cpus_and_schedulers_change_under_load(guest: Guest) -> None:
+    log = guest.console.position()
+    Server(guest, size=16 << 20, queues=2, policy=REISSUE)
+    job = guest.start(load("--filename=/dev/usrblk0", "--direct=1", "--loops=2"))
+    churn = (
+        "for i in 1 2 3; do for s in mq-deadline kyber bfq none; do echo $s >/sys/block/usrblk0/queue/scheduler; done;"
+        "cd /sys/devices/system/cpu/cpu1; echo 0 >online; sleep 0.1; echo 1 >online;"
+        "cd /sys/block/usrblk0/queue; echo $((16 + i)) >nr_requests; echo $((i % 2)) >rq_affinity; done"
+    )
+    done = guest.run(churn, 120 * SLOWER)
+    assert job.wait(120 * SLOWER).code == 0, job.err
+    assert "I/O error" not in guest.kernel_log(log), done.err
+    assert guest.run("cat /sys/devices/system/cpu/online").out == "0-1\n"
+
+
+def test_a_mounted_disk_is_pulled_out(guest: Guest) -> None:
+    """Deleted with force under a file system that is being written to: errors, and no more."""
+    Server(guest, size=32 << 20)
+    guest.run("mkfs.ext4 -q /dev/usrblk0 && mount /dev/usrblk0 /mnt", 60 * SLOWER, check=True)
+    job = guest.start(
+        "while dd if=/dev/zero of=/mnt/x bs=64k count=32 conv=fsync status=none; do :; done"
+    )
+    time.sleep(1)
+    assert call(guest, "delete", force=True) == 0
+    job.wait(60 * SLOWER)
+    guest.run("umount /mnt", 60 * SLOWER, check=True)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Interfaces of usrloop.
+
+main namespace                                     namespace far
+usrneta 10.8.0.1  <->  usrloop_relay (rings)  <->  usrnetb 10.8.0.2
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from kmod import SLOWER, boot, call, delete, state, unload, wait
+
+from usrdrv.lab.guest import Guest, Job
+
+Boot = Callable[..., Guest]
+
+CSUM, TSO, USO = 1, 2, 4
+LIVE, QUIESCED = 2, 3
+FAR = "ip netns exec far"
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot) -> Iterator[Guest]:
+    guest = boot(guest_factory, "usrloop_relay", "usrloop_server")
+    guest.run("ip netns add far && modprobe 8021q", check=True)
+    yield guest
+    unload(guest)
+
+
+def relay(guest: Guest, features: int = 0, mtu: int = 1500, queues: int = 1) -> Job:
+    job = guest.start(["/share/usrloop_relay", str(features), str(mtu), str(queues), "1000"])
+    wait(lambda: "\n" in job.out or job.done.is_set(), 20, "relay")
+    assert job.out, job.err
+    return job
+
+
+BOTH = pytest.mark.parametrize(
+    "pair", ((0, 1), (CSUM | TSO | USO, 2)), ids=("plain", "all"), indirect=True
+)
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Job]:
+    """The relay, with (features, queues); all that there is, unless a test says BOTH."""
+    features, queues = getattr(request, "param", (CSUM | TSO | USO, 2))
+    job = relay(guest, features, queues=queues)
+    guest.run(
+        "ip link set usrnetb netns far && ip addr add 10.8.0.1/24 dev usrneta && ip link set usrneta up && "
+        f"{FAR} ip addr add 10.8.0.2/24 dev usrnetb && {FAR} ip link set usrnetb up && {FAR} ip link set lo up",
+        check=True,
+    )
+    yield job
+    guest.run("pkill -9 -x usrloop_relay; pkill -9 -x iperf3; sleep 0.1")
+    for number in (0, 1):
+        call(guest, "delete", number, "net", force=True)
+    assert "usrnet" not in guest.run(f"ip -o link; {FAR} ip -o link").out
+
+
+def counters(guest: Guest, name: str = "usrneta", where: str = "") -> dict[str, int]:
+    found = re.findall(r"(\w+): (\d+)", guest.run(f"{where} ethtool -S {name}", check=True).out)
+    return {key: int(value) for key, value in found}
+
+
+def total(guest: Guest, counter: str, name: str = "usrneta", where: str = "") -> int:
+    return sum(v for k, v in counters(guest, name, where).items() if k.endswith(counter))
+
+
+def iperf(guest: Guest, *more: str) -> float:
+    """Return Mb/s of a second of TCP."""
+    guest.run(f"{FAR} iperf3 -s -1 -D --pidfile /tmp/iperf3", check=True)
+    wait(lambda: guest.run(f"{FAR} ss -ltn | grep -q 5201").code == 0, 20, "iperf3")
+    said = guest.run(f"iperf3 -c 10.8.0.2 -t 1 -J {' '.join(more)}", 60 * SLOWER, check=True).out
+    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e6
+
+
+@BOTH
+def test_it_carries_packets(guest: Guest, pair: Job) -> None:
+    """ping of several sizes, jumbo frames, TCP both ways; nothing is dropped, wrong or refused."""
+    ping = "ping -c 3 -i 0.05 -W 5 -q 10.8.0.2"
+    assert ", 0% packet loss" in guest.run(f"{ping} -s 1472 -M do", 60, check=True).out
+    forward, backward = iperf(guest), iperf(guest, "-R")
+    assert forward > 1 and backward > 1
+    print(f"TCP {forward:.0f} and {backward:.0f} Mb/s")
+    guest.run(f"ip link set usrneta mtu 9000 && {FAR} ip link set usrnetb mtu 9000", check=True)
+    assert ", 0% packet loss" in guest.run(f"{ping} -s 8972 -M do", 60, check=True).out
+    assert guest.run("ip link set usrneta mtu 9001").code != 0
+    for name, where in (("usrneta", ""), ("usrnetb", FAR)):
+        got = counters(guest, name, where)
+        bad = [
+            k for k, v in got.items() if v and k.endswith(("rx_errors", "rx_dropped", "tx_dropped"))
+        ]
+        assert not bad, got
+        assert state(guest, 0, "net")["refused"] == 0
+
+
+@BOTH
+def test_offloads_are_as_agreed(guest: Guest, pair: Job, request: pytest.FixtureRequest) -> None:
+    with_them = "[all]" in request.node.name
+    said = guest.run("ethtool -k usrneta", check=True).out
+    for name in (
+        "tx-checksumming",
+        "rx-checksumming",
+        "tcp-segmentation-offload",
+        "tx-udp-segmentation",
+    ):
+        assert f"{name}: {'on' if with_them else 'off'}" in said, f"{name}\n{said}"
+    before = total(guest, "_tx_packets"), total(guest, "_tx_bytes")
+    iperf(guest)
+    packets, size = total(guest, "_tx_packets") - before[0], total(guest, "_tx_bytes") - before[1]
+    assert (size / packets > 2000) == with_them, f"{size / packets:.0f} bytes a packet"
+    if with_them:
+        guest.run("ethtool -K usrneta tso off tx off && ethtool -K usrneta rx off", check=True)
+        assert iperf(guest) > 1
+        used = [
+            k for k, v in counters(guest).items() if v and re.fullmatch(r"queue\d_tx_packets", k)
+        ]
+        assert used, "no queue was used"
+
+
+def test_vlans(guest: Guest, pair: Job) -> None:
+    guest.run(
+        "ip link add link usrneta name v5 type vlan id 5 && ip addr add 10.9.0.1/24 dev v5 && ip link set v5 up && "
+        f"{FAR} sh -c 'ip link add link usrnetb name v5 type vlan id 5 && ip addr add 10.9.0.2/24 dev v5 && ip link set v5 up'",
+        check=True,
+    )
+    assert (
+        ", 0% packet loss"
+        in guest.run("ping -c 3 -i 0.05 -W 5 -q -s 1472 -M do 10.9.0.2", 60, check=True).out
+    )
+
+
+def test_ethtool_and_ip_say_what_it_is(guest: Guest, pair: Job) -> None:
+    said = guest.run("ethtool -i usrneta", check=True).out
+    assert "driver: usrloop\n" in said and "version: 1\n" in said
+    said = guest.run("ethtool usrneta", check=True).out
+    assert "Speed: 1000Mb/s" in said and "Duplex: Full" in said and "Link detected: yes" in said
+    assert "02:00:00:00:00:01" in guest.run("ip link show usrneta", check=True).out
+    guest.run("ip link set usrneta address 02:00:00:00:00:77", check=True)
+    assert ", 0% packet loss" in guest.run("ping -c 2 -i 0.05 -W 5 -q 10.8.0.2", 60, check=True).out
+    said = guest.run("ip -s -d link show usrneta", check=True).out
+    assert "maxmtu 9000" in said and "numtxqueues" in said
+
+
+def test_death_of_the_server(guest: Guest, pair: Job) -> None:
+    """1. TCP flows  2. the server is killed: no carrier; addresses and routes stay  3. another one: it flows on."""
+    guest.run("ip route add 10.77.0.0/16 via 10.8.0.2 dev usrneta", check=True)
+    guest.run(f"{FAR} iperf3 -s -1 -D --pidfile /tmp/iperf3", check=True)
+    wait(lambda: guest.run(f"{FAR} ss -ltn | grep -q 5201").code == 0, 20, "iperf3")
+    flow = guest.start("iperf3 -c 10.8.0.2 -t 6 -J --logfile /share/iperf.json")
+    begun = total(guest, "_tx_packets")
+    wait(lambda: total(guest, "_tx_packets") > begun + 100, 20, "traffic")
+    pair.signal(9)
+    pair.wait(20)
+    assert guest.run("cat /sys/class/net/usrneta/carrier", check=True).out == "0\n"
+    assert guest.run("cat /sys/class/net/usrneta/usrloop/state", check=True).out == "quiesced\n"
+    assert "Link detected: no" in guest.run("ethtool usrneta", check=True).out
+    assert "10.8.0.1/24" in guest.run("ip addr show usrneta", check=True).out
+    assert "10.77.0.0/16" in guest.run("ip route", check=True).out
+    sent = total(guest, "_tx_packets")
+    guest.run("ping -c 2 -i 0.2 -W 1 -q 10.8.0.2", 30)
+    assert total(guest, "_tx_packets") == sent, "sent without a server"
+    job = relay(guest)
+    assert state(guest, 0, "net")["state"] == LIVE
+    wait(lambda: guest.run("cat /sys/class/net/usrneta/carrier").out == "1\n", 10, "carrier")
+    assert (
+        ", 0% packet loss" in guest.run("ping -c 2 -i 0.05 -W 10 -q 10.8.0.2", 60, check=True).out
+    )
+    assert flow.wait(60 * SLOWER).code == 0, "the TCP connection broke"
+    assert "10.77.0.0/16" in guest.run("ip route", check=True).out
+    job.signal(9)
+
+
+def test_down_and_up_under_load(guest: Guest, pair: Job) -> None:
+    """Also while the server is stopped and all of the ring is on its way to it."""
+    flood = guest.start("exec ping -f -q -s 1400 10.8.0.2")
+    time.sleep(0.5)
+    pair.signal(19)
+    time.sleep(1)
+    for _ in range(3):
+        guest.run(
+            "ip link set usrneta down; ip link set usrneta up; "
+            f"{FAR} ip link set usrnetb down; {FAR} ip link set usrnetb up",
+            check=True,
+        )
+    time.sleep(0.5)
+    pair.signal(18)
+    flood.signal(2)
+    flood.wait(20)
+    assert (
+        ", 0% packet loss" in guest.run("ping -c 3 -i 0.05 -W 10 -q 10.8.0.2", 60, check=True).out
+    )
+    assert state(guest, 0, "net")["refused"] == 0
+
+
+def test_a_namespace_ends_with_an_interface_in_it(guest: Guest, pair: Job) -> None:
+    """The interface comes back to the first namespace, and its device can be deleted wherever it is."""
+    guest.run("ip netns add brief && ip link set usrneta netns brief", check=True)
+    guest.run("ip netns exec brief ip link set usrneta up && ip netns del brief", check=True)
+    wait(lambda: guest.run("ip link show usrneta").code == 0, 20, "its return")
+    assert state(guest, 0, "net")["state"] == LIVE
+    delete(guest, 1, "net")  # in namespace far
+    assert "usrnetb" not in guest.run(f"{FAR} ip -o link", check=True).out
