@@ -127,7 +127,8 @@ def test_offloads_are_as_agreed(guest: Guest, pair: Job, request: pytest.Fixture
 def test_vlans(guest: Guest, pair: Job) -> None:
     guest.run(
         "ip link add link usrneta name v5 type vlan id 5 && ip addr add 10.9.0.1/24 dev v5 && ip link set v5 up && "
-        f"{FAR} sh -c 'ip link add link usrnetb name v5 type vlan id 5 && ip addr add 10.9.0.2/24 dev v5 && ip link set v5 up'",
+        f"{FAR} sh -c 'ip link add link usrnetb name v5 type vlan id 5 && "
+        "ip addr add 10.9.0.2/24 dev v5 && ip link set v5 up'",
         check=True,
     )
     assert (
