@@ -230,7 +230,8 @@ def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> 
 def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
     server = stock.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
     stock.run("sleep 1")
-    client = stock.start(f"iperf3 -c {FAR} -t 12 -J > /tmp/iperf.json")
+    # Long enough for TCP, which waits longer after each time that nobody answered.
+    client = stock.start(f"iperf3 -c {FAR} -t 25 -J > /tmp/iperf.json")
     stock.run(f"sleep 4; kill -KILL {ours['driver_pid']}", check=True)
     assert client.wait(90).code == 0
     assert server.wait(30).code == 0
