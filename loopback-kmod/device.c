@@ -221,6 +221,8 @@ static int find_owner(const struct usrloop_info *info, kuid_t *owner)
 
 static int make_queues(struct usrloop_dev *dev)
 {
+	/* Two kinds of lock to lockdep: only that of an interface is taken in a soft interrupt. */
+	static struct lock_class_key classes[2];
 	unsigned int i;
 
 	dev->queue = kcalloc(dev->info.queues, sizeof(*dev->queue), GFP_KERNEL_ACCOUNT);
@@ -233,6 +235,7 @@ static int make_queues(struct usrloop_dev *dev)
 		q->index = i;
 		q->mode = MODE_FAIL;
 		spin_lock_init(&q->lock);
+		lockdep_set_class(&q->lock, &classes[dev->info.type == USRLOOP_NET]);
 		q->slot = kvcalloc(dev->info.depth, sizeof(*q->slot), GFP_KERNEL_ACCOUNT);
 		if (!q->slot)
 			return -ENOMEM;
