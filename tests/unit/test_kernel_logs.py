@@ -74,6 +74,12 @@ def test_after(guest):
 """
 
 
+@pytest.fixture(autouse=True)
+def as_outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "BUILD_NUMBER"):  # where pytest sees one, its summary repeats messages whole
+        monkeypatch.delenv(name, raising=False)
+
+
 def run(
     pytester: pytest.Pytester, *, before: str = "", body: str = "", after: str = "", mark: str = ""
 ) -> tuple[dict[str, int], str]:
