@@ -127,9 +127,9 @@ def test_flow_survives_the_death_of_either_driver(
     route = ["ip", "-n", victim.netns, "route", "add", "192.0.2.0/24", "via", pair[1 - end].address]
     subprocess.run(route, check=True)
     before = [side.carrier_counts() for side in pair]
-    report = iperf(*pair, "-t", "5", *options, kill=victim.said["driver_pid"])
+    report = iperf(*pair, "-t", "8", *options, kill=victim.said["driver_pid"])
     moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
-    assert moved[0] > 10 << 20 and moved[-1] > 10 << 20, moved
+    assert moved[0] > 1 << 20 and moved[-1] > 1 << 20, moved
     for side, (came, went) in zip(pair, before, strict=True):  # the chip dies with its driver here
         up, down = side.carrier_counts()
         # On a loaded host the new pair of chips may lose each other once more while they find each other.
