@@ -63,12 +63,12 @@ class Running:
                 return pid
         raise AssertionError(f"no child {name}")
 
-    def end(self, number: int = signal.SIGINT, timeout: float = 20) -> int:
+    def end(self, number: int = signal.SIGINT, timeout: float = 60) -> int:
         """Send a signal, wait, return the exit code."""
         self.process.send_signal(number)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         return self.process.wait(timeout)
 
     def __enter__(self) -> Self:
