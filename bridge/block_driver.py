@@ -47,7 +47,8 @@ class BlockWorker(Worker):
             raise errors.UsageError(f"{name} is not a disk controller")
         self._control = loop.Control()
         stack.callback(self._control.close)
-        controller = stack.enter_context(open_driver(device, read_only=request["read_only"]))
+        options = {key: request[key] for key in ("read_only", "poll_us")}
+        controller = stack.enter_context(open_driver(device, **options))
         self._controller = controller
         drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
         if drive is None:

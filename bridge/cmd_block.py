@@ -56,6 +56,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
     )
     parser.add_argument(
+        "--poll-us",
+        type=bounded(0, 1000),
+        default=0,
+        metavar="MICROSECONDS",
+        help="export usrloop: look for the drive's answer and for requests so long before sleeping "
+        "(default 0): shorter latency for a processor's time",
+    )
+    parser.add_argument(
         "--restart-time",
         type=bounded(0, 3600),
         default=60,
@@ -83,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     export, reason = exports.choose(wanted, socket=args.socket is not None)
     if export == "usrloop" and args.socket is not None:
         raise errors.UsageError("--socket does not go with --export usrloop: it has no NBD server")
+    if export != "usrloop" and args.poll_us:
+        raise errors.UsageError(f"--poll-us does not go with --export {export}")
     exports.check(export)
     if wanted == "auto":
         _say(f"export {export}: {reason}")
@@ -97,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
                 endpoint,
                 read_only=args.read_only,
                 threads=args.threads,
+                poll_us=args.poll_us,
             ) as server,
         ):
             attachment = exports.attach(export, server, patience=args.restart_time)

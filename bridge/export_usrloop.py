@@ -63,9 +63,17 @@ class LoopServer(Closing):
 
     uri: str | None = None
 
-    def __init__(self, device: str, drive: int, *, read_only: bool = False) -> None:
+    def __init__(
+        self, device: str, drive: int, *, read_only: bool = False, poll_us: int = 0
+    ) -> None:
         self.device = device
-        self._request: dict[str, Any] = {"device": device, "drive": drive, "read_only": read_only}
+        self.poll_us = poll_us
+        self._request: dict[str, Any] = {
+            "device": device,
+            "drive": drive,
+            "read_only": read_only,
+            "poll_us": poll_us,
+        }
         self._process: DriverProcess
         self._known: Drive | None = None
         self.drive: Drive
@@ -144,6 +152,7 @@ class LoopAttachment:
                     max_io=MAX_IO,
                     max_discard=MAX_TRIM,
                     depth=DEPTH,
+                    poll_us=server.poll_us,
                     policy="reissue" if patience else "fail",
                     recovery_ms=patience * 1000,
                     label=_label(server.device),

@@ -45,6 +45,8 @@ class Options:
     """After this a command without an interrupt is looked at."""
     reset_timeout: float = 10.0
     """How long a drive may stay busy after a soft reset."""
+    poll_us: int = 0
+    """Served to usrloop: microseconds to look at the chip before waiting for its interrupt."""
 
 
 @dataclass
@@ -216,6 +218,7 @@ class Controller(Closing):
                 "rw_ms": int(options.timeout * 1000),
                 "flush_ms": int(options.flush_timeout * 1000),
                 "lost_ms": int(options.lost_timeout * 1000),
+                "poll_us": options.poll_us,
             },
         )
         lib.ide_set_limits(ide, limits)

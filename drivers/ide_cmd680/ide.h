@@ -49,6 +49,7 @@ struct ide_limits {
 	uint32_t rw_ms;		/* a read or write hangs after this */
 	uint32_t flush_ms;	/* a flush or trim does */
 	uint32_t lost_ms;	/* look for a lost interrupt after this */
+	uint32_t poll_us;	/* served to usrloop: look at the chip so long before waiting for its interrupt */
 };
 
 enum ide_event_kind {
@@ -280,7 +281,7 @@ void ide_post_gone(struct ide *ide);
 void ide_post_unserved(struct ide *ide);
 
 /* serve.c */
-unsigned int ide_serve_wait(struct ide_serve *s, int timeout);
+unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how);
 void ide_serve_pump(struct ide_serve *s);
 int ide_serve_unmasks(const struct ide_serve *s);
 void ide_serve_leave(struct ide_serve *s);

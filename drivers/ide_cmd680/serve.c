@@ -135,7 +135,7 @@ void ide_serve_leave(struct ide_serve *s)
 }
 
 /**
- * ide_serve_unmasks - whether the next ENTER lets the interrupt through that is being serviced
+ * ide_serve_unmasks - whether an ENTER lets the interrupt through that is being serviced
  * @s:	served drive, or NULL
  *
  * Return: 1 or 0.
@@ -149,10 +149,11 @@ int ide_serve_unmasks(const struct ide_serve *s)
  * ide_serve_wait - hand over completions, sleep until there is something to do
  * @s:		served drive
  * @timeout:	ms, -1: none
+ * @how:	USRLOOP_ENTER_*: ACK lets the interrupt through that was serviced last
  *
  * Return: IDE_ON_* bits; IDE_ON_END: the disk is not ours any more.
  */
-unsigned int ide_serve_wait(struct ide_serve *s, int timeout)
+unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 {
 	unsigned int on = 0;
 	int ready;
@@ -162,7 +163,7 @@ unsigned int ide_serve_wait(struct ide_serve *s, int timeout)
 	drain(s);
 	if (s->look && (timeout < 0 || timeout > LOOK_MS))
 		timeout = LOOK_MS;
-	ready = loop_enter(&s->q, USRLOOP_ENTER_ACK, timeout < 0 ? 0 : (unsigned int)timeout);
+	ready = loop_enter(&s->q, how, timeout < 0 ? 0 : (unsigned int)timeout);
 	if (ready == -EINTR)
 		return 0;
 	if (ready < 0 || ready & USRLOOP_READY_STOP)

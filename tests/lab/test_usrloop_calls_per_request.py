@@ -2,7 +2,8 @@
 """System calls of a driver's process for each request over usrloop, counted by strace.
 
 The 2004 driver needed five. Over VFIO there are two at depth 1: one brings the request; one waits for the
-interrupt, lets the next one through, and hands the completion over with the wait for the next request.
+interrupt, lets the next one through, and hands the completion over with the wait for the next request. With
+--poll-us nobody waits for the interrupt.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
@@ -20,6 +22,7 @@ Boot = Callable[..., Guest]
 
 REQUESTS = 600
 SIZE = 64 << 20
+FUNCTION, MODEL = "0000:00:10.0", f"model:cmd680?ram={SIZE}"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,11 @@ def guest(model: Model, guest_factory: Boot) -> Guest:
     return guest_factory([model.socket], iommu=True, kmod=True, kernel="base")
 
 
-def calls(guest: Guest, device: str, depth: int) -> dict[str, float]:
+def calls(guest: Guest, device: str, depth: int, poll_us: int) -> dict[str, float]:
     """Serve `device`, read at random from it; return calls for each request by name."""
-    served = guest.start(["usrdrv", "block", device, "--export", "usrloop", "--json"])
+    served = guest.start(
+        ["usrdrv", "block", device, "--export", "usrloop", "--poll-us", str(poll_us), "--json"]
+    )
     try:
         while not served.out:
             assert not served.done.wait(0.2), served.err
@@ -64,17 +69,45 @@ def calls(guest: Guest, device: str, depth: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("device", "depth", "most"),
+    ("device", "depth", "poll_us", "most"),
     [
-        ("0000:00:10.0", 1, 2.05),
-        ("0000:00:10.0", 32, 1.8),
-        (f"model:cmd680?ram={SIZE}", 1, 1.05),
-        (f"model:cmd680?ram={SIZE}", 32, 0.6),
+        (FUNCTION, 1, 0, 2.05),
+        (FUNCTION, 32, 0, 1.8),
+        (FUNCTION, 1, 1000, 1.1),
+        (FUNCTION, 32, 1000, 1.2),
+        (MODEL, 1, 0, 1.05),
+        (MODEL, 32, 0, 0.6),
     ],
-    ids=["vfio-1", "vfio-32", "model-1", "model-32"],
+    ids=["vfio-1", "vfio-32", "vfio-polled-1", "vfio-polled-32", "model-1", "model-32"],
 )
-def test_calls(guest: Guest, device: str, depth: int, most: float) -> None:
-    found = calls(guest, device, depth)
+def test_calls(guest: Guest, device: str, depth: int, poll_us: int, most: float) -> None:
+    found = calls(guest, device, depth, poll_us)
     print(found)
     assert found["ioctl"] > 0.02, "it did serve"
     assert sum(found.values()) <= most, found
+
+
+def test_polled_data(guest: Guest, model: Model) -> None:
+    """Commands that end while somebody looks, and those that end later, by their interrupt."""
+    control.call(
+        model.control, {"op": "fault-add", "fault": {"kind": "slow", "mbps": 50, "seek_ms": 1}}
+    )
+    served = guest.start(
+        ["usrdrv", "block", FUNCTION, "--export", "usrloop", "--poll-us", "500", "--json"]
+    )
+    try:
+        while not served.out:
+            assert not served.done.wait(0.2), served.err
+        node = json.loads(served.out)["device"]
+        result = guest.run(
+            f"fio --name=v --filename={node} --rw=randwrite --bsrange=4k-128k --direct=1 --size=16M "
+            "--ioengine=libaio --iodepth=8 --verify=crc32c --output-format=json",
+            240,
+            check=True,
+        )
+    finally:
+        served.signal(2)
+        assert served.wait(60).code == 0, served.err
+    (job,) = json.loads(result.out)["jobs"]
+    assert job["error"] == 0
+    assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == 16 << 20

@@ -50,6 +50,7 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("block", "x", "--export", "ftp"), "ftp"),
         (("block", RAM, "--port", "9", "--socket", "/s"), "exclude each other"),
         (("block", RAM, "--port", "9", "--export", "fuse"), "does not go with --export fuse"),
+        (("block", RAM, "--poll-us", "9", "--export", "fuse"), "--poll-us does not go with"),
         (("block", "x"), "x: not a device name"),
         (("identify", "x"), "x: not a device name"),
         (("identify", "x", "--drive", "9"), "9 is not in 0 to 3"),
