@@ -11,6 +11,7 @@
 #   make bench-net  the same of the network interface, against veth and a plain relay
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make figure-net throughput against packet size, the kernel's ns83820 and our driver
+#   make patch-check  the patches for Linux: they apply, checkpatch, sparse
 #   make fuzz    the fuzzers and the stress test, FUZZ_SECONDS each
 
 SHELL := /bin/bash
@@ -32,7 +33,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	$(addprefix -I,usrdrv/include $(UAPI) $(C_FOLDERS) tests/fuzz)
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net figure4 figure-net fuzz clean
+.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net figure4 figure-net patch-check fuzz clean
 
 setup: $(STAMP)
 
@@ -80,6 +81,9 @@ figure4: setup
 figure-net: setup
 	$(PYTHON) -m usrdrv lab build
 	$(PYTHON) -m bench.figure_net
+
+patch-check: setup
+	$(PYTHON) -m usrdrv.lab.patch_check
 
 fuzz: setup
 	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest \

@@ -2,7 +2,8 @@
 """Kernels of our own: Debian 13's source, a small configuration, patches of ours.
 
 Kept of a build: `vmlinuz`, `config`, `version`, the modules (`modules/lib/modules/RELEASE`) and what it takes to
-build modules against it (`build`); not the objects, for which there is ccache.
+build modules against it (`build`), and the self-tests of our patches (`selftests`); not the objects, for which
+there is ccache.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LINES: Final = {"base": 2700, "debug": 2900}
 """Lines that make prints in a build, about; for the progress bar."""
 
 _FILES: Final = resources.files("usrdrv.lab") / "kernel"
-_TOOLS: Final = {
+_PATCHES: Final = resources.files("usrdrv.patch")
+TOOLS: Final = {
     "make": "make",
     "gcc": "gcc",
     "ccache": "ccache",
@@ -43,12 +45,12 @@ _TOOLS: Final = {
 
 def patches() -> list[Path]:
     """Return what is applied to Debian's source, in order."""
-    return sorted(Path(str(_FILES)).glob("patches/*.patch"))
+    return sorted(Path(str(_PATCHES)).glob("*.patch"))
 
 
 def _key(name: str) -> str:
     fragments = [(_FILES / file).read_text() for file in FRAGMENTS[name]]
-    compiler = _run([find_tool("gcc", "gcc"), "-dumpfullversion"], Path("/"))
+    compiler = run([find_tool("gcc", "gcc"), "-dumpfullversion"], Path("/"))
     return cache.digest([SOURCE, compiler, *fragments, *(path.read_text() for path in patches())])
 
 
@@ -61,11 +63,13 @@ def build(name: str, report: cache.Report = cache.silent) -> Path:
     """Return the folder of kernel `base` or `debug`; it takes minutes to make."""
 
     def make(path: Path) -> None:
-        for tool, package in _TOOLS.items():
+        for tool, package in TOOLS.items():
             find_tool(tool, package)
         tree = path / "source"
-        _unpack(tree, report)
-        _configure(tree, name)
+        unpack(tree, report)
+        for patch in patches():
+            run(["patch", "-p1", "--batch", "-i", str(patch)], tree)
+        configure(tree, name)
         _compile(tree, LINES[name], report)
         _keep(tree, path)
         shutil.rmtree(tree)
@@ -88,7 +92,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> str:
+def run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run one of the build's commands; return its output. LabError, with the reason in it, if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -112,11 +117,12 @@ def _reason(lines: Sequence[str]) -> str:
     return next(wrong, lines[-1] if lines else "no reason given")
 
 
-def _unpack(tree: Path, report: cache.Report) -> None:
+def unpack(tree: Path, report: cache.Report) -> None:
+    """Make `tree` Debian's source, without patches of ours. Its parent is used for what comes in between."""
     report("Linux: fetching the source", 0.0)
     tree.mkdir()
     archive = tree.with_name("source.tar")
-    _run(
+    run(
         [
             *("mmdebstrap", "--variant=extract", "--format=tar", f"--include={SOURCE}"),
             *("--aptopt=APT::Install-Recommends false", root.SUITE, str(archive)),
@@ -126,20 +132,18 @@ def _unpack(tree: Path, report: cache.Report) -> None:
     )
     report("Linux: unpacking the source", 0.02)
     inner = f"usr/src/{SOURCE}.tar.xz"
-    _run(["tar", "-xf", str(archive), f"./{inner}"], tree)
+    run(["tar", "-xf", str(archive), f"./{inner}"], tree)
     archive.unlink()
-    _run(["tar", "-xf", inner, "--strip-components=1"], tree)
+    run(["tar", "-xf", inner, "--strip-components=1"], tree)
     shutil.rmtree(tree / "usr/src")
-    for patch in patches():
-        _run(["patch", "-p1", "--batch", "-i", str(patch)], tree)
 
 
-def _configure(tree: Path, name: str) -> None:
-    """Merge the fragments over tinyconfig. LabError names the options that did not stick."""
+def configure(tree: Path, name: str, strict: bool = True) -> None:
+    """Merge the fragments over tinyconfig. If `strict`, LabError names the options that did not stick."""
     fragments = [str(_FILES / file) for file in FRAGMENTS[name]]
-    _run(["make", "tinyconfig"], tree)
-    _run(["scripts/kconfig/merge_config.sh", "-m", ".config", *fragments], tree)
-    _run(["make", "olddefconfig"], tree)
+    run(["make", "tinyconfig"], tree)
+    run(["scripts/kconfig/merge_config.sh", "-m", ".config", *fragments], tree)
+    run(["make", "olddefconfig"], tree)
     result = set((tree / ".config").read_text().splitlines())
     wanted = {}
     for file in fragments:
@@ -155,7 +159,7 @@ def _configure(tree: Path, name: str) -> None:
             line.endswith("is not set") and not any(x.startswith(f"{option}=") for x in result)
         )
     ]
-    if lost:
+    if lost and strict:
         raise errors.LabError(f"kernel {name}: these options did not stick: {', '.join(lost)}")
 
 
@@ -183,13 +187,22 @@ def _keep(tree: Path, path: Path) -> None:
     """Take out of the tree what is wanted of it."""
     modules = path / "modules"
     strip = "INSTALL_MOD_STRIP=1"
-    _run(["make", "modules_install", f"INSTALL_MOD_PATH={modules}", strip], tree)
+    run(["make", "modules_install", f"INSTALL_MOD_PATH={modules}", strip], tree)
     for link in modules.glob("lib/modules/*/build"):
         link.unlink()
     shutil.copy(tree / "arch/x86/boot/bzImage", path / "vmlinuz")
     shutil.copy(tree / ".config", path / "config")
-    (path / "version").write_text(_run(["make", "-s", "kernelrelease"], tree))
+    (path / "version").write_text(run(["make", "-s", "kernelrelease"], tree))
     script = (
         f"KBUILD_RUN_COMMAND=${{srctree}}/scripts/package/install-extmod-build {path / 'build'}"
     )
-    _run(["make", "run-command", "CC=ccache gcc", script], tree)
+    run(["make", "run-command", "CC=ccache gcc", script], tree)
+    _self_tests(tree, path / "selftests")
+
+
+def _self_tests(tree: Path, path: Path) -> None:
+    """Build those of usrdrv, against the headers that the kernel has for programs."""
+    path.mkdir()
+    run(["make", "headers"], tree)
+    includes = f"KHDR_INCLUDES=-isystem {tree}/usr/include"
+    run(["make", "-C", "tools/testing/selftests/usrdrv", f"OUTPUT={path}", includes], tree)

@@ -74,4 +74,4 @@ def test_an_option_that_does_not_stick_is_named(
     merge.chmod(0o755)
     (tmp_path / "Makefile").write_text("tinyconfig olddefconfig:\n\techo CONFIG_64BIT=y >.config\n")
     with pytest.raises(errors.LabError, match=r"did not stick: .*CONFIG_SMP=y"):
-        kernel._configure(tmp_path, "base")
+        kernel.configure(tmp_path, "base")

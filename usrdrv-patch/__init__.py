@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The patches for Linux, as data: see README.md."""
