@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, names, pci
+from usrdrv import errors, functions, names
 from usrdrv.bridge import exports
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
-            pci.kept(args.device),
+            functions.kept(args.device),
             exports.start(
                 export,
                 args.device,

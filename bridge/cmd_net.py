@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usrdrv import errors, names, pci
+from usrdrv import errors, functions, names
 from usrdrv.bridge.arguments import bounded
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.claim import run_directory
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
-            pci.kept(args.device),
+            functions.kept(args.device),
             Interface(settings, args.ifname, args.netns) as interface,
             LineServer(
                 _socket(interface.name, args.netns), lambda request: _answer(interface, request)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import claim, errors, names, pci, vfio
+from usrdrv import claim, errors, functions, names, pci
 from usrdrv.backends import _access
 from usrdrv.closing import Closing
 
@@ -216,9 +216,7 @@ def _open_function(function: pci.Function) -> Device:
         raise errors.NoSuchDeviceError(f"{function.address}: no such PCI device")
     with ExitStack() as stack:
         stack.enter_context(claim.Claim(function.address))
-        if function.group is not None:  # else there is no use in taking it from its driver
-            stack.enter_context(function.bound())
-        c = vfio.open_function(function)
+        c = functions.open_function(function, stack)
         return Device(function.address, c, stack.pop_all())
 
 

@@ -6,15 +6,17 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, names
+from usrdrv import errors
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
+USRDRV: Final = "usrdrv"
+"""The driver of usrdrv-patch; what it has was claimed by a process."""
 IFF_UP: Final = 1
 PATIENCE: Final = 10.0
 """Seconds that a driver may take to let a function go or take it."""
@@ -23,10 +25,10 @@ PATIENCE: Final = 10.0
 # function back. A shell, so that it owes nothing to our process, and deaf to what ends a session.
 _GUARD: Final = """
 trap '' HUP INT QUIT TERM
-bus=$1 address=$2 probe=$3
+bus=$1 address=$2 driver=$3 probe=$4
 cat >/dev/null
 echo >"$bus/devices/$address/driver_override"
-echo "$address" >"$bus/drivers/vfio-pci/unbind"
+echo "$address" >"$bus/drivers/$driver/unbind"
 [ -z "$probe" ] || echo "$address" >"$bus/drivers_probe"
 """
 
@@ -98,37 +100,46 @@ class Function:
         except OSError as error:
             raise errors.DeviceError(f"{self.address}: {path.name}: {error.strerror}") from error
 
-    @contextmanager
-    def bound(self) -> Iterator[None]:
-        """Keep the function bound to vfio-pci; then its driver has it again, also if we are killed.
+    def _reserved(self, driver: str) -> bool:
+        """Whether `driver` has it, or nobody else can have it."""
+        if driver == VFIO:
+            return self.driver == VFIO
+        return (self.path / "driver_override").read_text().strip() == driver
 
-        One that vfio-pci has already is left as it is. DeviceBusyError: the kernel uses it.
+    @contextmanager
+    def bound(self, driver: str = VFIO) -> Iterator[None]:
+        """Keep the function bound to vfio-pci, or free for usrdrv to be claimed.
+
+        Then its driver has it again, also if we are killed. One that is so already is left as it is.
+        DeviceBusyError: the kernel uses it.
         """
-        before = self.driver
-        if before == VFIO:
+        if self._reserved(driver):
             yield
             return
+        before = self.driver
         if users := self.users():
             raise errors.DeviceBusyError(
                 f"{self.address}: {before} has it and it is in use: {', '.join(users)}"
             )
-        if not (self.bus / "drivers" / VFIO).exists():
-            subprocess.run(["modprobe", VFIO], capture_output=True, check=False)
-        if not (self.bus / "drivers" / VFIO).exists():
-            raise errors.MissingToolError(f"the kernel's module {VFIO} (CONFIG_VFIO_PCI)")
+        if not (self.bus / "drivers" / driver).exists():
+            subprocess.run(["modprobe", driver], capture_output=True, check=False)
+        if not (self.bus / "drivers" / driver).exists():
+            raise errors.MissingToolError(f"the kernel's module {driver} (CONFIG_VFIO_PCI)")
+        words = [str(self.bus), self.address, driver, before or ""]
         guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "usrdrv-guard", str(self.bus), self.address, before or ""],
+            ["/bin/sh", "-c", _GUARD, "usrdrv-guard", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            self._write(self.path / "driver_override", VFIO)
+            self._write(self.path / "driver_override", driver)
             if before is not None:
                 self._write(self.path / "driver/unbind", self.address)
-            self._write(self.bus / "drivers_probe", self.address)
-            self._await(VFIO)
+            if driver == VFIO:
+                self._write(self.bus / "drivers_probe", self.address)
+                self._await(driver)
             yield
         finally:
             assert guard.stdin is not None
@@ -137,7 +148,7 @@ class Function:
                 guard.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 raise errors.DeviceBusyError(
-                    f"{self.address}: {VFIO} does not let it go: a process has it open"
+                    f"{self.address}: {driver} does not let it go: a process has it open"
                 ) from None
         if before is not None and self.exists and self.driver != before:
             raise errors.DeviceError(
@@ -152,14 +163,3 @@ class Function:
                     f"{self.address}: {driver} did not take it (see the kernel's log)"
                 )
             time.sleep(0.01)
-
-
-@contextmanager
-def kept(device: str) -> Iterator[None]:
-    """Keep a PCI function from its kernel driver while drivers of ours come and go; for any device's name."""
-    name = names.parse(device)
-    function = Function(name.address) if isinstance(name, names.PciName) else None
-    with ExitStack() as stack:
-        if function is not None and function.exists and function.group is not None:
-            stack.enter_context(function.bound())
-        yield

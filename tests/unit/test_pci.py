@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors, pci
+from usrdrv import errors, functions, pci, usrpci
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"
@@ -95,3 +95,59 @@ def test_a_driver_that_does_not_take_it_is_an_error_and_undone(
     assert (function.path / "driver_override").read_text() == "\n"
     assert (bus / "drivers/vfio-pci/unbind").read_text() == f"{ADDRESS}\n"
     assert (bus / "drivers_probe").read_text() == f"{ADDRESS}\n"
+
+
+def test_reserved_for_usrdrv_it_is_left_unbound(bus: Path) -> None:
+    function = Function(ADDRESS, bus)
+    (bus / "drivers/usrdrv").mkdir()
+    with function.bound(pci.USRDRV):
+        assert (function.path / "driver_override").read_text() == "usrdrv"
+        assert (bus / "drivers/driver_of_0/unbind").read_text() == ADDRESS
+        assert not (bus / "drivers_probe").exists()
+        with Function(ADDRESS, bus).bound(pci.USRDRV):
+            pass  # somebody keeps it for us
+        assert (function.path / "driver_override").read_text() == "usrdrv"
+    assert (function.path / "driver_override").read_text() == "\n"
+    # Whoever died with it open may still be dying.
+    assert (bus / "drivers/usrdrv/unbind").read_text() == f"{ADDRESS}\n"
+    assert (bus / "drivers_probe").read_text() == f"{ADDRESS}\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "available", "may", "driver", "through"),
+    [
+        ("auto", True, True, None, pci.USRDRV),
+        ("auto", True, False, None, pci.VFIO),
+        ("auto", False, True, None, pci.VFIO),
+        ("auto", True, True, pci.VFIO, pci.VFIO),
+        ("usrdrv", True, True, pci.VFIO, pci.USRDRV),
+        ("vfio", True, True, None, pci.VFIO),
+    ],
+)
+def test_the_way_to_a_function(
+    bus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    available: bool,
+    may: bool,
+    driver: str | None,
+    through: str,
+) -> None:
+    monkeypatch.setenv(functions.VARIABLE, variable)
+    monkeypatch.setattr(usrpci, "available", lambda: available)
+    monkeypatch.setattr(functions, "_may_claim", lambda: may)
+    function = Function(ADDRESS, bus)
+    (function.path / "driver").unlink()
+    if driver:
+        (function.path / "driver").symlink_to(bus / "drivers" / driver)
+    assert functions.way(function) == through
+
+
+def test_a_way_that_is_none(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(functions.VARIABLE, "uio")
+    with pytest.raises(errors.UsageError, match="USRDRV_PCI=uio: must be auto, usrdrv or vfio"):
+        functions.way(Function(ADDRESS, bus))
+    monkeypatch.setenv(functions.VARIABLE, "usrdrv")
+    monkeypatch.setattr(usrpci, "available", lambda: False)
+    with pytest.raises(errors.MissingToolError, match="no usrdrv system calls"):
+        functions.way(Function(ADDRESS, bus))

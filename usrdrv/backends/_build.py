@@ -11,8 +11,11 @@ sys.path.insert(0, str(HERE.parent))
 from _cffi import INCLUDE, cdef  # noqa: E402
 
 SHARED = ["dev.h", "model.h"]
-HEADERS = ["areas.h", "backends.h", "vfio_user_client.h"]
-SOURCES = ["areas.c", "inproc.c", "vfio.c", "vfio_user.c", "vfio_user_wire.c"]
+HEADERS = ["areas.h", "backends.h", "regions.h", "usr_pci.h", "vfio_user_client.h"]
+SOURCES = [
+    *("areas.c", "inproc.c", "regions.c", "usrdrv.c", "vfio.c"),
+    *("vfio_user.c", "vfio_user_wire.c"),
+]
 
 ffibuilder = FFI()
 for header in SHARED:

@@ -10,6 +10,9 @@
 int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out);
 int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **out);
 int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **out);
+int usrdrv_usr_available(void);
+int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, unsigned int function,
+		    struct usrdrv_dev **out);
 /* cffi: end */
 
 #endif

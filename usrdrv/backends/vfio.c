@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The VFIO backend: a PCI function of this machine, behind its IOMMU.
- * Memory BARs are mapped: an access is a load or a store. Ports, configuration
- * space and the interrupt go through the device's file (Linux,
- * Documentation/driver-api/vfio.rst, include/uapi/linux/vfio.h).
+ * Registers, configuration space and the interrupt are had from the device's
+ * file (Linux, Documentation/driver-api/vfio.rst, include/uapi/linux/vfio.h).
  *
  * Getting at the file (group, container, errors worth telling) is Python's,
  * usrdrv/vfio.py.
@@ -22,17 +21,14 @@
 
 #include "areas.h"
 #include "backends.h"
+#include "regions.h"
 
-#define PCI_COMMAND		4
-#define PCI_COMMAND_MASTER	4
 #define PCI_BASE_ADDRESS_0	0x10
 
 struct vfio {
-	struct usrdrv_dev dev;
+	struct regions r;	/* its file is the device's */
 	int container;
 	int group;
-	int device;
-	uint64_t offset[USRDRV_REGION_CONFIG + 1];	/* of each region in the device's file */
 	pthread_mutex_t lock;				/* areas */
 	struct areas areas;				/* those without memory are not ours to use */
 };
@@ -45,124 +41,8 @@ static struct vfio *of(struct usrdrv_dev *dev)
 static int failed(struct vfio *v)
 {
 	if (errno == ENODEV)
-		v->dev.gone = 1;
+		v->r.dev.gone = 1;
 	return -errno;
-}
-
-/* The mapped register, or NULL. The region and its end were checked. */
-static volatile void *mapped(const struct vfio *v, unsigned int region, uint64_t offset)
-{
-	if (region >= USRDRV_NUM_BARS || !v->dev.bar[region].map)
-		return NULL;
-	return (uint8_t *)v->dev.bar[region].map + offset;
-}
-
-static int check(const struct vfio *v, unsigned int region, uint64_t offset, unsigned int width)
-{
-	uint64_t size = 256;
-
-	if (region < USRDRV_NUM_BARS)
-		size = v->dev.bar[region].size;
-	else if (region != USRDRV_REGION_CONFIG)
-		return -EINVAL;
-	if ((width != 1 && width != 2 && width != 4) || offset % width || offset + width > size)
-		return -EINVAL;
-	return v->dev.gone ? -ENODEV : 0;
-}
-
-static int get(struct vfio *v, unsigned int region, uint64_t offset, unsigned int width, uint32_t *value)
-{
-	volatile void *at = mapped(v, region, offset);
-	ssize_t got;
-
-	*value = 0;
-	if (at) {
-		*value = width == 1 ? *(volatile uint8_t *)at :
-			 width == 2 ? *(volatile uint16_t *)at : *(volatile uint32_t *)at;
-		return 0;
-	}
-	got = pread(v->device, value, width, (off_t)(v->offset[region] + offset));
-	return got < 0 ? failed(v) : got == (ssize_t)width ? 0 : -EIO;
-}
-
-static int put(struct vfio *v, unsigned int region, uint64_t offset, unsigned int width, uint32_t value)
-{
-	volatile void *at = mapped(v, region, offset);
-	ssize_t put;
-
-	if (at) {
-		if (width == 1)
-			*(volatile uint8_t *)at = (uint8_t)value;
-		else if (width == 2)
-			*(volatile uint16_t *)at = (uint16_t)value;
-		else
-			*(volatile uint32_t *)at = value;
-		return 0;
-	}
-	put = pwrite(v->device, &value, width, (off_t)(v->offset[region] + offset));
-	return put < 0 ? failed(v) : put == (ssize_t)width ? 0 : -EIO;
-}
-
-static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
-{
-	struct vfio *v = of(dev);
-	int ret = 0;
-
-	/* What is in DMA memory is there before the device is told to look. */
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	for (unsigned int i = 0; i < n; i++) {
-		int err = check(v, w[i].region, w[i].offset, w[i].width);
-
-		if (!err)
-			err = put(v, w[i].region, w[i].offset, w[i].width, w[i].value);
-		ret = ret ? ret : err;
-	}
-	return ret;
-}
-
-static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		   uint64_t offset, unsigned int width, uint32_t *value)
-{
-	struct vfio *v = of(dev);
-	int ret = n ? do_write_list(dev, w, n) : 0, err = check(v, region, offset, width);
-
-	if (!err)
-		err = get(v, region, offset, width, value);
-	else
-		*value = 0;
-	/* What the device put into memory before is read after. */
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return ret ? ret : err;
-}
-
-static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
-		       void *buf, unsigned int count)
-{
-	uint8_t *p = buf;
-	int ret = check(of(dev), region, offset, width);
-
-	for (; count && !ret; count--, p += width) {
-		uint32_t value;
-
-		ret = get(of(dev), region, offset, width, &value);
-		memcpy(p, &value, width);
-	}
-	return ret;
-}
-
-static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
-			const void *buf, unsigned int count)
-{
-	const uint8_t *p = buf;
-	int ret = check(of(dev), region, offset, width);
-
-	for (; count && !ret; count--, p += width) {
-		uint32_t value = 0;
-
-		memcpy(&value, p, width);
-		ret = put(of(dev), region, offset, width, value);
-	}
-	return ret;
 }
 
 /* cpu: memory of the caller's, or NULL: new one. */
@@ -246,7 +126,7 @@ static int set_eventfd(struct vfio *v, unsigned int index, unsigned int action, 
 	} };
 
 	memcpy(arg.space + sizeof(arg.set), &fd, sizeof(fd));
-	return ioctl(v->device, VFIO_DEVICE_SET_IRQS, &arg) ? -errno : 0;
+	return ioctl(v->r.fd, VFIO_DEVICE_SET_IRQS, &arg) ? -errno : 0;
 }
 
 static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
@@ -256,9 +136,9 @@ static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, u
 		.argsz = sizeof(set), .index = VFIO_PCI_INTX_IRQ_INDEX, .count = 1,
 		.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK,
 	};
-	int ret = n ? do_write_list(dev, w, n) : 0;
+	int ret = n ? regions_write_list(dev, w, n) : 0;
 
-	if (ioctl(v->device, VFIO_DEVICE_SET_IRQS, &set))
+	if (ioctl(v->r.fd, VFIO_DEVICE_SET_IRQS, &set))
 		return failed(v);
 	return ret;
 }
@@ -267,16 +147,13 @@ static int do_reset(struct usrdrv_dev *dev)
 {
 	struct vfio *v = of(dev);
 
-	return ioctl(v->device, VFIO_DEVICE_RESET) ? failed(v) : 0;
+	return ioctl(v->r.fd, VFIO_DEVICE_RESET) ? failed(v) : 0;
 }
 
 static void quiesce(struct vfio *v)
 {
-	uint32_t command;
-
-	if (!do_read(&v->dev, NULL, 0, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, &command))
-		put(v, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, command & ~(uint32_t)PCI_COMMAND_MASTER);
-	do_reset(&v->dev);	/* a function that knows no reset has at least lost the bus */
+	regions_no_master(&v->r);
+	do_reset(&v->r.dev);	/* a function that knows no reset has at least lost the bus */
 }
 
 static void do_close(struct usrdrv_dev *dev)
@@ -284,12 +161,10 @@ static void do_close(struct usrdrv_dev *dev)
 	struct vfio *v = of(dev);
 
 	quiesce(v);
-	for (unsigned int i = 0; i < USRDRV_NUM_BARS; i++)
-		if (dev->bar[i].map)
-			munmap(dev->bar[i].map, dev->bar[i].size);
+	regions_unmap(&v->r);
 	for (unsigned int i = 0; i < v->areas.n; i++)
 		withdraw(v, &v->areas.area[i]);
-	close(v->device);
+	close(v->r.fd);
 	close(v->group);
 	close(v->container);
 	if (dev->irq_fd >= 0)
@@ -303,18 +178,19 @@ static void do_close(struct usrdrv_dev *dev)
 }
 
 static const struct usrdrv_dev_ops ops = {
-	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
-	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map, .irq_unmask = do_irq_unmask, .reset = do_reset,
+	.read = regions_read, .write_list = regions_write_list, .read_rep = regions_read_rep,
+	.write_rep = regions_write_rep,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map,
+	.irq_unmask = do_irq_unmask, .reset = do_reset,
 	.close = do_close,
 };
 
 /* Size, kind (PCI 2.2, 6.2.5.1) and, where the kernel allows it, a mapping. */
 static int learn_bar(struct vfio *v, unsigned int i, const struct vfio_region_info *info)
 {
-	struct usrdrv_bar *bar = &v->dev.bar[i];
+	struct usrdrv_bar *bar = &v->r.dev.bar[i];
 	uint32_t base;
-	int ret = get(v, USRDRV_REGION_CONFIG, PCI_BASE_ADDRESS_0 + 4 * i, 4, &base);
-	void *map;
+	int ret = usrdrv_read(&v->r.dev, USRDRV_REGION_CONFIG, PCI_BASE_ADDRESS_0 + 4 * i, 4, &base);
 
 	if (ret || !info->size)
 		return ret;
@@ -326,9 +202,7 @@ static int learn_bar(struct vfio *v, unsigned int i, const struct vfio_region_in
 	bar->flags = ((base & 6) == 4 ? USRDRV_BAR_64 : 0) | (base & 8 ? USRDRV_BAR_PREFETCH : 0);
 	if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP))
 		return 0;	/* a BAR smaller than a page may share it with others */
-	map = mmap(NULL, info->size, PROT_READ | PROT_WRITE, MAP_SHARED, v->device, (off_t)info->offset);
-	if (map != MAP_FAILED)
-		bar->map = map;
+	regions_map(&v->r, i);
 	return 0;
 }
 
@@ -339,8 +213,8 @@ static int learn_regions(struct vfio *v)
 
 	for (unsigned int i = 0; i <= USRDRV_REGION_CONFIG; i++) {
 		info[i] = (struct vfio_region_info){ .argsz = sizeof(*info), .index = i };
-		if (!ioctl(v->device, VFIO_DEVICE_GET_REGION_INFO, &info[i]))
-			v->offset[i] = info[i].offset;
+		if (!ioctl(v->r.fd, VFIO_DEVICE_GET_REGION_INFO, &info[i]))
+			v->r.offset[i] = info[i].offset;
 		else if (i == USRDRV_REGION_CONFIG)
 			return -errno;
 		else
@@ -405,15 +279,15 @@ static int connect_interrupts(struct vfio *v)
 	uint32_t wanted = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
 	int ret;
 
-	if (ioctl(v->device, VFIO_DEVICE_GET_IRQ_INFO, &info))
+	if (ioctl(v->r.fd, VFIO_DEVICE_GET_IRQ_INFO, &info))
 		return -errno;
 	if (!info.count || (info.flags & wanted) != wanted)
 		return -ENOTSUP;
 	/* The kernel asks for the device back: it is unplugged, or unbound. Older kernels cannot. */
-	set_eventfd(v, VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->dev.hangup_fd);
-	ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->dev.irq_fd);
+	set_eventfd(v, VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->r.dev.hangup_fd);
+	ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->r.dev.irq_fd);
 	if (!ret)
-		ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK, v->dev.unmask_fd);
+		ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK, v->r.dev.unmask_fd);
 	return ret;
 }
 
@@ -440,21 +314,21 @@ int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **o
 	}
 	v->container = container;
 	v->group = group;
-	v->device = device;
+	v->r.fd = device;
 	pthread_mutex_init(&v->lock, NULL);
-	v->dev.ops = &ops;
-	v->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	v->dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	v->dev.hangup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	v->dev.hangup_events = EPOLLIN;
-	ret = v->dev.irq_fd < 0 || v->dev.unmask_fd < 0 || v->dev.hangup_fd < 0 ? -errno : learn_regions(v);
+	v->r.dev.ops = &ops;
+	v->r.dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->r.dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->r.dev.hangup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->r.dev.hangup_events = EPOLLIN;
+	ret = v->r.dev.irq_fd < 0 || v->r.dev.unmask_fd < 0 || v->r.dev.hangup_fd < 0 ? -errno : learn_regions(v);
 	if (!ret)
 		ret = learn_bus_addresses(v);
 	if (!ret)
 		ret = connect_interrupts(v);
 	if (ret)
-		do_close(&v->dev);
+		do_close(&v->r.dev);
 	else
-		*out = &v->dev;
+		*out = &v->r.dev;
 	return ret;
 }

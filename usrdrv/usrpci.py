@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""From a PCI function to its struct usrdrv_dev, through the system calls of usrdrv-patch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Any
+
+from usrdrv import errors
+from usrdrv.backends import _access
+from usrdrv.pci import Function
+
+ffi, lib = _access.ffi, _access.lib
+
+
+def available() -> bool:
+    """Whether this kernel has the calls."""
+    return bool(lib.usrdrv_usr_available())
+
+
+def open_function(function: Function) -> Any:
+    """Claim a function that no driver has; return the struct usrdrv_dev."""
+    place = re.split(r"[:.]", function.address)
+    out = ffi.new("struct usrdrv_dev **")
+    result = lib.usrdrv_usr_open(*(int(number, 16) for number in place), out)
+    if result == 0:
+        return out[0]
+    match -result:
+        case errno.EBUSY:
+            owner = function.driver or "another driver"
+            raise errors.DeviceBusyError(f"{function.address}: {owner} has it")
+        case errno.ENODEV:
+            raise errors.NoSuchDeviceError(f"{function.address}: no such PCI device")
+        case errno.EPERM | errno.EACCES:
+            raise errors.PermissionDeniedError(
+                f"{function.address}: no right to claim it (CAP_SYS_RAWIO, and no kernel lockdown)"
+            )
+        case errno.ENOTSUP:
+            raise errors.DeviceError(f"{function.address}: it has no interrupt line (INTx)")
+        case code:
+            raise errors.DeviceError(f"{function.address}: {os.strerror(code)}")
