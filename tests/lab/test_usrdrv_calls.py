@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""The system calls of usrdrv-patch in a guest with our kernel: their self-tests, real devices, deaths, unplugging.
+
+    slot 10, 11   cmd680 models: what a driver of ours drives; slow on request
+    slot 12, 16   QEMU's edu: interrupts and DMA on request; on one interrupt line
+
+Twice: with an IOMMU that translates and without any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from usrdrv.devices import control
+from usrdrv.lab import kernel
+from usrdrv.lab.guest import Guest, Result
+from usrdrv.lab.models import Model
+
+Boot = Callable[..., Guest]
+
+DISK, SPARE = "0000:00:10.0", "0000:00:11.0"
+EDU, EDU_BESIDE = "0000:00:12.0", "0000:00:16.0"
+HERE = Path(__file__).parent
+
+FEW = 512
+"""Mappings that a kernel may have ready: two slabs for each CPU and a half-full one."""
+
+EVERYWHERE = (
+    *("registers", "file_intx", "file_blocks", "eventfds", "msi", "shared_line"),
+    *("consistent", "streaming", "reset"),
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Model]]:
+    image = tmp_path_factory.mktemp("usrdrv") / "disk.img"
+    image.write_bytes(b"\xee" * (16 << 20))
+    with (
+        Model("cmd680", "--image", str(image)) as disk,
+        Model("cmd680", "--ram", "1M") as spare,
+    ):
+        yield [disk, spare]
+
+
+@pytest.fixture(scope="module", params=["bare", "iommu"])
+def guest(
+    request: pytest.FixtureRequest, models: list[Model], guest_factory: Boot
+) -> Iterator[Guest]:
+    iommu = request.param == "iommu"
+    extra = [
+        word
+        for slot in (0x12, 0x16)
+        for word in ("-device", f"edu,dma_mask=0xffffffff,bus=pcie.0,addr={slot:x}.0")
+    ]
+    guest = guest_factory(
+        [model.socket for model in models],
+        kernel="base",
+        iommu=iommu,
+        # What the lab has as a rule leaves addresses as they are.
+        append="iommu=nopt" if iommu else "",
+        extra=extra,
+        cpus=2,
+    )
+    for name in ("usr_pci.py", "usr_pci_edu.py", "usr_pci_faults.py"):
+        shutil.copy(HERE / name, guest.share)
+    shutil.copytree(kernel.build("base") / "selftests", guest.share / "selftests")
+    guest.run("mount -t debugfs debugfs /sys/kernel/debug", check=True)
+    for address in (DISK, SPARE):
+        guest.run(f"echo {address} >/sys/bus/pci/devices/{address}/driver/unbind", check=True)
+    yield guest
+    guest.close()
+
+
+def good(result: Result) -> Result:
+    assert result.code == 0, f"{result.out}\n{result.err}"
+    return result
+
+
+@pytest.mark.parametrize("device", [DISK, EDU])
+@pytest.mark.parametrize("test", ["claim_test", "dma_test", "irq_test"])
+def test_kselftests(guest: Guest, test: str, device: str) -> None:
+    result = good(guest.run(f"USRDRV_DEVICE={device} /share/selftests/{test}", 300))
+    totals = re.search(r"# Totals: pass:(\d+) fail:0 xfail:0 xpass:0 skip:(\d+)", result.out)
+    assert totals and int(totals[1]) > 5 and int(totals[2]) <= 1, result.out
+
+
+@pytest.mark.parametrize("scenario", EVERYWHERE)
+def test_device(guest: Guest, scenario: str) -> None:
+    good(guest.run(f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}", 120))
+
+
+@pytest.mark.kernel_log(allow=[r"DMAR: "])
+def test_direction_is_enforced_by_an_iommu(guest: Guest, request: pytest.FixtureRequest) -> None:
+    if "bare" in request.node.name:
+        pytest.skip("the machine without an IOMMU")
+    place = guest.console.position()
+    good(guest.run(f"python3 /share/usr_pci_edu.py direction {EDU} {EDU_BESIDE}", 120))
+    assert re.search(rf"DMA Write.*Request device \[{EDU[5:]}\]", guest.kernel_log(place))
+
+
+def test_claim_and_kernel_drivers(guest: Guest) -> None:
+    """Not while a driver has it, and no driver while we have it; lspci shows who."""
+    sysfs = f"/sys/bus/pci/devices/{SPARE}"
+    start = "import sys, time\nsys.path.insert(0, '/share')\nfrom usr_pci import *\n"
+    (guest.share / "claim.py").write_text(f"{start}print(error_of(Claim, '{SPARE}'))\n")
+    hold = f"claim = Claim('{SPARE}')\nprint('held', flush=True)\ntime.sleep(1000)\n"
+    (guest.share / "hold.py").write_text(start + hold)
+    guest.run(f"echo {SPARE} >/sys/bus/pci/drivers/pata_sil680/bind", 60, check=True)
+    assert good(guest.run("python3 /share/claim.py")).out.strip() == "EBUSY"
+    guest.run(f"echo vfio-pci >{sysfs}/driver_override", check=True)
+    guest.run(f"echo {SPARE} >{sysfs}/driver/unbind", check=True)
+    assert good(guest.run("python3 /share/claim.py")).out.strip() == "EBUSY", "kept for vfio-pci"
+    guest.run(f"echo >{sysfs}/driver_override", check=True)
+    holder = guest.start("python3 /share/hold.py")
+    wait_for(lambda: "held" in holder.out)
+    assert "Kernel driver in use: usrdrv" in guest.run(f"lspci -k -s {SPARE}").out
+    for driver in ("pata_sil680", "usrdrv"):
+        assert guest.run(f"echo {SPARE} >/sys/bus/pci/drivers/{driver}/bind").code
+    guest.run(f"echo {SPARE} >/sys/bus/pci/drivers_probe")
+    assert "usrdrv" in guest.run(f"readlink {sysfs}/driver").out
+    assert good(guest.run("python3 /share/claim.py")).out.strip() == "EBUSY"
+    holder.signal(signal.SIGKILL)
+    holder.wait()
+    assert guest.run(f"test -e {sysfs}/driver").code
+    assert good(guest.run(f"cat {sysfs}/driver_override")).out.strip() in ("", "(null)")
+    guest.run(f"echo usrdrv >{sysfs}/driver_override; echo {SPARE} >/sys/bus/pci/drivers_probe")
+    assert guest.run(f"test -e {sysfs}/driver").code, "nobody has claimed it"
+    assert good(guest.run("python3 /share/claim.py")).out.strip() == ""
+    assert good(guest.run(f"cat {sysfs}/driver_override")).out.strip() == "usrdrv"
+    guest.run(f"echo >{sysfs}/driver_override", check=True)
+
+
+@pytest.mark.parametrize("how", ["unplug", "unbind"])
+@pytest.mark.parametrize("scenario", ["readers", "mappings", "load"])
+def test_the_function_goes(guest: Guest, scenario: str, how: str) -> None:
+    """Removed in sysfs, or unbound, with somebody in every call; then it can be had again."""
+    command = f"python3 /share/usr_pci_faults.py {scenario} {how} {EDU}"
+    good(guest.run(command, 120))
+    assert slabs(guest) < FEW
+    good(guest.run(f"python3 /share/usr_pci_edu.py registers {EDU} {EDU_BESIDE}"))
+
+
+def slabs(guest: Guest) -> int:
+    """How many mappings there are in the kernel; those that CPUs keep ready count as well."""
+    cache = "/sys/kernel/slab/usrdrv_mapping"
+    guest.run(f"echo 1 >{cache}/shrink; sleep 0.2", check=True)
+    return int(good(guest.run(f"cat {cache}/objects")).out.split()[0])
+
+
+def test_threads_against_close_and_signals(guest: Guest) -> None:
+    result = good(guest.run(f"USRDRV_DEVICE={EDU} /share/selftests/race 15", 120))
+    words = result.out.split()
+    found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert found["claims"] > 5 and found["worked"] > 1000, result.out
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_fuzz(guest: Guest, seed: int) -> None:
+    seconds = int(os.environ.get("USRDRV_FUZZ_SECONDS", "10"))
+    command = f"USRDRV_DEVICE={EDU} /share/selftests/fuzz {seconds} {seed}"
+    result = good(guest.run(command, seconds + 120))
+    counts = [list(map(int, re.findall(r"\d+", line)[1:])) for line in result.out.splitlines()[1:]]
+    assert len(counts) == 13 and sum(tried for _, tried in counts) > 5000, result.out
+    # Some of each kind got through; edu can be reset nowhere (1), but can be opened (12).
+    assert all(done for kind, (done, _) in enumerate(counts) if kind not in (1, 9)), result.out
+
+
+def test_out_of_memory(guest: Guest) -> None:
+    """Each allocation of each call fails once: an error, and nothing is lost."""
+    good(guest.run(f"python3 /share/usr_pci_faults.py failslab - {EDU}", 300))
+    assert slabs(guest) < FEW
+
+
+READ = f"""
+import os, sys
+os.environ["USRDRV_PCI"] = "usrdrv"
+from usrdrv.device import open_device
+from usrdrv.drivers import open_driver
+device = open_device("{DISK}")
+controller = open_driver(device)
+print("reading", flush=True)
+controller.drives[0].block.read_into(bytearray(1 << 20), 0)
+print("read", flush=True)
+"""
+
+
+def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
+    """The drive is about to deliver; the process dies; whoever has its memory now keeps what he wrote."""
+    (guest.share / "read_slowly.py").write_text(READ)
+    fault = {"kind": "slow", "seek_ms": 4000, "on": "read"}
+    number = control.call(models[0].control, {"op": "fault-add", "fault": fault})
+    try:
+        for _ in range(2):
+            job = guest.start(["python3", "/share/read_slowly.py"])
+            wait_for(lambda job=job: "reading" in job.out)  # type: ignore[misc]
+            time.sleep(1)
+            job.signal(signal.SIGKILL)
+            job.wait()
+            assert "read\n" not in job.out
+            found = json.loads(good(guest.run("python3 /share/usr_pci_faults.py poison", 120)).out)
+            assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
+    finally:
+        control.call(models[0].control, {"op": "fault-clear", "id": number})
+
+
+def test_kunit(guest: Guest) -> None:
+    guest.run("modprobe usrdrv_test", check=True)
+    results = good(guest.run("cat /sys/kernel/debug/kunit/usrdrv/results")).out
+    assert results.count("\n    ok ") >= 6 and "not ok" not in results, results
+    guest.run("rmmod usrdrv_test", check=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

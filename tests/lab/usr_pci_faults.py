@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""Runs in the guest: a scenario of what goes wrong, named on the command line. Silent if all is well."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import mmap
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from usr_pci import FROM_DEVICE, INFO, INTX, Claim, Edu, error_of
+
+PCI = Path("/sys/bus/pci")
+
+
+def go(how: str, address: str) -> None:
+    """Take the function away."""
+    if how == "unplug":
+        atexit.register(come, how)  # for the next test, whatever becomes of this one
+        (PCI / "devices" / address / "remove").write_text("1")
+    else:
+        (PCI / "drivers/usrdrv/unbind").write_text(address)
+
+
+def come(how: str) -> None:
+    if how == "unplug":
+        (PCI / "rescan").write_text("1")
+
+
+def anonymous(size: int) -> tuple[mmap.mmap, int]:
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def check_gone(claim: Claim) -> None:
+    """All that can be done with it is to close it."""
+    poll = select.poll()
+    poll.register(claim.fd, select.POLLIN)
+    assert poll.poll(5000)[0][1] & select.POLLHUP
+    _, address = anonymous(4096)
+    for call in (
+        lambda: claim.config(0, 4),
+        lambda: os.pread(claim.fd, 4, 0),
+        lambda: os.pwrite(claim.fd, b"1234", 0),
+        lambda: claim.control(INFO, b"", 8),
+        lambda: claim.alloc(4096),
+        lambda: claim.stream(address, 4096, FROM_DEVICE),
+        lambda: claim.unmap(1),
+        lambda: claim.irq_set(INTX),
+        claim.unmask,
+        claim.reset,
+        lambda: mmap.mmap(claim.fd, 4096, offset=0),
+    ):
+        assert error_of(call) == "ENODEV"
+
+
+def readers(how: str, address: str) -> None:
+    """Everybody who waits is told."""
+    edu = Edu(address)
+    irq = os.open(f"/proc/irq/{edu.irq}/irq", os.O_RDWR)
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(error_of(os.read, irq, 4))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    poll = select.poll()
+    poll.register(edu.fd, select.POLLIN)
+    poller = threading.Thread(target=lambda: found.append(str(poll.poll(20000)[0][1])))
+    poller.start()
+    time.sleep(0.5)
+    go(how, address)
+    for thread in (*threads, poller):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert sorted(found) == [str(select.POLLHUP | select.POLLERR)] + ["ENODEV"] * 3, found
+    assert error_of(os.read, irq, 4) == "ENODEV"
+    check_gone(edu)
+    come(how)
+    os.close(irq)
+    edu.close()
+
+
+def bus_error(function: Callable[[], object]) -> bool:
+    """Whether it ends in SIGBUS, in a child."""
+    child = os.fork()
+    if not child:
+        function()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGBUS
+
+
+def mappings(how: str, address: str) -> None:
+    """Pages are taken away, also from a child; what is left can be unmapped and closed in any order."""
+    edu = Edu(address)
+    _, _, buffer = edu.alloc(65536)
+    buffer[0] = 1
+    memory, place = anonymous(1 << 20)
+    edu.stream(place, 1 << 20, FROM_DEVICE)
+    edu.read(Edu.ID)
+    assert not bus_error(lambda: (edu.read(Edu.ID), buffer[0]))
+    go(how, address)
+    assert bus_error(lambda: edu.read(Edu.ID))
+    assert bus_error(lambda: buffer[0])
+    check_gone(edu)
+    memory[0] = 1  # ours, as ever
+    status = Path("/proc/self/status").read_text()
+    assert any(line.split() == ["VmPin:", "0", "kB"] for line in status.splitlines()), status
+    come(how)
+    again = Edu(address)  # while the old one's mappings are still there
+    assert again.read(Edu.ID) & 0xFF == 0xED
+    assert bus_error(lambda: edu.read(Edu.ID))
+    again.close()
+    buffer.close()
+    edu.close()
+
+
+def load(how: str, address: str) -> None:
+    """Threads in all calls at the same time."""
+    for _ in range(5):
+        claim = Claim(address)
+        ends: list[str] = []
+        started = threading.Barrier(5)
+        _, place = anonymous(1 << 20)
+
+        def repeat(call: Callable[[], object]) -> None:
+            call()
+            started.wait(20)  # noqa: B023
+            while not (end := error_of(call)):
+                pass
+            ends.append(end)  # noqa: B023
+
+        def stream() -> None:
+            claim.unmap(claim.stream(place, 300000, FROM_DEVICE)[0])  # noqa: B023
+
+        def alloc() -> None:
+            claim.alloc(100000)[2].close()  # noqa: B023
+
+        event = os.eventfd(0)
+        calls: list[Callable[[], object]] = [
+            stream,
+            alloc,
+            lambda: claim.config(0, 4),  # noqa: B023
+            lambda: claim.irq_set(INTX, event),  # noqa: B023
+        ]
+        threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        started.wait(20)
+        time.sleep(0.2)
+        go(how, address)
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert set(ends) == {"ENODEV"} and len(ends) == 4, ends
+        come(how)
+        claim.close()
+        os.close(event)
+
+
+DEBUG = Path("/sys/kernel/debug")
+
+
+def failing(count: int, call: Callable[[], object]) -> str:
+    """The error of a call whose allocation number `count` fails; "" if it does well."""
+    nth = os.open(f"/proc/self/task/{threading.get_native_id()}/fail-nth", os.O_RDWR)
+    number = str(count).encode()
+    try:
+        os.write(nth, number)
+        error = error_of(call)
+    finally:
+        os.pwrite(nth, b"0", 0)
+        os.close(nth)
+    return error
+
+
+def failslab(_: str, address: str) -> None:
+    (DEBUG / "failslab/ignore-gfp-wait").write_text("N")
+    for verbose in DEBUG.glob("fail*/verbose"):
+        verbose.write_text("0")
+    memory, place = anonymous(1 << 20)
+    memory[:] = b"x" * len(memory)
+    claim = Claim(address)
+    event = os.eventfd(0)
+    outcomes = {"open": 0, "alloc": 0, "stream": 0, "irq": 0}
+
+    def alloc() -> None:
+        claim.alloc(100000)[2].close()
+
+    def stream() -> None:
+        claim.unmap(claim.stream(place, 1 << 20, FROM_DEVICE)[0])
+
+    opened: list[Claim] = []
+
+    def open_() -> None:
+        opened.append(Claim(address))
+
+    def irq() -> None:
+        claim.irq_set(0)
+        claim.irq_set(INTX, event)
+
+    for name, call in (("alloc", alloc), ("stream", stream), ("irq", irq), ("open", open_)):
+        if name == "open":
+            claim.close()
+        # Of an open only its beginning: then PCI has ACPI enable the device, which does not bear it.
+        for count in range(1, 8 if name == "open" else 200):
+            error = failing(count, call)
+            for each in opened:
+                each.close()
+            opened.clear()
+            # For want of memory resources, too, count as taken.
+            allowed = ("", "ENOMEM", "EBUSY") if name == "open" else ("", "ENOMEM")
+            assert error in allowed, f"{name}, allocation {count}: {error}"
+            outcomes[name] += error == "ENOMEM"
+            if name == "irq" and error:
+                claim.irq_set(INTX)
+        assert error_of(call) == "", name
+    opened[0].close()
+    assert outcomes["open"] > 3 and min(outcomes.values()) > 0, outcomes
+
+
+def poison(*_: str) -> None:
+    """Take all free memory and look whether somebody else writes there."""
+    free = {
+        line.split()[0]: int(line.split()[1]) << 10
+        for line in Path("/proc/meminfo").read_text().splitlines()
+    }
+    size = (free["MemFree:"] - (48 << 20)) & ~0xFFFFF
+    memory, _ = anonymous(size)
+    block = b"\x5a" * (1 << 20)
+    for at in range(0, size, len(block)):
+        memory[at : at + len(block)] = block
+    time.sleep(8)
+    changed = sum(memory[at : at + len(block)] != block for at in range(0, size, len(block)))
+    print(json.dumps({"bytes": size, "changed": changed}))
+
+
+globals()[sys.argv[1]](*sys.argv[2:])
