@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_kselftests(guest: Guest, test: str, device: str) -> None:
 @pytest.mark.parametrize("scenario", EVERYWHERE)
 def test_device(guest: Guest, scenario: str) -> None:
     good(guest.run(f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}", 120))
+
+
+def test_a_user_in_the_kernel(guest: Guest, tmp_path: Path) -> None:
+    shutil.copy(HERE / "claim_user.c", tmp_path)
+    (tmp_path / "Makefile").write_text("obj-m := claim_user.o\n")
+    build = ["make", "-s", "-C", kernel.build("base") / "build", f"M={tmp_path}", "modules"]
+    subprocess.run(build, check=True)
+    shutil.copy(tmp_path / "claim_user.ko", guest.share)
+    guest.run("insmod /share/claim_user.ko", check=True)
+    command = f"python3 /share/usr_pci_edu.py user_in_the_kernel {EDU} {EDU_BESIDE}"
+    good(guest.run(command, 120))
+    guest.run("rmmod claim_user", check=True)
 
 
 @pytest.mark.kernel_log(allow=[r"DMAR: "])

@@ -247,4 +247,33 @@ def reset() -> None:
     edu.close()
 
 
+USER = Path("/proc/claim_user")
+"""tests/lab/claim_user.c"""
+
+
+def user_in_the_kernel() -> None:
+    """A module maps memory for the function and has its interrupt; it is told in time when that goes."""
+    edu = Edu(FIRST)
+    assert error_of(USER.write_text, "0") == "EINVAL"
+    assert error_of(USER.write_text, "999") == "EBADF"
+    USER.write_text(str(edu.fd))
+    name, bus, signals, *_ = USER.read_text().split()
+    assert name == FIRST and int(bus) and signals == "0"
+    assert error_of(edu.irq_set, INTX, os.eventfd(0)) == "EBUSY"
+    edu.fetch(int(bus), 4096)
+    edu.write(Edu.RAISE, 1)
+    deadline = time.monotonic() + 5
+    while USER.read_text().split()[2] != "3":  # let through twice, and raised still
+        assert time.monotonic() < deadline, USER.read_text()
+    edu.write(Edu.ACK, 1)
+    edu.close()
+    assert USER.read_text().split() == [FIRST, "0", "3", "1", "1", "0"]
+    again = Edu(FIRST)  # a reference keeps nothing from being claimed
+    USER.write_text(str(again.fd))
+    USER.write_text("-1")
+    assert USER.read_text().split()[0] == "-"
+    again.irq_set(INTX, os.eventfd(0))
+    again.close()
+
+
 globals()[sys.argv[1]]()

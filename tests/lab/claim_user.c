@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A module that uses a claimed function, as one that moves data for it would.
+ * What is written to /proc/claim_user is the number of a descriptor; the claim
+ * behind it is kept, a page is mapped for the function, and its interrupt taken.
+ * Reading tells what has happened. "-1" lets go.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/module.h>
+#include <linux/notifier.h>
+#include <linux/pci.h>
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+#include <linux/usrdrv.h>
+
+static struct usrdrv_claim *claim;
+static struct page *page;
+static dma_addr_t bus;
+static atomic_t signals, gone, quiesced;
+static int master_when_quiesced;
+
+static void on_signal(void *data)
+{
+	/* As soon as it has come it is let through again: this is about contexts. */
+	if (atomic_inc_return(&signals) < 3)
+		usrdrv_claim_irq_unmask(claim);
+}
+
+static void on_gone(void *data)
+{
+	atomic_inc(&gone);
+}
+
+static const struct usrdrv_irq_user user = { .signal = on_signal, .gone = on_gone };
+
+static void unmap(void)
+{
+	if (bus)
+		dma_unmap_page(usrdrv_claim_device(claim), bus, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	bus = 0;
+}
+
+static int on_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	u16 command;
+
+	pci_read_config_word(usrdrv_claim_pci_dev(claim), PCI_COMMAND, &command);
+	master_when_quiesced = !!(command & PCI_COMMAND_MASTER);
+	if (event == USRDRV_QUIESCED && data == claim)
+		atomic_inc(&quiesced);
+	unmap();
+	return NOTIFY_OK;
+}
+
+static struct notifier_block nb = { .notifier_call = on_event };
+
+static void let_go(void)
+{
+	int index;
+
+	if (!claim)
+		return;
+	usrdrv_claim_irq_drop(claim, &signals);
+	index = usrdrv_claim_enter(claim);
+	if (index >= 0) {
+		unmap();
+		usrdrv_claim_exit(claim, index);
+	}
+	usrdrv_claim_forget(claim, &nb);
+	usrdrv_claim_put(claim);
+	claim = NULL;
+}
+
+static int take(int fd)
+{
+	int index, ret;
+
+	claim = usrdrv_claim_fdget(fd);
+	if (IS_ERR(claim)) {
+		ret = PTR_ERR(claim);
+		claim = NULL;
+		return ret;
+	}
+	atomic_set(&signals, 0);
+	atomic_set(&gone, 0);
+	atomic_set(&quiesced, 0);
+	ret = usrdrv_claim_notify(claim, &nb);
+	index = ret ? ret : usrdrv_claim_enter(claim);
+	if (index >= 0) {
+		bus = dma_map_page(usrdrv_claim_device(claim), page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL);
+		usrdrv_claim_exit(claim, index);
+		ret = usrdrv_claim_irq_take(claim, &user, &signals);
+		usrdrv_claim_irq_unmask(claim);
+	}
+	if (index < 0 || ret)
+		let_go();
+	return index < 0 ? index : ret;
+}
+
+static int show(struct seq_file *seq, void *v)
+{
+	seq_printf(seq, "%s %llu %d %d %d %d\n", claim ? pci_name(usrdrv_claim_pci_dev(claim)) : "-",
+		   (u64)bus, atomic_read(&signals), atomic_read(&gone), atomic_read(&quiesced),
+		   master_when_quiesced);
+	return 0;
+}
+
+static int open(struct inode *inode, struct file *file)
+{
+	return single_open(file, show, NULL);
+}
+
+static ssize_t write(struct file *file, const char __user *buf, size_t size, loff_t *at)
+{
+	int fd, ret = kstrtoint_from_user(buf, size, 10, &fd);
+
+	if (ret)
+		return ret;
+	let_go();
+	ret = fd < 0 ? 0 : take(fd);
+	return ret ? ret : size;
+}
+
+static const struct proc_ops ops = {
+	.proc_open = open, .proc_read = seq_read, .proc_write = write, .proc_release = single_release,
+};
+
+static int __init claim_user_init(void)
+{
+	page = alloc_page(GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	if (!proc_create("claim_user", 0600, NULL, &ops)) {
+		__free_page(page);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void __exit claim_user_exit(void)
+{
+	remove_proc_entry("claim_user", NULL);
+	let_go();
+	__free_page(page);
+}
+
+module_init(claim_user_init);
+module_exit(claim_user_exit);
+MODULE_IMPORT_NS(USRDRV);
+MODULE_DESCRIPTION("a test of <linux/usrdrv.h>");
+MODULE_LICENSE("GPL");
