@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A drive behind VFIO as a block device of a stock kernel: partitioned, mounted, loaded, its driver killed.
+"""A drive as a block device of the kernel: partitioned, mounted, loaded, its driver killed.
 
-Once as /dev/nbd0, once as /dev/usrblk0.
+Once as /dev/nbd0, once as /dev/usrblk0; through VFIO on Debian's kernel, and through the usrdrv system calls on
+ours, without an IOMMU.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
+from usrdrv.pci import USRDRV, VFIO
 
 Boot = Callable[..., Guest]
 
@@ -62,9 +64,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         yield model
 
 
+@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+def through(request: pytest.FixtureRequest) -> str:
+    """The kernel driver that has the controller, because that is the best way there."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def guest(model: Model, guest_factory: Boot) -> Guest:  # in this order: the model outlives it
-    return guest_factory([model.socket], iommu=True, kmod=True)
+def guest(  # in this order: the model outlives it
+    model: Model, guest_factory: Boot, through: str
+) -> Iterator[Guest]:
+    kernel = "base" if through == USRDRV else "stock"
+    guest = guest_factory([model.socket], kernel=kernel, iommu=through == VFIO, kmod=True)
+    yield guest
+    guest.close()  # the next one wants the model
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.export)
@@ -122,10 +135,14 @@ def sectors_written(guest: Guest, device: str) -> int:
     return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
 
 
+def driver(guest: Guest) -> str:
+    link = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
+    return link.strip().rpartition("/")[2]
+
+
 def nothing_is_left(guest: Guest, way: Way) -> None:
     assert guest.run(way.left).out == ""
-    driver = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
-    assert driver.strip().endswith("/pata_sil680")
+    assert driver(guest) == "pata_sil680"
 
 
 def start_fio(guest: Guest, folder: str) -> Job:
@@ -145,9 +162,12 @@ def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
     assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
 
 
-def test_a_file_system_lives_through_three_deaths_of_its_driver(guest: Guest, way: Way) -> None:
+def test_a_file_system_lives_through_three_deaths_of_its_driver(
+    guest: Guest, way: Way, through: str
+) -> None:
     served = Served(guest, way)
     device = served.device
+    assert driver(guest) == through
     assert served.info["size"] == SIZE
     guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
     guest.run(f"mount {device}p1 /mnt", check=True)
@@ -325,7 +345,7 @@ def test_killed_itself_it_leaves_nothing(guest: Guest, way: Way) -> None:
     served.job.wait(60)
     wait(lambda: not guest.run(way.left).out, 60, "the block device and the driver are gone")
     wait(
-        lambda: "pata_sil680" in guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out,
+        lambda: driver(guest) == "pata_sil680",
         30,
         "the kernel's driver has it again",
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Interfaces of usrloop in a guest: the NIC through VFIO, then two whose models are in their drivers' processes.
+"""Interfaces of usrloop in a guest: a NIC on the bus, then two whose models are in their drivers' processes.
 
-guest                                                  host
-usr0 (usrloop) == driver == VFIO == vfio-user device == model == TAP `far` in a namespace
+guest                                                             host
+usr0 (usrloop) == driver == VFIO or usrdrv == vfio-user device == model == TAP `far` in a namespace
 
 left: usr0 (usrloop) == driver, model == cable == model, driver == usr0 (usrloop) :right
 """
@@ -24,6 +24,7 @@ from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
+from usrdrv.pci import USRDRV, VFIO
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
@@ -76,11 +77,19 @@ def wire() -> Iterator[Wire]:
             wire.run("netns", "del", namespace)
 
 
+@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+def through(request: pytest.FixtureRequest) -> str:
+    """The kernel driver that has the NIC, because that is the best way there."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def guest(wire: Wire, guest_factory: Boot) -> Iterator[Guest]:
-    guest = guest_factory(devices=[wire.model.socket], kernel="base", kmod=True, iommu=True)
+def guest(wire: Wire, guest_factory: Boot, through: str) -> Iterator[Guest]:
+    kernel = "base" if through == USRDRV else "stock"
+    guest = guest_factory(devices=[wire.model.socket], kernel=kernel, kmod=True, iommu=True)
     yield guest
     guest.run("rmmod usrloop", check=True)  # nothing has it any more
+    guest.close()  # the next one wants the model
 
 
 def start(guest: Guest, name: str, command: str) -> tuple[Job, dict[str, Any]]:
@@ -141,7 +150,9 @@ def served(guest: Guest) -> Iterator[dict[str, Any]]:
     assert "ns83820" in guest.run(f"lspci -k -s {address(0)}", check=True).out, "given back"
 
 
-def test_it_is_an_interface_like_any(guest: Guest, served: dict[str, Any]) -> None:
+def test_it_is_an_interface_like_any(guest: Guest, served: dict[str, Any], through: str) -> None:
+    shown = guest.run(f"lspci -k -s {address(0)}", check=True).out
+    assert f"Kernel driver in use: {through}" in shown
     assert (served["ifname"], served["export"], served["mac"]) == ("usr0", "usrloop", MAC)
     said = guest.run("cat /tmp/net.err", check=True).out
     assert said == "usrdrv: export usrloop: the kernel has module usrloop\n"
