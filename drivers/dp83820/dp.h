@@ -47,6 +47,7 @@ void dp_destroy(struct dp *dp);
 
 #define DP_TX_RING	1024u	/* descriptors, power of two */
 #define DP_RX_RING	512u
+#define DP_RX_PIECE	64u		/* buffers in one piece of memory: a large one may not be had */
 #define DP_TX_AREA	(2u << 20)	/* bytes for packets to transmit */
 #define DP_CHAIN_MAX	8u	/* receive descriptors of one frame */
 #define DP_BAR		1u
@@ -77,7 +78,7 @@ struct dp_tx {
 };
 
 struct dp_rx {
-	struct usrdrv_dma ring_mem, buffer_mem;
+	struct usrdrv_dma ring_mem, buffer_mem[DP_RX_RING / DP_RX_PIECE];
 	volatile struct dp_desc *ring;
 	uint32_t buffer;	/* bytes of each */
 	uint32_t next;		/* descriptor to look at, runs freely */

@@ -21,7 +21,9 @@ static volatile struct dp_desc *desc(struct dp_rx *rx, uint32_t i)
 
 static uint8_t *buffer(struct dp_rx *rx, uint32_t i)
 {
-	return (uint8_t *)rx->buffer_mem.cpu + (size_t)(i % DP_RX_RING) * rx->buffer;
+	const struct usrdrv_dma *mem = &rx->buffer_mem[i % DP_RX_RING / DP_RX_PIECE];
+
+	return (uint8_t *)mem->cpu + (size_t)(i % DP_RX_PIECE) * rx->buffer;
 }
 
 int dp_rx_alloc(struct dp *dp)
@@ -33,8 +35,8 @@ int dp_rx_alloc(struct dp *dp)
 	/* Room for the FCS and a tag, should the chip leave them; buffers are on 64 bytes. */
 	rx->buffer = (dp->config.mtu + 14 + 4 + 4 + 63) & ~63u;
 	ret = ops->dma_alloc(dp->dev, DP_RX_RING * sizeof(struct dp_desc), 4096, UINT32_MAX, &rx->ring_mem);
-	if (!ret)
-		ret = ops->dma_alloc(dp->dev, (size_t)DP_RX_RING * rx->buffer, 4096, UINT32_MAX, &rx->buffer_mem);
+	for (uint32_t i = 0; i < DP_RX_RING / DP_RX_PIECE && !ret; i++)
+		ret = ops->dma_alloc(dp->dev, (size_t)DP_RX_PIECE * rx->buffer, 4096, UINT32_MAX, &rx->buffer_mem[i]);
 	rx->ring = rx->ring_mem.cpu;
 	return ret;
 }
@@ -43,8 +45,9 @@ void dp_rx_free(struct dp *dp)
 {
 	if (dp->rx.ring_mem.cpu)
 		dp->dev->ops->dma_free(dp->dev, &dp->rx.ring_mem);
-	if (dp->rx.buffer_mem.cpu)
-		dp->dev->ops->dma_free(dp->dev, &dp->rx.buffer_mem);
+	for (uint32_t i = 0; i < DP_RX_RING / DP_RX_PIECE; i++)
+		if (dp->rx.buffer_mem[i].cpu)
+			dp->dev->ops->dma_free(dp->dev, &dp->rx.buffer_mem[i]);
 }
 
 /* A full ring of empty buffers. The chip's receiver is reset. */
@@ -57,7 +60,7 @@ void dp_rx_init(struct dp *dp)
 	net_coalesce_reset(&rx->coalescer);
 	for (uint32_t i = 0; i < DP_RX_RING; i++) {
 		rx->ring[i].link = (uint32_t)rx->ring_mem.bus + (i + 1) % DP_RX_RING * (uint32_t)sizeof(struct dp_desc);
-		rx->ring[i].buf = (uint32_t)rx->buffer_mem.bus + i * rx->buffer;
+		rx->ring[i].buf = (uint32_t)rx->buffer_mem[i / DP_RX_PIECE].bus + i % DP_RX_PIECE * rx->buffer;
 		rx->ring[i].extsts = 0;
 		rx->ring[i].cmdsts = rx->buffer | DP83820_INTR;
 	}

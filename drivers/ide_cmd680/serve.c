@@ -16,6 +16,7 @@
 #include "ide.h"
 
 #define BELOW_4G	0xffffffffu
+#define PIECES		16u	/* of memory that the device reaches instead of slots: a large one may not be had */
 #define LOOK_MS		1000	/* how often to look whether a device that has no eventfd for it is gone */
 
 enum { ON_IRQ, ON_KICK, ON_HANGUP };
@@ -36,7 +37,8 @@ struct ide_serve {
 	struct loop_queue q;
 	void *map;
 	size_t map_size;
-	struct usrdrv_dma data;		/* the slots, or what stands for them */
+	struct usrdrv_dma data[PIECES];	/* the slots, or what stands for them */
+	unsigned int per_piece;		/* slots */
 	int bounce;			/* data is memory of ours: the device cannot reach the slots */
 	int joined;			/* ENTER knows our eventfds; the dispatcher's */
 	int look;			/* the device's hang-up is no eventfd */
@@ -59,7 +61,7 @@ static void hand_over(struct ide_serve *s, struct served *r)
 	if (status == -ENODEV)
 		return;
 	if (!status && s->bounce && r->op == USRDRV_BLOCK_READ)
-		memcpy(loop_slot(&s->q, tag), (uint8_t *)s->data.cpu + (size_t)tag * s->q.slot_size, r->len);
+		memcpy(loop_slot(&s->q, tag), s->segment[tag * s->per_slot].page, r->len);
 	loop_complete(&s->q, tag, r->seq, status);
 }
 
@@ -255,27 +257,35 @@ static int make_segments(struct ide_serve *s, unsigned int depth)
 		s->request[i].request.complete = complete;
 		for (unsigned int j = 0; j < s->per_slot; j++) {
 			struct ide_segment *segment = &s->segment[i * s->per_slot + j];
-			size_t at = (size_t)i * s->q.slot_size + (size_t)j * IDE_SEGMENT_BYTES;
+			const struct usrdrv_dma *data = &s->data[i / s->per_piece];
+			size_t at = (size_t)(i % s->per_piece) * s->q.slot_size + (size_t)j * IDE_SEGMENT_BYTES;
 
-			segment->page = (uint8_t *)s->data.cpu + at;
-			segment->bus = (uint32_t)(s->data.bus + at);
+			segment->page = (uint8_t *)data->cpu + at;
+			segment->bus = (uint32_t)(data->bus + at);
 		}
 	}
 	return 0;
 }
 
-static int make_data(struct ide_serve *s, size_t size)
+static int make_data(struct ide_serve *s, unsigned int depth)
 {
 	struct usrdrv_dev *dev = s->ide->dev;
+	const struct usrdrv_dev_ops *ops = dev->ops;
+	size_t slot = s->q.slot_size;
 	int ret = -EOPNOTSUPP;
 
 	/* A slot of less than 64 KiB is a power of two: neither crosses a multiple of 64 KiB, section 6.1. */
-	if (dev->ops->dma_map)
-		ret = dev->ops->dma_map(dev, s->q.data, size, IDE_SEGMENT_BYTES, BELOW_4G, &s->data);
+	s->per_piece = depth;
+	if (ops->dma_map)
+		ret = ops->dma_map(dev, s->q.data, depth * slot, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[0]);
 	if (!ret)
 		return 0;
 	s->bounce = 1;
-	return dev->ops->dma_alloc(dev, size, IDE_SEGMENT_BYTES, BELOW_4G, &s->data);
+	s->per_piece = (depth + PIECES - 1) / PIECES;
+	ret = 0;
+	for (unsigned int i = 0; i * s->per_piece < depth && !ret; i++)
+		ret = ops->dma_alloc(dev, s->per_piece * slot, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[i]);
+	return ret;
 }
 
 /**
@@ -308,7 +318,7 @@ int ide_serve(struct ide *ide, unsigned int drive, int fd, const struct usrloop_
 		s->map = NULL;
 	} else {
 		loop_queue_init(&s->q, fd, attach, s->map, 0);
-		ret = make_data(s, (size_t)attach->depth * attach->slot_size);
+		ret = make_data(s, attach->depth);
 	}
 	if (!ret)
 		ret = make_segments(s, attach->depth);
@@ -337,8 +347,9 @@ uint64_t ide_served_calls(struct ide *ide)
 /* Give it back. No command of it is at the chip. */
 void ide_serve_free(struct ide_serve *s)
 {
-	if (s->data.cpu)
-		s->ide->dev->ops->dma_free(s->ide->dev, &s->data);
+	for (unsigned int i = 0; i < PIECES; i++)
+		if (s->data[i].cpu)
+			s->ide->dev->ops->dma_free(s->ide->dev, &s->data[i]);
 	if (s->map)
 		munmap(s->map, s->map_size);
 	free(s->request);

@@ -62,7 +62,11 @@ struct usrdrv_dev_ops {
 			unsigned int width, void *buf, unsigned int count);
 	int (*write_rep)(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
 			 unsigned int width, const void *buf, unsigned int count);
-	/* Zeroed memory the device can reach: bus + len - 1 <= limit, bus a multiple of align (power of two) */
+	/*
+	 * Zeroed memory the device can reach: bus + len - 1 <= limit, bus a multiple of align (power of two).
+	 * Ask for pieces of at most 1 MiB: without an IOMMU, each must be contiguous in memory. Where the
+	 * kernel chooses the place, a limit below 4 GiB is met by chance, or else it is -ENOSPC.
+	 */
 	int (*dma_alloc)(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit,
 			 struct usrdrv_dma *dma);
 	void (*dma_free)(struct usrdrv_dev *dev, struct usrdrv_dma *dma);
