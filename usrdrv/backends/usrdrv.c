@@ -224,6 +224,9 @@ int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, un
 	ret = u->r.fd < 0 ? -errno : learn_regions(u);
 	u->r.dev.hangup_fd = u->r.fd;
 	u->r.dev.hangup_events = EPOLLHUP;
+	/* What the last driver left in its registers is gone, as with VFIO; some functions know no reset. */
+	if (!ret && do_reset(&u->r.dev) == -ENODEV)
+		ret = -ENODEV;
 	if (!ret)
 		ret = connect_interrupt(u);
 	if (ret)
