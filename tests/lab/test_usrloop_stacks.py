@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What people put on disks, on one of usrloop: partitions, file systems, RAID, encryption, swap; what the kernel
-does under it meanwhile: CPUs go and come, I/O schedulers change."""
+"""What people put on disks, on a disk of usrloop: partitions, file systems, RAID, encryption, swap.
+
+And what the kernel does under it meanwhile: CPUs go and come, I/O schedulers change.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ def tidy(guest: Guest) -> Iterator[None]:
 def load(where: str, *more: str) -> str:
     return (
         f"fio --name=v {where} --rw=randwrite --bs=4k --size={LOAD} --ioengine=libaio --iodepth=8 "
-        f"--verify=crc32c --do_verify=1 --verify_fatal=1 "
-        f"--output-format=json --output=/share/fio.json {' '.join(more)}"
+        f"--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=json "
+        f"--output=/share/fio.json {' '.join(more)}"
     )
 
 
@@ -104,7 +106,7 @@ def test_file_systems(guest: Guest, make: str, check: str, size: int, block: int
 
 
 def test_raid(guest: Guest) -> None:
-    """1. a mirror over two disks  2. one's server dies under load: it waits  3. dies for good: it degrades."""
+    """1. a mirror over two disks  2. one's server dies: it waits for another  3. for good: it degrades."""
     options = {"size": 16 << 20, "persist": 1}
     good = Server(guest, policy=REISSUE, id=0, **options)
     bad = Server(
@@ -179,8 +181,8 @@ def test_cpus_and_schedulers_change_under_load(guest: Guest) -> None:
     Server(guest, size=16 << 20, queues=2, policy=REISSUE)
     job = guest.start(load("--filename=/dev/usrblk0", "--direct=1", "--loops=2"))
     churn = (
-        "for i in 1 2 3; do for s in mq-deadline kyber bfq none; do "
-        "echo $s >/sys/block/usrblk0/queue/scheduler; done;"
+        "for i in 1 2 3; do "
+        "for s in mq-deadline kyber bfq none; do echo $s >/sys/block/usrblk0/queue/scheduler; done;"
         "cd /sys/devices/system/cpu/cpu1; echo 0 >online; sleep 0.1; echo 1 >online;"
         "cd /sys/block/usrblk0/queue; echo $((16 + i)) >nr_requests; echo $((i % 2)) >rq_affinity; done"
     )
