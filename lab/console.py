@@ -19,6 +19,9 @@ PANIC: Final = re.compile(r"Kernel panic - not syncing")
 HARMLESS: Final = re.compile(
     # An emulated machine's clock, on a host with other things to do, is what it is.
     r"clocksource: .*(marked|skewed)|TSC .*unstable"
+    # The debug kernel's checkers say that they are there.
+    r"|DMA-API: (preallocated|debugging enabled)"
+    r"|kmemleak: (Kernel memory leak detector initialized|Automatic memory scanning thread started)"
 )
 
 

@@ -186,6 +186,10 @@ def test_what_a_kernel_may_say() -> None:
 [ 1.0] ata1.00: error: { UNC }
 [ 1.0] I/O error, dev sda, sector 8 op 0x0:(READ)
 [ 1.0] clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable
+[ 1.0] DMA-API: preallocated 65536 debug entries
+[ 1.0] DMA-API: debugging enabled by kernel config
+[ 1.0] kmemleak: Kernel memory leak detector initialized (mem pool available: 35643)
+[ 1.0] kmemleak: Automatic memory scanning thread started
 [ 1.0] Debug: bug report follows"""
     assert alarms(log) == []
 
