@@ -21,7 +21,7 @@ HARMLESS: Final = re.compile(
     r"clocksource: .*(marked|skewed)|TSC .*unstable"
     # The debug kernel's checkers say that they are there.
     r"|DMA-API: (preallocated|debugging enabled)"
-    r"|kmemleak: (Kernel memory leak detector initialized|Automatic memory scanning thread started)"
+    r"|kmemleak: (Kernel memory leak detector initialized|Automatic memory scanning thread (started|ended))"
 )
 
 

@@ -8,8 +8,8 @@
  *			BUSY -> HELD	nobody serves, by the policy it waits
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied
  *			BUSY -> FREE	ended, at the latest when all that came with it are
- *	death           SERVED -> HELD  to be sent again; or, by the policy, -> BUSY -> FREE
- *	with EIO
+ *	death		SERVED -> HELD	to be sent again
+ *			SERVED -> BUSY -> FREE	or, by the policy, with EIO
  *	next server	HELD -> BUSY -> SERVED
  *	too late	HELD -> BUSY -> FREE with EIO
  *

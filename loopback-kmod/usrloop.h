@@ -3,12 +3,10 @@
  * What the parts of usrloop.ko share.
  *
  * A device (struct usrloop_dev) outlives its servers. What a server has is a session: rings and a
- * data
- * area of its own, made by ATTACH and given back with its file, so that nothing an old server still
- * writes to is ever seen again. What is in flight is known from the device's slots alone.
+ * data area of its own, made by ATTACH and given back with its file, so that nothing an old server
+ * still writes to is ever seen again. What is in flight is known from the device's slots alone.
  *
- *	device.c        devices: made, found, attached to, started, stopped, deleted; death and
- *	recovery
+ *	device.c	devices: made, found, attached to, started, stopped, deleted; recovery
  *	session.c	memory of a session and its layout
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * ENTER: a server hands over what it has done and sleeps until there is something to do: a
- * request, a
- * packet, an eventfd (its device's interrupt), or the end of the device.
+ * request, a packet, an eventfd (its device's interrupt), or the end of the device.
  */
 #include <linux/eventfd.h>
 #include <linux/file.h>
@@ -90,8 +89,7 @@ static void acknowledge(struct usrloop_end *end)
  *
  * Context: process, no locks.
  * Return: USRLOOP_READY_* bits, 0 after the time-out; -ESTALE the device was taken from this
- * server;
- * -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL.
+ * server; -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL.
  */
 long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 {

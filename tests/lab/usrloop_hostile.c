@@ -430,8 +430,15 @@ int main(int argc, char **argv)
 
 		while (!waitpid(clients[i], NULL, WNOHANG) && now_ms() < until)
 			usleep(20000);
-		if (!kill(clients[i], 0))
+		if (!kill(clients[i], 0)) {
+			char command[128];
+
 			left++;
+			snprintf(command, sizeof(command), "cat /proc/%d/stack /proc/%d/status >&2", clients[i],
+				 clients[i]);
+			if (system(command))
+				perror(command);
+		}
 	}
 	printf("{\"seconds\": %.1f, \"lives\": %lu, \"calls\": %lu, \"succeeded\": %lu, \"completed\": %lu, \"received\": %lu, "
 	       "\"scribbled\": %lu, \"disk\": %lu, \"errors\": %lu, \"packets\": %lu, \"left\": %u}\n",
