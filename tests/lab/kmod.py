@@ -73,14 +73,19 @@ def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest
             str(guest.share / name),
         ]
         subprocess.run(command, check=True)
-    if DEBUG:
-        # The scans that leaks() starts will do. One of its own accord keeps RCU waiting for half a minute, and with
-        # it the end of a server.
-        guest.run(
-            "mount -t debugfs debugfs /sys/kernel/debug; echo scan=off >/sys/kernel/debug/kmemleak"
-        )
+    quiet(guest)
     load(guest)
     return guest
+
+
+def quiet(guest: Guest) -> None:
+    """Mount debugfs. Without this, the debug kernel's kmemleak scans of its own accord.
+
+    That keeps RCU waiting for half a minute, and with it the end of a server; the scans of leaks() will do.
+    """
+    guest.run("mount -t debugfs debugfs /sys/kernel/debug", check=True)
+    if DEBUG:
+        guest.run("echo scan=off >/sys/kernel/debug/kmemleak", check=True)
 
 
 def load(guest: Guest) -> None:
@@ -91,15 +96,15 @@ def unload(guest: Guest) -> None:
     """Unload the module; on the debug kernel, look for memory that it left."""
     guest.run("rmmod usrloop", 60 * SLOWER, check=True)
     if DEBUG:
-        assert leaks(guest) == ""
+        assert leaks(guest, "usrloop", "usrblk") == ""
 
 
-def leaks(guest: Guest) -> str:
-    """What kmemleak finds that names the module. It takes two scans to be sure."""
+def leaks(guest: Guest, *names: str) -> str:
+    """What kmemleak finds that has one of the names in it. It takes two scans to be sure."""
     scan = "echo scan >/sys/kernel/debug/kmemleak"
     guest.run(f"{scan}; sleep 6; {scan}", 600, check=True)
     found = guest.run("cat /sys/kernel/debug/kmemleak", 60).out.split("unreferenced object")
-    return "".join(entry for entry in found if "usrloop" in entry or "usrblk" in entry)
+    return "".join(entry for entry in found if any(name in entry for name in names))
 
 
 def wait(condition: Callable[[], Any], seconds: float, what: str) -> None:

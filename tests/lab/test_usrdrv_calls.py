@@ -4,7 +4,7 @@
     slot 10, 11   cmd680 models: what a driver of ours drives; slow on request
     slot 12, 16   QEMU's edu: interrupts and DMA on request; on one interrupt line
 
-Twice: with an IOMMU that translates and without any.
+Twice: with an IOMMU that translates and without any. USRDRV_LAB_KERNEL=debug: on the kernel that checks itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kmod import DEBUG, KERNEL, SLOWER, leaks, quiet
 
 from usrdrv.devices import control
 from usrdrv.lab import kernel
@@ -64,7 +65,9 @@ def guest(
     ]
     guest = guest_factory(
         [model.socket for model in models],
-        kernel="base",
+        kernel=KERNEL,
+        timeout=120 * SLOWER,
+        memory=2048 if DEBUG else 1024,
         iommu=iommu,
         # What the lab has as a rule leaves addresses as they are.
         append="iommu=nopt" if iommu else "",
@@ -73,11 +76,13 @@ def guest(
     )
     for name in ("usr_pci.py", "usr_pci_edu.py", "usr_pci_faults.py"):
         shutil.copy(HERE / name, guest.share)
-    shutil.copytree(kernel.build("base") / "selftests", guest.share / "selftests")
-    guest.run("mount -t debugfs debugfs /sys/kernel/debug", check=True)
+    shutil.copytree(kernel.build(KERNEL) / "selftests", guest.share / "selftests")
+    quiet(guest)
     for address in (DISK, SPARE):
         guest.run(f"echo {address} >/sys/bus/pci/devices/{address}/driver/unbind", check=True)
     yield guest
+    if DEBUG:
+        assert leaks(guest, "usrdrv_", "usr_pci") == ""
     guest.close()
 
 
@@ -89,25 +94,25 @@ def good(result: Result) -> Result:
 @pytest.mark.parametrize("device", [DISK, EDU])
 @pytest.mark.parametrize("test", ["claim_test", "dma_test", "irq_test"])
 def test_kselftests(guest: Guest, test: str, device: str) -> None:
-    result = good(guest.run(f"USRDRV_DEVICE={device} /share/selftests/{test}", 300))
+    result = good(guest.run(f"USRDRV_DEVICE={device} /share/selftests/{test}", 300 * SLOWER))
     totals = re.search(r"# Totals: pass:(\d+) fail:0 xfail:0 xpass:0 skip:(\d+)", result.out)
     assert totals and int(totals[1]) > 5 and int(totals[2]) <= 1, result.out
 
 
 @pytest.mark.parametrize("scenario", EVERYWHERE)
 def test_device(guest: Guest, scenario: str) -> None:
-    good(guest.run(f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}", 120))
+    good(guest.run(f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}", 120 * SLOWER))
 
 
 def test_a_user_in_the_kernel(guest: Guest, tmp_path: Path) -> None:
     shutil.copy(HERE / "claim_user.c", tmp_path)
     (tmp_path / "Makefile").write_text("obj-m := claim_user.o\n")
-    build = ["make", "-s", "-C", kernel.build("base") / "build", f"M={tmp_path}", "modules"]
+    build = ["make", "-s", "-C", kernel.build(KERNEL) / "build", f"M={tmp_path}", "modules"]
     subprocess.run(build, check=True)
     shutil.copy(tmp_path / "claim_user.ko", guest.share)
     guest.run("insmod /share/claim_user.ko", check=True)
     command = f"python3 /share/usr_pci_edu.py user_in_the_kernel {EDU} {EDU_BESIDE}"
-    good(guest.run(command, 120))
+    good(guest.run(command, 120 * SLOWER))
     guest.run("rmmod claim_user", check=True)
 
 
@@ -116,7 +121,7 @@ def test_direction_is_enforced_by_an_iommu(guest: Guest, request: pytest.Fixture
     if "bare" in request.node.name:
         pytest.skip("the machine without an IOMMU")
     place = guest.console.position()
-    good(guest.run(f"python3 /share/usr_pci_edu.py direction {EDU} {EDU_BESIDE}", 120))
+    good(guest.run(f"python3 /share/usr_pci_edu.py direction {EDU} {EDU_BESIDE}", 120 * SLOWER))
     assert re.search(rf"DMA Write.*Request device \[{EDU[5:]}\]", guest.kernel_log(place))
 
 
@@ -157,7 +162,7 @@ def test_claim_and_kernel_drivers(guest: Guest) -> None:
 def test_the_function_goes(guest: Guest, scenario: str, how: str) -> None:
     """Removed in sysfs, or unbound, with somebody in every call; then it can be had again."""
     command = f"python3 /share/usr_pci_faults.py {scenario} {how} {EDU}"
-    good(guest.run(command, 120))
+    good(guest.run(command, 120 * SLOWER))
     assert slabs(guest) < FEW
     good(guest.run(f"python3 /share/usr_pci_edu.py registers {EDU} {EDU_BESIDE}"))
 
@@ -170,26 +175,26 @@ def slabs(guest: Guest) -> int:
 
 
 def test_threads_against_close_and_signals(guest: Guest) -> None:
-    result = good(guest.run(f"USRDRV_DEVICE={EDU} /share/selftests/race 15", 120))
+    result = good(guest.run(f"USRDRV_DEVICE={EDU} /share/selftests/race 15", 120 * SLOWER))
     words = result.out.split()
     found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-    assert found["claims"] > 5 and found["worked"] > 1000, result.out
+    assert found["claims"] > 5 and found["worked"] > 1000 // SLOWER, result.out
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_fuzz(guest: Guest, seed: int) -> None:
     seconds = int(os.environ.get("USRDRV_FUZZ_SECONDS", "10"))
     command = f"USRDRV_DEVICE={EDU} /share/selftests/fuzz {seconds} {seed}"
-    result = good(guest.run(command, seconds + 120))
+    result = good(guest.run(command, seconds + 120 * SLOWER))
     counts = [list(map(int, re.findall(r"\d+", line)[1:])) for line in result.out.splitlines()[1:]]
-    assert len(counts) == 13 and sum(tried for _, tried in counts) > 5000, result.out
+    assert len(counts) == 13 and sum(tried for _, tried in counts) > 5000 // SLOWER, result.out
     # Some of each kind got through; edu can be reset nowhere (1), but can be opened (12).
     assert all(done for kind, (done, _) in enumerate(counts) if kind not in (1, 9)), result.out
 
 
 def test_out_of_memory(guest: Guest) -> None:
     """Each allocation of each call fails once: an error, and nothing is lost."""
-    good(guest.run(f"python3 /share/usr_pci_faults.py failslab - {EDU}", 300))
+    good(guest.run(f"python3 /share/usr_pci_faults.py failslab - {EDU}", 300 * SLOWER))
     assert slabs(guest) < FEW
 
 
@@ -219,7 +224,9 @@ def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
             job.signal(signal.SIGKILL)
             job.wait()
             assert "read\n" not in job.out
-            found = json.loads(good(guest.run("python3 /share/usr_pci_faults.py poison", 120)).out)
+            found = json.loads(
+                good(guest.run("python3 /share/usr_pci_faults.py poison", 120 * SLOWER)).out
+            )
             assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
     finally:
         control.call(models[0].control, {"op": "fault-clear", "id": number})
