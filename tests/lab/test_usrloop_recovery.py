@@ -292,3 +292,23 @@ def test_every_so_many_requests_fail(guest: Guest) -> None:
     codes = [dd(guest, "write", at).wait().code for at in range(8)]
     assert 0 in codes and 1 in codes
     assert state(guest)["state"] == LIVE and state(guest)["refused"] == 0
+
+
+def test_the_block_layer_fails_requests(guest: Guest) -> None:
+    """fail_make_request: the clients are told, the server never hears of it, and then all is as before."""
+    Server(guest, **DISK)
+    before = written(guest)
+    faults = "/sys/kernel/debug/fail_make_request"
+    guest.run(
+        f"cd {faults} && echo 0 >verbose && echo -1 >times && echo 3 >interval && "
+        "echo 100 >probability && echo 1 >/sys/block/usrblk0/make-it-fail",
+        check=True,
+    )
+    try:
+        codes = [dd(guest, "write", at).wait(60 * SLOWER).code for at in range(9)]
+    finally:
+        guest.run(f"echo 0 >{faults}/probability", check=True)
+    assert codes.count(1) == 3 and codes.count(0) == 6, codes
+    assert written(guest) - before == 6
+    verified(guest, fio(guest))
+    assert state(guest)["state"] == LIVE and state(guest)["refused"] == 0
