@@ -3,7 +3,7 @@
  * A module that uses a claimed function, as one that moves data for it would.
  * What is written to /proc/claim_user is the number of a descriptor; the claim
  * behind it is kept, a page is mapped for the function, and its interrupt taken.
- * Reading tells what has happened. "-1" lets go.
+ * Reading tells what has happened. "-1" lets go, "-2" ends the claim.
  */
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -117,6 +117,11 @@ static ssize_t write(struct file *file, const char __user *buf, size_t size, lof
 
 	if (ret)
 		return ret;
+	if (fd == -2) {
+		if (claim)
+			usrdrv_claim_end(claim);
+		return size;
+	}
 	let_go();
 	ret = fd < 0 ? 0 : take(fd);
 	return ret ? ret : size;

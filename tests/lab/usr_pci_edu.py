@@ -276,4 +276,25 @@ def user_in_the_kernel() -> None:
     again.close()
 
 
+def ended_by_the_kernel() -> None:
+    """The module ends the claim of a process that lives: to that one it is as if it had been unplugged."""
+    edu = Edu(FIRST)
+    other = os.dup(edu.fd)
+    USER.write_text(str(edu.fd))
+    assert int(USER.read_text().split()[1]), "a page is mapped"
+    for _ in range(2):
+        USER.write_text("-2")
+        _, bus, _, gone, quiesced, master = USER.read_text().split()
+        assert (bus, gone, quiesced, master) == ("0", "1", "1", "0")
+    assert error_of(os.pread, other, 4, edu.regions[0].offset) == "ENODEV"
+    assert error_of(edu.irq_set, INTX) == "ENODEV"
+    again = Edu(FIRST)
+    edu.close()
+    os.close(other)
+    assert again.read(Edu.ID) & 0xFF == 0xED, "that was another's claim"
+    again.irq_set(INTX, os.eventfd(0))
+    again.close()
+    USER.write_text("-1")
+
+
 globals()[sys.argv[1]]()
