@@ -3,10 +3,12 @@
  * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it
  * is ended:
  *
- *	queue_rq	FREE -> BUSY	data of a write are copied to the slot of the session
+ *	queue_rq	FREE -> BUSY	data of a write are copied to the slot of the session,
+ *					or their addresses are written there (zerocopy.c)
  *			BUSY -> SERVED	in the submission ring
  *			BUSY -> HELD	nobody serves, by the policy it waits
- *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied
+ *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied,
+ *					or the device is kept from them again
  *			BUSY -> FREE	ended, at the latest when all that came with it are
  *	death		SERVED -> HELD	to be sent again
  *			SERVED -> BUSY -> FREE	or, by the policy, with EIO
@@ -85,20 +87,21 @@ static void describe(const struct request *rq, struct usrloop_sqe *sqe)
 
 /*
  * Send a request whose slot is BUSY to the server, or hold it. Context: process, RCU.
- * Return: BLK_STS_OK, or why it must be ended.
+ * Return: BLK_STS_OK; BLK_STS_RESOURCE it must be tried again; or why it must be ended.
  */
 static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool last)
 {
 	struct usrloop_slot *slot = &q->slot[rq->tag];
 	struct usrloop_end *end, *copied = NULL;
 	struct usrloop_sqe sqe;
+	int mapped = 0;
 	u32 seq;
 
 	describe(rq, &sqe);
 	slot->request = rq;
 	for (;;) {
 		end = rcu_dereference(q->end);
-		if (end && end != copied && sqe.op == USRLOOP_OP_WRITE)
+		if (end && end != copied && sqe.op == USRLOOP_OP_WRITE && !end->zc)
 			copy_out(end, rq);
 		copied = end;
 		spin_lock(&q->lock);
@@ -108,9 +111,18 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	}
 	seq = usrloop_slot_seq(atomic_read(&slot->word)) + 1;
 	sqe.seq = usrloop_slot_seq(usrloop_slot_word(seq, 0));
+	if (end && end->zc)
+		mapped = usrloop_zc_map(end, rq, &sqe);
+	if (unlikely(mapped == -ENOMEM)) {
+		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_FREE));
+		spin_unlock(&q->lock);
+		return BLK_STS_RESOURCE;
+	}
 	if (end) {
 		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_SERVED));
-		usrloop_push(end, &sqe);
+		/* Whose claim is going will go, too: it is not asked any more. */
+		if (likely(!mapped))
+			usrloop_push(end, &sqe);
 		spin_unlock(&q->lock);
 		if (last)
 			usrloop_wake(end);
@@ -229,7 +241,9 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 		return false;
 	if (!good)
 		result = -EIO;
-	if (!result && req_op(slot->request) == REQ_OP_READ)
+	if (end->zc)
+		usrloop_zc_unmap(end, cqe->tag);
+	else if (!result && req_op(slot->request) == REQ_OP_READ)
 		copy_in(end, slot->request);
 	rq = free_slot(slot, cqe->seq);
 	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
@@ -320,9 +334,28 @@ static void blk_attached(struct usrloop_queue *q)
 		rcu_read_lock();
 		status = dispatch(q, slot->request, true);
 		rcu_read_unlock();
-		if (status)
+		if (status == BLK_STS_RESOURCE)
+			blk_mq_requeue_request(slot->request, true);
+		else if (status)
 			blk_mq_end_request(slot->request, status);
 	}
+}
+
+static int check_segments(struct usrloop_info *info)
+{
+	struct usrloop_blk_params *p = &info->blk;
+
+	if (!(info->features & USRLOOP_BLK_ZERO_COPY)) {
+		p->max_segments = USHRT_MAX;
+		p->segment_mask = U32_MAX;
+		return 0;
+	}
+	if (!p->segment_mask)
+		p->segment_mask = U32_MAX;
+	if (!p->max_segments || p->max_segments > USRLOOP_MAX_SEGMENTS ||
+	    !is_power_of_2(p->segment_mask + 1ULL) || p->segment_mask < PAGE_SIZE - 1)
+		return -EINVAL;
+	return 0;
 }
 
 static int check_params(struct usrloop_info *info)
@@ -346,7 +379,7 @@ static int check_params(struct usrloop_info *info)
 		p->max_discard = round_down(UINT_MAX, p->discard_granularity);
 	if (info->features & USRLOOP_BLK_FUA && !(info->features & USRLOOP_BLK_CACHE))
 		return -EINVAL;
-	return 0;
+	return check_segments(info);
 }
 
 static int blk_create(struct usrloop_dev *dev)

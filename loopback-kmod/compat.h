@@ -31,6 +31,23 @@
 #define USRLOOP_MQ_FLAGS	0
 #endif
 
+/* 6.13: the namespace of symbols is a string */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define USRLOOP_IMPORT_NS(ns)	MODULE_IMPORT_NS(ns)
+#else
+#define USRLOOP_IMPORT_NS(ns)	MODULE_IMPORT_NS(#ns)
+#endif
+
+/* 6.16: a request knows its queue */
+static inline int usrloop_map_sg(struct request *rq, struct scatterlist *sgl)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+	return blk_rq_map_sg(rq->q, rq, sgl);
+#else
+	return blk_rq_map_sg(rq, sgl);
+#endif
+}
+
 /* 6.11: limits and features are given when the disk is made; before, they are set one by one */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,
@@ -47,8 +64,9 @@ static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,
 	blk_queue_physical_block_size(q, p->physical_block);
 	blk_queue_io_min(q, p->physical_block);
 	blk_queue_max_hw_sectors(q, p->max_io >> SECTOR_SHIFT);
-	blk_queue_max_segments(q, USHRT_MAX);
-	blk_queue_max_segment_size(q, p->max_io);
+	blk_queue_max_segments(q, p->max_segments);
+	blk_queue_max_segment_size(q, min_t(u64, p->max_io, p->segment_mask + 1ULL));
+	blk_queue_segment_boundary(q, p->segment_mask);
 	blk_queue_dma_alignment(q, 3);
 	if (info->features & USRLOOP_BLK_DISCARD) {
 		blk_queue_max_discard_sectors(q, p->max_discard >> SECTOR_SHIFT);
@@ -73,8 +91,9 @@ static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,
 		.physical_block_size	= p->physical_block,
 		.io_min			= p->physical_block,
 		.max_hw_sectors		= p->max_io >> SECTOR_SHIFT,
-		.max_segments		= USHRT_MAX,
-		.max_segment_size	= p->max_io,
+		.max_segments		= p->max_segments,
+		.max_segment_size	= min_t(u64, p->max_io, p->segment_mask + 1ULL),
+		.seg_boundary_mask	= p->segment_mask,
 		.dma_alignment		= 3,
 	};
 

@@ -62,6 +62,12 @@ static int usrloop_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Whether the caller may do anything to a device: its owner may, and an administrator. */
+static bool allowed(const struct usrloop_dev *dev)
+{
+	return uid_eq(current_euid(), dev->owner) || capable(CAP_SYS_ADMIN);
+}
+
 /* The device that a call is for, counted; the file's own, or one of the caller's. */
 static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id, bool change)
 {
@@ -77,7 +83,7 @@ static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id,
 	}
 	if (!dev)
 		return ERR_PTR(-ENODEV);
-	if (change && !usrloop_dev_allowed(dev)) {
+	if (change && !allowed(dev)) {
 		usrloop_dev_put(dev);
 		return ERR_PTR(-EPERM);
 	}
@@ -155,7 +161,7 @@ static long do_attach(struct usrloop_file *f, void __user *arg)
 	if (f->session)
 		ret = -EBUSY;
 	if (!ret)
-		ret = usrloop_dev_attach(dev, &s);
+		ret = attach.reserved ? -EINVAL : usrloop_dev_attach(dev, attach.claim_fd, &s);
 	if (!ret)
 		smp_store_release(&f->session, s);	/* for session_of() */
 	mutex_unlock(&f->lock);
@@ -168,6 +174,7 @@ static long do_attach(struct usrloop_file *f, void __user *arg)
 		.queues = dev->info.queues, .depth = dev->info.depth, .ring_stride = l->ring_stride,
 		.sq = l->sq, .cq = l->cq, .rx = l->rx, .slot_size = l->slot_size,
 		.data = l->data, .data_stride = l->data_stride, .size = l->size,
+		.claim_fd = s->zc ? attach.claim_fd : -1,
 	};
 	return copy_to_user(arg, &attach, sizeof(attach)) ? -EFAULT : 0;
 }

@@ -3,8 +3,7 @@
  * Devices: made, found, attached to, started, stopped, deleted.
  *
  * A device's requests are served while each queue has an end of the session's. When the server
- * dies,
- * the ends are taken away first; only then is it decided what becomes of what it had.
+ * dies, the ends are taken away first; only then is it decided what becomes of what it had.
  */
 #include <linux/capability.h>
 #include <linux/ctype.h>
@@ -79,8 +78,12 @@ static void connect_queues(struct usrloop_dev *dev)
 	}
 }
 
-/* Take the ends away: nobody touches the session when this returns. dev->lock held. */
-static void disconnect_queues(struct usrloop_dev *dev, enum usrloop_mode mode, bool fail_lost)
+/*
+ * Take the ends away: nobody touches the session, @s or NULL, when this returns, and its device
+ * touches no data of ours. dev->lock held.
+ */
+static void disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
+			      enum usrloop_mode mode, bool fail_lost)
 {
 	unsigned int i;
 
@@ -93,6 +96,8 @@ static void disconnect_queues(struct usrloop_dev *dev, enum usrloop_mode mode, b
 		spin_unlock_bh(&q->lock);
 	}
 	synchronize_rcu();
+	if (s && s->zc)
+		usrloop_zc_recall(s);
 	for (i = 0; i < dev->info.queues; i++)
 		dev->kind->detached(&dev->queue[i], fail_lost, mode == MODE_FAIL);
 }
@@ -115,13 +120,14 @@ static void lose_server(struct usrloop_dev *dev)
 	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE ||
 		    dev->info.policy == USRLOOP_DEATH_REISSUE;
 	bool started = dev->info.state != USRLOOP_NEW;
+	struct usrloop_session *s = dev->session;
 
 	part(dev);
 	if (!started) {
 		changed(dev);
 		return;
 	}
-	disconnect_queues(dev, hold ? MODE_HOLD : MODE_FAIL,
+	disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
 			  dev->info.policy != USRLOOP_DEATH_REISSUE);
 	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
@@ -141,7 +147,7 @@ static void recovery_over(struct work_struct *work)
 	if (dev->info.state == USRLOOP_QUIESCED && time_after_eq(jiffies, dev->recover_by)) {
 		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name,
 			dev->info.id, dev->info.recovery_ms);
-		disconnect_queues(dev, MODE_FAIL, true);
+		disconnect_queues(dev, NULL, MODE_FAIL, true);
 		set_state(dev, USRLOOP_FAILED);
 	}
 	mutex_unlock(&dev->lock);
@@ -249,8 +255,7 @@ static int make_queues(struct usrloop_dev *dev)
  * @out:	result, counted for the caller
  *
  * Return: 0; -EPROTONOSUPPORT another version; -EOPNOTSUPP an unknown feature, flag or policy;
- * -EEXIST
- * the number is taken; -EINVAL, -EPERM, -ENOMEM, -ENOSPC, -E2BIG.
+ * -EEXIST the number is taken; -EINVAL, -EPERM, -ENOMEM, -ENOSPC, -E2BIG.
  */
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 {
@@ -335,25 +340,21 @@ struct usrloop_dev *usrloop_dev_find(u32 type, u32 id)
 	return dev;
 }
 
-/* Whether the caller may do anything to a device: its owner may, and an administrator. */
-bool usrloop_dev_allowed(const struct usrloop_dev *dev)
-{
-	return uid_eq(current_euid(), dev->owner) || capable(CAP_SYS_ADMIN);
-}
-
 /**
  * usrloop_dev_attach() - make the caller the server
  * @dev:	device without a server
+ * @claim_fd:	as for usrloop_session_alloc()
  * @out:	result: for usrloop_dev_detach(), usrloop_session_free()
  *
- * Return: 0; -EBUSY it has a server; -EIO it is dead; -ENODEV it was deleted; -ENOMEM.
+ * Return: 0; -EBUSY it has a server; -EIO it is dead; -ENODEV it was deleted; errors of
+ * usrloop_session_alloc().
  */
-int usrloop_dev_attach(struct usrloop_dev *dev, struct usrloop_session **out)
+int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_session **out)
 {
 	struct usrloop_session *s;
 	int ret = 0;
 
-	s = usrloop_session_alloc(dev);
+	s = usrloop_session_alloc(dev, claim_fd);
 	if (IS_ERR(s))
 		return PTR_ERR(s);
 	mutex_lock(&dev->lock);
@@ -437,7 +438,7 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 	if (!ret) {
 		WRITE_ONCE(dev->stopping, false);
 		/* Whoever is faster than us waits. */
-		disconnect_queues(dev, MODE_HOLD, false);
+		disconnect_queues(dev, NULL, MODE_HOLD, false);
 		ret = dev->kind->start(dev);
 		if (!ret) {
 			connect_queues(dev);
@@ -459,7 +460,7 @@ static int stop(struct usrloop_dev *dev, bool force)
 		return -EBUSY;
 	cancel_delayed_work(&dev->recovery);
 	/* Requests fail from here on, so that taking the disk away cannot wait for any. */
-	disconnect_queues(dev, MODE_FAIL, true);
+	disconnect_queues(dev, dev->session, MODE_FAIL, true);
 	dev->kind->stop(dev);
 	set_state(dev, USRLOOP_NEW);
 	WRITE_ONCE(dev->stopping, true);

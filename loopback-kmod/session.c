@@ -31,13 +31,18 @@ int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layou
 	if (net)
 		ring += info->depth * sizeof(struct usrloop_rxe);
 	layout->ring_stride = PAGE_ALIGN(ring);
-	layout->slot_size = PAGE_ALIGN(net ? USRLOOP_PACKET_MAX : info->blk.max_io);
+	if (net)
+		layout->slot_size = PAGE_ALIGN(USRLOOP_PACKET_MAX);
+	else if (info->features & USRLOOP_BLK_ZERO_COPY)
+		layout->slot_size = info->blk.max_segments * sizeof(struct usrloop_segment);
+	else
+		layout->slot_size = PAGE_ALIGN(info->blk.max_io);
 	/*
 	 * A chip's scatter list may break at 64 KiB: a slot never lies across more such borders
 	 * than it must.
 	 */
 	layout->data = ALIGN((u64)info->queues * layout->ring_stride, SZ_64K);
-	layout->data_stride = slots * layout->slot_size;
+	layout->data_stride = PAGE_ALIGN(slots * layout->slot_size);
 	layout->size = PAGE_ALIGN(layout->data + info->queues * layout->data_stride);
 	return layout->size > USRLOOP_MAX_SESSION ? -E2BIG : 0;
 }
@@ -56,18 +61,21 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 	end->data = s->mem + l->data + q->index * l->data_stride;
 	end->mask = q->dev->info.depth - 1;
 	end->slot_size = l->slot_size;
+	end->zc = s->zc;
 	rcuwait_init(&end->wait);
 }
 
 /**
  * usrloop_session_alloc() - make the memory of a server
  * @dev:	counted as long as the session is there
+ * @claim_fd:	file of the function that data are mapped for, if the device has that feature
  *
  * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK, unless he has
  * CAP_IPC_LOCK.
- * Return: session, all its memory zero; or -ENOMEM as a pointer.
+ * Return: session, all its memory zero; or -ENOMEM, or an error of usrloop_zc_begin(), as a
+ * pointer.
  */
-struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev)
+struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim_fd)
 {
 	struct usrloop_session *s;
 	unsigned int i;
@@ -91,13 +99,20 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev)
 	s->mem = vmalloc_user(s->layout.size);
 	if (!s->mem)
 		goto err_account;
-	s->pid = get_pid(task_tgid(current));
 	s->dev = dev;
+	if (dev->info.type == USRLOOP_BLOCK && dev->info.features & USRLOOP_BLK_ZERO_COPY) {
+		ret = usrloop_zc_begin(s, claim_fd);
+		if (ret)
+			goto err_mem;
+	}
+	s->pid = get_pid(task_tgid(current));
 	usrloop_dev_get(dev);
 	for (i = 0; i < dev->info.queues; i++)
 		init_end(s, &dev->queue[i]);
 	return s;
 
+err_mem:
+	vfree(s->mem);
 err_account:
 	if (s->mm) {
 		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
@@ -115,6 +130,8 @@ err_free:
 void usrloop_session_free(struct usrloop_session *s)
 {
 	usrloop_events_clear(s);
+	if (s->zc)
+		usrloop_zc_end(s);
 	if (s->mm) {
 		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
 		mmdrop(s->mm);

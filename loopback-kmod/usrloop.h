@@ -11,10 +11,12 @@
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
+ *	zerocopy.c	data that the server's device reaches where they are
  *
  * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
- * never held while data is copied). A slot changes hands by a compare-and-exchange of its word.
- * queue->end is also read under RCU: whoever found it there may use its memory until he leaves.
+ * not held while data is copied by us). A claim is ended with dev->lock held, entered with either.
+ * A slot changes hands by a compare-and-exchange of its word. queue->end is also read under RCU:
+ * whoever found it there may use its memory until he leaves.
  */
 #ifndef USRLOOP_H
 #define USRLOOP_H
@@ -42,8 +44,16 @@
 #define USRLOOP_MAX_IO		(4u << 20)
 #define USRLOOP_MAX_SESSION	BIT_ULL(30)
 #define USRLOOP_MAX_POLL_US	1000u
+#define USRLOOP_MAX_SEGMENTS	4096u
+/* with claims of PCI functions in the kernel, data need not be copied */
+#if IS_ENABLED(CONFIG_USRDRV)
+#define USRLOOP_HAVE_ZERO_COPY	USRLOOP_BLK_ZERO_COPY
+#else
+#define USRLOOP_HAVE_ZERO_COPY	0
+#endif
 #define USRLOOP_BLK_FEATURES	(USRLOOP_BLK_READ_ONLY | USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | \
-				 USRLOOP_BLK_DISCARD | USRLOOP_BLK_ZEROES | USRLOOP_BLK_ROTATIONAL)
+				 USRLOOP_BLK_DISCARD | USRLOOP_BLK_ZEROES | \
+				 USRLOOP_BLK_ROTATIONAL | USRLOOP_HAVE_ZERO_COPY)
 #define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_COMPAT_USO)
 #define USRLOOP_FLAGS		(USRLOOP_PERSIST | USRLOOP_OWNER)
 #define USRLOOP_POLICIES	4u
@@ -51,9 +61,11 @@
 #define USRLOOP_PACKET_MAX	(68u << 10)
 
 struct net_device;
+struct request;
 struct usrloop_dev;
 struct usrloop_queue;
 struct usrloop_session;
+struct usrloop_zc;
 
 /* Who a slot belongs to; the low bits of its word, above them the count of its uses. */
 enum usrloop_slot_state {
@@ -125,6 +137,7 @@ struct usrloop_end {
 	void *data;
 	u32 mask;			/* entries of a ring - 1 */
 	u32 slot_size;
+	struct usrloop_zc *zc;		/* the session's */
 
 	u32 sq_tail;			/* queue->lock */
 
@@ -165,6 +178,7 @@ struct usrloop_session {
 	void *mem;
 	wait_queue_head_t poll;
 	struct mm_struct *mm;		/* whose RLIMIT_MEMLOCK pays, or NULL */
+	struct usrloop_zc *zc;		/* NULL: data are copied */
 	struct usrloop_end end[];	/* one for each queue */
 };
 
@@ -223,10 +237,9 @@ struct usrloop_dev {
 /* device.c */
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
 struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
-bool usrloop_dev_allowed(const struct usrloop_dev *dev);
 void usrloop_dev_get(struct usrloop_dev *dev);
 void usrloop_dev_put(struct usrloop_dev *dev);
-int usrloop_dev_attach(struct usrloop_dev *dev, struct usrloop_session **out);
+int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_session **out);
 void usrloop_dev_detach(struct usrloop_session *session);
 int usrloop_dev_start(struct usrloop_dev *dev);
 int usrloop_dev_stop(struct usrloop_dev *dev, bool force);
@@ -241,13 +254,38 @@ void usrloop_devices_exit(void);
 
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
-struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev);
+struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim_fd);
 void usrloop_session_free(struct usrloop_session *session);
 
 static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 {
 	return end->data + (size_t)slot * end->slot_size;
 }
+
+/* zerocopy.c */
+#if IS_ENABLED(CONFIG_USRDRV)
+int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
+void usrloop_zc_end(struct usrloop_session *session);
+int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe);
+void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
+void usrloop_zc_recall(struct usrloop_session *session);
+#else	/* no device has the feature */
+static inline int usrloop_zc_begin(struct usrloop_session *session, int claim_fd)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void usrloop_zc_end(struct usrloop_session *session) {}
+
+static inline int usrloop_zc_map(struct usrloop_end *end, struct request *rq,
+				 struct usrloop_sqe *sqe)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void usrloop_zc_unmap(struct usrloop_end *end, u32 tag) {}
+static inline void usrloop_zc_recall(struct usrloop_session *session) {}
+#endif
 
 /* wait.c */
 long usrloop_enter(struct usrloop_session *session, unsigned long arg);

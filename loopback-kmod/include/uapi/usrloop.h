@@ -36,6 +36,8 @@
 /* WRITE_ZEROES is sent; without it the kernel writes zeroes */
 #define USRLOOP_BLK_ZEROES	0x10
 #define USRLOOP_BLK_ROTATIONAL	0x20
+/* slots hold addresses of the data for the server's PCI function, not the data */
+#define USRLOOP_BLK_ZERO_COPY	0x40
 
 /* What an interface can do (features). */
 /* checksums may be left to the server, and be verified by it */
@@ -75,6 +77,10 @@ struct usrloop_blk_params {
 	__u32 discard_granularity;	/* power of two; 0: the physical block */
 	/* a server that leaves a request alone so long counts as dead; 0: never */
 	__u32 timeout_ms;
+	/* ZERO_COPY: segments in a slot, 1 to 4096 */
+	__u32 max_segments;
+	/* ZERO_COPY: none crosses a multiple of this + 1, a power of two; 0: they may */
+	__u32 segment_mask;
 };
 
 struct usrloop_net_params {
@@ -154,6 +160,11 @@ struct usrloop_attach {
 	__u64 data;
 	__u64 data_stride;
 	__u64 size;			/* to map */
+	/*
+	 * in: of usr_pci_open(), for a device with USRLOOP_BLK_ZERO_COPY; out: -1 if it has not
+	 */
+	__s32 claim_fd;
+	__u32 reserved;
 };
 
 /* EVENTFD: have ENTER of a queue return when an eventfd is signalled. */
@@ -177,13 +188,24 @@ struct usrloop_eventfd {
 #define USRLOOP_SQE_FUA		0x01	/* WRITE, ZEROES: on the medium before it completes */
 #define USRLOOP_SQE_NOUNMAP	0x02	/* ZEROES: the sectors stay allocated */
 
+/*
+ * A slot of a device with USRLOOP_BLK_ZERO_COPY: where the data of a READ or WRITE are in memory,
+ * as the claimed function sees it. They are its until the request completes, or the claim ends: the
+ * kernel ends the claim of a server that it takes such requests from.
+ */
+struct usrloop_segment {
+	__u64 addr;			/* on the bus */
+	__u32 len;			/* bytes */
+	__u32 reserved;
+};
+
 /* A request: the data of a WRITE or TX are in its slot; those of a READ go there. */
 struct usrloop_sqe {
 	__u32 tag;			/* its slot */
 	__u32 seq;			/* which use of that slot; a completion names both */
 	__u8 op;
 	__u8 flags;
-	__u16 reserved;
+	__u16 segments;			/* ZERO_COPY: how many are in its slot */
 	__u32 len;			/* bytes */
 	__u64 sector;
 	__u64 reserved2;
