@@ -11,6 +11,7 @@ import ctypes
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any, Final
 
 from usrdrv import errors, loop
@@ -34,6 +35,11 @@ def stay_in_memory() -> None:
     libc.mlockall(MCL_CURRENT)
 
 
+def can_zero_copy(control: loop.Control) -> bool:
+    """Whether the kernel's module was built for a kernel with claims of PCI functions."""
+    return bool(control.version().blk_features & loop.lib.USRLOOP_BLK_ZERO_COPY)
+
+
 class BlockWorker(Worker):
     """One drive."""
 
@@ -55,7 +61,10 @@ class BlockWorker(Worker):
             there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
             raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
         self._index = index
+        self._device = device
         block = drive.block
+        zero_copy = request["zero_copy"] and can_zero_copy(self._control)
+        segments = controller.zero_copy(index) if zero_copy else None
         for event, status in ((controller.gone, GONE), (controller.unserved, 0)):
             threading.Thread(target=self._watch, args=(event, status), daemon=True).start()
         self.say(
@@ -63,6 +72,7 @@ class BlockWorker(Worker):
             identity=f"{drive.identity.model}, serial {drive.identity.serial}",
             size=block.size,
             physical_block=block.physical_block,
+            zero_copy=segments and asdict(segments),
             **{
                 name: getattr(block, name)
                 for name in ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
@@ -72,13 +82,15 @@ class BlockWorker(Worker):
     def _watch(self, event: threading.Event, status: int) -> None:
         """End when there is nothing left to do: the device vanished, or the disk is not ours any more."""
         event.wait()
-        self.status = status
+        # Who takes the disk away ends the device, too, if that was at it.
+        self.status = 0 if self._controller.unserved.is_set() else status
         self.end()
 
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         match request["op"]:
             case "serve":
-                attach = self._control.attach(loop.lib.USRLOOP_BLOCK, request["id"])
+                claim = self._device.claim_fd
+                attach = self._control.attach(loop.lib.USRLOOP_BLOCK, request["id"], claim)
                 self._controller.serve(self._index, self._control.fd, attach)
                 stay_in_memory()
                 self.say(event="serving")

@@ -53,6 +53,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument(
+        "--no-zero-copy",
+        action="store_false",
+        dest="zero_copy",
+        help="have the kernel copy data even if the device can reach them where they are (export "
+        "usrloop on a kernel of ours)",
+    )
+    parser.add_argument(
         "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
     )
     parser.add_argument(
@@ -108,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
                 read_only=args.read_only,
                 threads=args.threads,
                 poll_us=args.poll_us,
+                zero_copy=args.zero_copy,
             ) as server,
         ):
             attachment = exports.attach(export, server, patience=args.restart_time)

@@ -43,6 +43,8 @@ class Drive:
     can_fua: bool
     can_trim: bool
     rotational: bool
+    zero_copy: dict[str, int] | None
+    """How its controller wants to be told of pages; None: the kernel copies."""
 
     @property
     def features(self) -> int:
@@ -54,6 +56,7 @@ class Drive:
             lib.USRLOOP_BLK_FUA: self.can_flush and self.can_fua,
             lib.USRLOOP_BLK_DISCARD: self.can_trim and not self.read_only,
             lib.USRLOOP_BLK_ROTATIONAL: self.rotational,
+            lib.USRLOOP_BLK_ZERO_COPY: self.zero_copy is not None,
         }
         return sum(flag for flag, on in chosen.items() if on)
 
@@ -64,7 +67,13 @@ class LoopServer(Closing):
     uri: str | None = None
 
     def __init__(
-        self, device: str, drive: int, *, read_only: bool = False, poll_us: int = 0
+        self,
+        device: str,
+        drive: int,
+        *,
+        read_only: bool = False,
+        zero_copy: bool = True,
+        poll_us: int = 0,
     ) -> None:
         self.device = device
         self.poll_us = poll_us
@@ -73,6 +82,7 @@ class LoopServer(Closing):
             "drive": drive,
             "read_only": read_only,
             "poll_us": poll_us,
+            "zero_copy": zero_copy,
         }
         self._process: DriverProcess
         self._known: Drive | None = None
@@ -149,7 +159,7 @@ class LoopAttachment:
                     size=drive.size,
                     physical_block=drive.physical_block,
                     features=drive.features,
-                    max_io=MAX_IO,
+                    **(drive.zero_copy or {"max_io": MAX_IO}),
                     max_discard=MAX_TRIM,
                     depth=DEPTH,
                     poll_us=server.poll_us,

@@ -145,16 +145,20 @@ def start(
     *,
     read_only: bool,
     threads: int,
+    zero_copy: bool = True,
     poll_us: int = 0,
 ) -> NbdServer | LoopServer:
     """Start the driver in the process that `export` wants it in; a context manager.
 
-    threads: of an NBD server; poll_us: how long usrloop and its driver look before they sleep.
+    threads: of an NBD server. zero_copy: where usrloop and the device can do that. poll_us: how long usrloop and
+    its driver look before they sleep.
     """
     if export == "usrloop":
         from usrdrv.bridge.export_usrloop import LoopServer
 
-        return LoopServer(device, drive, read_only=read_only, poll_us=poll_us)
+        return LoopServer(
+            device, drive, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us
+        )
     # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
     # an ATA drive need not read as zeroes.
     trim = export != "fuse"

@@ -91,6 +91,11 @@ class Device(Closing):
         return int(ffi.cast("uintptr_t", self.c))
 
     @property
+    def claim_fd(self) -> int:
+        """The claim's file, for those in the kernel who map memory for the device; -1: there is none."""
+        return int(self.c.claim_fd)
+
+    @property
     def bars(self) -> list[Bar]:
         return [Bar(int(b.size), bool(b.flags & lib.USRDRV_BAR_IO)) for b in self.c.bar]
 

@@ -75,6 +75,8 @@ void ide_fill(struct ide_segment *s, struct ide_drive *d, struct ide_request *r,
 	s->device = (uint8_t)d->device;
 	s->sector = offset / USRDRV_SECTOR;
 	s->sectors = (uint32_t)(len / USRDRV_SECTOR);
+	s->table = NULL;
+	s->prds = 1;
 	if (op == USRDRV_BLOCK_TRIM)
 		fill_trim(s, s->sector, s->sectors);
 	r->left++;

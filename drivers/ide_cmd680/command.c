@@ -46,18 +46,27 @@ static int get_bm_status(struct ide_channel *ch, uint32_t *value)
 	return ide_get(ch, NULL, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
 }
 
+/* A full 64 KiB is written as 0, section 6.1. */
+static uint32_t *put_prd(uint32_t *prd, uint32_t bus, uint32_t bytes)
+{
+	*prd++ = bus;
+	*prd++ = bytes & 0xffff;
+	return prd;
+}
+
 static void build_prd(struct ide_channel *ch)
 {
 	uint32_t *prd = ch->prd_dma.cpu;
 	struct ide_segment *s;
 
 	for (s = ch->cmd.segments; s; s = s->next) {
-		uint32_t bytes = s->op == USRDRV_BLOCK_TRIM ? USRDRV_SECTOR : s->sectors * USRDRV_SECTOR;
-
-		*prd++ = s->bus;
-		/* a full 64 KiB is written as 0, section 6.1 */
-		*prd++ = (bytes & 0xffff) | (s->next ? 0 : CMD680_PRD_EOT);
+		if (!s->table)
+			prd = put_prd(prd, s->bus, s->op == USRDRV_BLOCK_TRIM ? USRDRV_SECTOR :
+							s->sectors * USRDRV_SECTOR);
+		for (unsigned int i = 0; s->table && i < s->prds; i++)
+			prd = put_prd(prd, (uint32_t)s->table[i].addr, s->table[i].len);
 	}
+	prd[-1] |= CMD680_PRD_EOT;
 }
 
 /* Which command does it (section 7.4), and as LBA28 or LBA48 (section 9.3: per request). */
@@ -209,6 +218,11 @@ void ide_issue(struct ide_channel *ch, struct ide_list *l)
 		    (cmd->op == USRDRV_BLOCK_TRIM && !d->conf.dma)) {
 			/* nothing is cached; or a hint that cannot be passed on in PIO, which may be dropped */
 			ide_finish_segments(ch, 0);
+			continue;
+		}
+		if (!d->conf.dma && cmd->segments->table) {
+			/* Python keeps the drive from PIO, which would want an address of ours */
+			ide_finish_segments(ch, -EIO);
 			continue;
 		}
 		choose_opcode(ch);

@@ -77,6 +77,15 @@ _COUNTER: Final = {
 
 
 @dataclass(frozen=True)
+class ZeroCopy:
+    """How the kernel has to name a request's pages for the chip. Bytes."""
+
+    max_io: int
+    max_segments: int
+    segment_mask: int
+
+
+@dataclass(frozen=True)
 class Smart:
     """Health as the drive itself judges it, and its attributes."""
 
@@ -120,6 +129,7 @@ class Controller(Closing):
         self.unserved = threading.Event()
         """Set when usrloop took the disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
+        self._zero_copy = False
         try:
             for channel in self._channels:
                 self._probe(channel)
@@ -257,6 +267,15 @@ class Controller(Closing):
             channel.stop_engine()
             channel.control(lib.ATA_CTL_OBS)
 
+    def zero_copy(self, index: int) -> ZeroCopy | None:
+        """Return what serve() takes if the kernel is not to copy a drive's data; None: it has to."""
+        drive = self._drives[index]
+        if self._device.claim_fd < 0 or drive is None or not drive.transfer_mode.dma:
+            return None
+        sectors = lib.IDE_MAX_SECTORS if drive.identity.lba48 else lib.IDE_MAX_SECTORS_28
+        # a PRD entry must not cross 64 KiB, section 6.1
+        return ZeroCopy(sectors * 512, lib.IDE_PRDS, lib.IDE_SEGMENT_BYTES - 1)
+
     # recovery
 
     def _recover_loop(self) -> None:
@@ -287,7 +306,7 @@ class Controller(Closing):
         drive = self._drives[event.drive]
         assert drive is not None
         kind = event.classify()
-        decision = drive.history.decide(event, time.monotonic(), dma=drive.transfer_mode.dma)
+        decision = drive.history.decide(event, time.monotonic(), dma=self._can_slow_down(drive))
         counter = _COUNTER[kind]
         setattr(drive.recovery, counter, getattr(drive.recovery, counter) + 1)
         log.warning(
@@ -329,6 +348,13 @@ class Controller(Closing):
         channel.stop_engine()
         channel.control(lib.ATA_CTL_OBS)
 
+    def _can_slow_down(self, drive: Drive) -> bool:
+        """Whether there is a slower mode: not in PIO, nor in the slowest DMA mode if we never see the data."""
+        mode, identity = drive.transfer_mode, drive.identity
+        if not mode.dma or not self._zero_copy:
+            return mode.dma
+        return modes.slower(mode, identity.udma_mask, identity.mwdma_mask) is not None
+
     def _slow_down(self, drive: Drive, slower: Slower) -> None:
         """Choose the next mode of the ladder; the reset that follows programs it."""
         identity, mode = drive.identity, drive.transfer_mode
@@ -343,6 +369,8 @@ class Controller(Closing):
                 new = modes.best_dma(
                     identity.udma_mask & limit, identity.mwdma_mask, cable80=False, fast_clock=True
                 )
+        if new is None and self._zero_copy:
+            new = modes.slowest_dma(identity.udma_mask, identity.mwdma_mask)
         if new is None:
             new = Mode(Protocol.PIO, identity.pio_highest)
             drive.recovery.pio_fallbacks += 1
@@ -400,9 +428,11 @@ class Controller(Closing):
     def serve(self, index: int, fd: int, attach: Any) -> None:
         """Take requests for a drive from usrloop, until close() or until `unserved` is set.
 
-        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop.
+        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop. With the claim's
+        file in it (zero copy) the drive is never slowed down to PIO, which needs an address of ours.
         """
         layout = ffi.cast("struct usrloop_attach *", int(loop.ffi.cast("uintptr_t", attach)))
+        self._zero_copy = attach.claim_fd >= 0
         result = lib.ide_serve(self._ide, index, fd, layout)
         raise_errno(result, f"{self._device.name}: drive {index}: usrloop")
 

@@ -50,10 +50,13 @@ void ide_post_unserved(struct ide *ide)
 	pthread_mutex_unlock(&ide->event_lock);
 }
 
-/* What is about the device rather than a channel. event_lock held. Returns whether there is something. */
+/*
+ * What is about the device rather than a channel. event_lock held. Returns whether there is something.
+ * Who takes the disk from us may take the device as well, and then that is all there is to it.
+ */
 static int take_device_event(struct ide *ide, struct ide_event *event)
 {
-	int *pending = ide->event_gone ? &ide->event_gone : &ide->event_unserved;
+	int *pending = ide->event_unserved ? &ide->event_unserved : &ide->event_gone;
 
 	if (!*pending)
 		return 0;

@@ -5,7 +5,8 @@
  * and reaches in through the functions between the cffi markers.
  *
  * A request is cut into segments of at most 64 KiB, each in one DMA page of
- * its own, so that a segment is exactly one PRD entry. The queue joins
+ * its own, so that a segment is exactly one PRD entry; or it is one segment,
+ * which has the kernel's table of where its data are. The queue joins
  * adjacent segments into one command. PATA runs one command at a time on a
  * channel; each channel has its own lock, queue and pages, and shares nothing
  * with the other one.
@@ -29,6 +30,9 @@
 #define IDE_DRIVES		4	/* number = channel * 2 + device */
 #define IDE_SEGMENT_BYTES	65536
 #define IDE_SEGMENTS		64	/* a channel */
+#define IDE_PRDS		256	/* entries of a channel's table, 2 KiB */
+#define IDE_MAX_SECTORS		2048	/* of a merged command: 1 MiB */
+#define IDE_MAX_SECTORS_28	256	/* LBA28 counts to 256 sectors, section 7.4 */
 
 struct ide;
 
@@ -120,9 +124,6 @@ int ide_serve(struct ide *ide, unsigned int drive, int fd, const struct usrloop_
 uint64_t ide_served_calls(struct ide *ide);
 /* cffi: end */
 
-#define IDE_PRDS		256			/* entries of a channel's table, 2 KiB */
-#define IDE_MAX_SECTORS		2048			/* of a merged command: 1 MiB */
-
 enum ide_state {
 	IDE_FROZEN,		/* the control plane has the channel; requests queue up */
 	IDE_IDLE,		/* no command at the drives, queue empty */
@@ -152,6 +153,8 @@ struct ide_segment {
 	uint32_t sectors;
 	uint32_t bus;		/* of the page, 64 KiB aligned */
 	uint8_t *page;
+	const struct usrloop_segment *table;	/* of prds entries: where the data are instead; or NULL */
+	uint16_t prds;		/* it takes so many */
 	uint8_t op;		/* enum usrdrv_block_op */
 	uint8_t flags;
 	uint8_t device;		/* on the channel: 0 or 1 */
@@ -171,6 +174,7 @@ struct ide_command {
 	struct ide_segment *cursor;	/* PIO: segment of the next sector */
 	uint32_t cursor_sector;		/* PIO: its next sector */
 	unsigned int count;		/* segments */
+	unsigned int prds;
 	uint64_t sector;
 	uint32_t sectors;
 	uint32_t sectors_left;		/* PIO */

@@ -81,6 +81,14 @@ def best_dma(udma_mask: int, mwdma_mask: int, *, cable80: bool, fast_clock: bool
     return None
 
 
+def slowest_dma(udma_mask: int, mwdma_mask: int) -> Mode | None:
+    """Return the slowest DMA mode that the drive has."""
+    for protocol, mask in ((Protocol.MWDMA, mwdma_mask & 7), (Protocol.UDMA, udma_mask)):
+        if mask:
+            return Mode(protocol, (mask & -mask).bit_length() - 1)
+    return None
+
+
 def slower(mode: Mode, udma_mask: int, mwdma_mask: int) -> Mode | None:
     """Return the next slower DMA mode the drive has; None: only PIO is left."""
     masks = [(Protocol.UDMA, udma_mask), (Protocol.MWDMA, mwdma_mask)]

@@ -185,7 +185,7 @@ static int joins(const struct ide_command *cmd, const struct ide_segment *first,
 		 const struct ide_segment *s, uint32_t max_sectors)
 {
 	return s->op == first->op && s->flags == first->flags && s->device == first->device &&
-	       !s->alone && cmd->count < IDE_PRDS && cmd->sectors + s->sectors <= max_sectors &&
+	       !s->alone && cmd->prds + s->prds <= IDE_PRDS && cmd->sectors + s->sectors <= max_sectors &&
 	       (s->sector == cmd->sector + cmd->sectors || s->sector + s->sectors == cmd->sector);
 }
 
@@ -213,6 +213,7 @@ int ide_next_command(struct ide_channel *ch)
 	first->next = NULL;
 	cmd->segments = first;
 	cmd->count = 1;
+	cmd->prds = first->prds;
 	cmd->sector = first->sector;
 	cmd->sectors = first->sectors;
 	cmd->device = first->device;
@@ -220,8 +221,7 @@ int ide_next_command(struct ide_channel *ch)
 	if (first->alone || (first->op != USRDRV_BLOCK_READ && first->op != USRDRV_BLOCK_WRITE))
 		return 1;
 
-	/* LBA28 counts to 256 sectors, section 7.4 */
-	max_sectors = ch->drive[first->device].conf.lba48 ? IDE_MAX_SECTORS : 256;
+	max_sectors = ch->drive[first->device].conf.lba48 ? IDE_MAX_SECTORS : IDE_MAX_SECTORS_28;
 	do {
 		found = 0;
 		for (link = &ch->queue; *link;) {
@@ -243,6 +243,7 @@ int ide_next_command(struct ide_channel *ch)
 			}
 			cmd->sectors += s->sectors;
 			cmd->count++;
+			cmd->prds += s->prds;
 			found = 1;
 		}
 		ch->queue_tail = link;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * A drive served to usrloop: its requests come out of the kernel's ring, in the dispatcher's own sleep,
- * and the chip moves data straight to and from the ring's slots. One system call waits for both the
- * interrupt and new requests, hands over what is complete and unmasks the interrupt.
+ * and the chip moves data straight to and from the ring's slots, or to and from the pages that the slots
+ * name (zero copy). One system call waits for both the interrupt and new requests, hands over what is
+ * complete and unmasks the interrupt.
  *
  * Everything here is the dispatcher's, but for completions that the control plane's thread brings about
  * (an error's verdict, the end): those wait in a list.
@@ -39,6 +40,8 @@ struct ide_serve {
 	size_t map_size;
 	struct usrdrv_dma data[PIECES];	/* the slots, or what stands for them */
 	unsigned int per_piece;		/* slots */
+	size_t stride;			/* of slots in data */
+	int tables;			/* slots name the data's pages; data is memory of ours for TRIM */
 	int bounce;			/* data is memory of ours: the device cannot reach the slots */
 	int joined;			/* ENTER knows our eventfds; the dispatcher's */
 	int look;			/* the device's hang-up is no eventfd */
@@ -195,7 +198,10 @@ static enum usrdrv_block_op op_of(const struct usrloop_sqe *sqe)
 	}
 }
 
-/* Make segments of a request and put them into the queue; channel locked. */
+/*
+ * Make segments of a request and put them into the queue; channel locked. The kernel keeps a request whose
+ * pages are named to what one command can do.
+ */
 static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 {
 	struct served *r = &s->request[sqe->tag];
@@ -217,13 +223,17 @@ static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 	if (s->bounce && r->op == USRDRV_BLOCK_WRITE)
 		memcpy(first->page, loop_slot(&s->q, sqe->tag), sqe->len);
 	do {
-		uint64_t n = ide_share(r->op, left);
+		uint64_t n = sqe->segments ? left : ide_share(r->op, left);
 
 		segment->alone = segment->tries = 0;
 		ide_fill(segment, s->drive, &r->request, r->op, offset, n, flags);
 		offset += n;
 		left -= n;
 		segment->sibling = left ? segment + 1 : NULL;
+		if (sqe->segments) {
+			segment->table = (const struct usrloop_segment *)loop_slot(&s->q, sqe->tag);
+			segment->prds = sqe->segments;
+		}
 	} while (segment++, left);
 	ide_enqueue(s->drive->channel, first);
 }
@@ -247,7 +257,7 @@ void ide_serve_pump(struct ide_serve *s)
 /* Give each slot its segments, which lie where its data do. */
 static int make_segments(struct ide_serve *s, unsigned int depth)
 {
-	s->per_slot = (s->q.slot_size + IDE_SEGMENT_BYTES - 1) / IDE_SEGMENT_BYTES;
+	s->per_slot = (unsigned int)((s->stride + IDE_SEGMENT_BYTES - 1) / IDE_SEGMENT_BYTES);
 	s->request = calloc(depth, sizeof(*s->request));
 	s->segment = calloc((size_t)depth * s->per_slot, sizeof(*s->segment));
 	if (!s->request || !s->segment)
@@ -258,7 +268,7 @@ static int make_segments(struct ide_serve *s, unsigned int depth)
 		for (unsigned int j = 0; j < s->per_slot; j++) {
 			struct ide_segment *segment = &s->segment[i * s->per_slot + j];
 			const struct usrdrv_dma *data = &s->data[i / s->per_piece];
-			size_t at = (size_t)(i % s->per_piece) * s->q.slot_size + (size_t)j * IDE_SEGMENT_BYTES;
+			size_t at = i % s->per_piece * s->stride + (size_t)j * IDE_SEGMENT_BYTES;
 
 			segment->page = (uint8_t *)data->cpu + at;
 			segment->bus = (uint32_t)(data->bus + at);
@@ -271,20 +281,22 @@ static int make_data(struct ide_serve *s, unsigned int depth)
 {
 	struct usrdrv_dev *dev = s->ide->dev;
 	const struct usrdrv_dev_ops *ops = dev->ops;
-	size_t slot = s->q.slot_size;
 	int ret = -EOPNOTSUPP;
 
 	/* A slot of less than 64 KiB is a power of two: neither crosses a multiple of 64 KiB, section 6.1. */
 	s->per_piece = depth;
-	if (ops->dma_map)
-		ret = ops->dma_map(dev, s->q.data, depth * slot, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[0]);
+	s->stride = s->tables ? USRDRV_SECTOR : s->q.slot_size;
+	if (ops->dma_map && !s->tables)
+		ret = ops->dma_map(dev, s->q.data, depth * s->stride, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[0]);
 	if (!ret)
 		return 0;
-	s->bounce = 1;
-	s->per_piece = (depth + PIECES - 1) / PIECES;
+	if (!s->tables) {
+		s->bounce = 1;
+		s->per_piece = (depth + PIECES - 1) / PIECES;
+	}
 	ret = 0;
 	for (unsigned int i = 0; i * s->per_piece < depth && !ret; i++)
-		ret = ops->dma_alloc(dev, s->per_piece * slot, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[i]);
+		ret = ops->dma_alloc(dev, s->per_piece * s->stride, IDE_SEGMENT_BYTES, BELOW_4G, &s->data[i]);
 	return ret;
 }
 
@@ -312,6 +324,7 @@ int ide_serve(struct ide *ide, unsigned int drive, int fd, const struct usrloop_
 	s->ide = ide;
 	s->drive = &ide->channel[drive / 2].drive[drive % 2];
 	s->map_size = attach->size;
+	s->tables = attach->claim_fd >= 0;
 	pthread_mutex_init(&s->lock, NULL);
 	ret = loop_map(fd, attach, &s->map);
 	if (ret) {

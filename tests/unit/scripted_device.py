@@ -47,7 +47,7 @@ class ScriptedDevice:
         self.dev = ffi.new("struct usrdrv_dev *")
         self.dev.ops = self.ops
         self.dev.irq_fd = os.eventfd(0)
-        self.dev.unmask_fd = -1
+        self.dev.unmask_fd = self.dev.claim_fd = -1
         self.dev.hangup_fd = -1
 
     def interrupt(self) -> None:

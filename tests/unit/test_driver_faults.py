@@ -155,6 +155,22 @@ def test_crc_errors_at_every_speed_end_in_pio_which_works(rig: Rig) -> None:
     assert rig.read(300, 200) == data
 
 
+def test_in_zero_copy_a_drive_is_never_slowed_down_to_pio(rig: Rig) -> None:
+    data = pattern(200)
+    rig.write(0, data)
+    rig.controller._zero_copy = True
+    rig.fault("crc")
+    assert rig.read(0, 200) == data
+    assert rig.drive().mode == "MWDMA0"
+    fault = rig.fault("dma-abort", "count=0")
+    for _ in range(4):
+        assert rig.read_error(0, 8).errno == errno.EIO
+    assert (rig.drive().mode, rig.recovery()["pio_fallbacks"]) == ("MWDMA0", 0)
+    assert rig.device.model is not None
+    rig.device.model.clear_fault(fault)
+    assert rig.read(0, 200) == data
+
+
 def test_a_hung_command_times_out_and_is_repeated(rig: Rig) -> None:
     data = pattern(8)
     rig.write(0, data)

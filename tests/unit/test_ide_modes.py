@@ -62,6 +62,18 @@ def test_the_ladder_ends_in_pio() -> None:
     assert seen == [*(f"UDMA{n}" for n in range(6, -1, -1)), "MWDMA2", "MWDMA1", "MWDMA0"]
 
 
+@pytest.mark.parametrize(
+    ("udma", "mwdma", "slowest"), [(0x7F, 7, "MWDMA0"), (0x7F, 4, "MWDMA2"), (0x7C, 0, "UDMA2")]
+)
+def test_the_slowest_dma_mode_is_where_the_ladder_ends_without_pio(
+    udma: int, mwdma: int, slowest: str
+) -> None:
+    mode = modes.slowest_dma(udma, mwdma)
+    assert mode is not None and str(mode) == slowest
+    assert modes.slower(mode, udma, mwdma) is None
+    assert modes.slowest_dma(0, 0) is None
+
+
 @pytest.mark.parametrize("text", ["UDMA7", "PIO5", "MWDMA", "udma", "SWDMA1", ""])
 def test_unknown_mode_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="transfer mode"):

@@ -294,7 +294,7 @@ int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out)
 	}
 	p->model = m;
 	p->dev.ops = &ops;
-	p->dev.hangup_fd = p->dev.unmask_fd = -1;
+	p->dev.hangup_fd = p->dev.unmask_fd = p->dev.claim_fd = -1;
 	for (int i = 0; i < 6; i++) {
 		p->dev.bar[i].size = m->bar[i].size;
 		p->dev.bar[i].flags = m->bar[i].io ? USRDRV_BAR_IO : 0;

@@ -222,7 +222,7 @@ int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, un
 	u->r.dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	u->r.fd = u->r.dev.irq_fd < 0 || u->r.dev.unmask_fd < 0 ? -1 : (int)syscall(__NR_usr_pci_open, &how, sizeof(how));
 	ret = u->r.fd < 0 ? -errno : learn_regions(u);
-	u->r.dev.hangup_fd = u->r.fd;
+	u->r.dev.claim_fd = u->r.dev.hangup_fd = u->r.fd;
 	u->r.dev.hangup_events = EPOLLHUP;
 	/* What the last driver left in its registers is gone, as with VFIO; some functions know no reset. */
 	if (!ret && do_reset(&u->r.dev) == -ENODEV)

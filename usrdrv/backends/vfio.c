@@ -318,6 +318,7 @@ int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **o
 	pthread_mutex_init(&v->lock, NULL);
 	v->r.dev.ops = &ops;
 	v->r.dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->r.dev.claim_fd = -1;
 	v->r.dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->r.dev.hangup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->r.dev.hangup_events = EPOLLIN;

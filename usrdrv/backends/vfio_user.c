@@ -423,7 +423,7 @@ int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **
 	if (!c)
 		return -ENOMEM;
 	c->dev.ops = &ops;
-	c->fd = c->dev.hangup_fd = c->dev.unmask_fd = -1;
+	c->fd = c->dev.hangup_fd = c->dev.unmask_fd = c->dev.claim_fd = -1;
 	c->dev.hangup_events = EPOLLRDHUP;
 	pthread_mutex_init(&c->lock, NULL);
 	c->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

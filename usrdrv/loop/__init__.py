@@ -66,6 +66,8 @@ class Disk:
     poll_us: int = 0
     max_discard: int = 0
     discard_granularity: int = 0
+    max_segments: int = 0
+    segment_mask: int = 0
     flags: int = 0
     owner: int = 0
     label: str = ""
@@ -78,7 +80,7 @@ class Disk:
         info.policy, info.recovery_ms = POLICIES[self.policy], self.recovery_ms
         for name in (
             *("size", "logical_block", "physical_block", "max_io", "max_discard"),
-            *("discard_granularity", "timeout_ms"),
+            *("discard_granularity", "timeout_ms", "max_segments", "segment_mask"),
         ):
             setattr(info.blk, name, getattr(self, name))
 
@@ -190,9 +192,12 @@ class Control(Closing):
         """Say how fast an interface's wire is, Mb/s; 0: it has none."""
         self._target(lib.USRLOOP_IOC_CARRIER, "carrier", kind, id, speed)
 
-    def attach(self, kind: int = 0, id: int = ANY) -> Any:
-        """Become the device's server; return struct usrloop_attach."""
-        attach = ffi.new("struct usrloop_attach *", {"type": kind, "id": id})
+    def attach(self, kind: int = 0, id: int = ANY, claim_fd: int = -1) -> Any:
+        """Become the device's server; return struct usrloop_attach.
+
+        claim_fd: of the PCI function that a disk's data are mapped for, if it has USRLOOP_BLK_ZERO_COPY.
+        """
+        attach = ffi.new("struct usrloop_attach *", {"type": kind, "id": id, "claim_fd": claim_fd})
         self.call(lib.USRLOOP_IOC_ATTACH, attach, "attach")
         return attach
 

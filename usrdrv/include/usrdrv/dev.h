@@ -95,6 +95,7 @@ struct usrdrv_dev {
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
 	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
 	int unmask_fd;		/* eventfd that does what irq_unmask does, for who can signal it cheaply; -1: none */
+	int claim_fd;		/* file of usr_pci_open(), for those in the kernel who map memory for the device; -1: none */
 	int hangup_fd;		/* reports hangup_events when the device is going or gone; -1: there is none */
 	uint32_t hangup_events;	/* EPOLL* */
 	int gone;		/* set for good when the device or its server vanished */
