@@ -156,9 +156,7 @@ def start(
     if export == "usrloop":
         from usrdrv.bridge.export_usrloop import LoopServer
 
-        return LoopServer(
-            device, drive, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us
-        )
+        return LoopServer(device, drive, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us)
     # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
     # an ATA drive need not read as zeroes.
     trim = export != "fuse"

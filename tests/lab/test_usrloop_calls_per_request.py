@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """System calls of a driver's process for each request over usrloop, counted by strace.
 
-The 2004 driver needed five. Over VFIO there are two at depth 1: one brings the request; one waits for the
-interrupt, lets the next one through, and hands the completion over with the wait for the next request. With
---poll-us nobody waits for the interrupt.
+The 2004 driver needed five. With a device behind VFIO or the usrdrv calls (there in zero copy, which takes no call
+of its own) there are two at depth 1: one brings the request; one waits for the interrupt, lets the next one
+through, and hands the completion over with the wait for the next request. With --poll-us nobody waits for the
+interrupt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,15 +38,17 @@ def guest(model: Model, guest_factory: Boot) -> Guest:
     return guest_factory([model.socket], iommu=True, kmod=True, kernel="base")
 
 
-def calls(guest: Guest, device: str, depth: int, poll_us: int) -> dict[str, float]:
+def calls(guest: Guest, device: str, way: str, depth: int, poll_us: int) -> dict[str, float]:
     """Serve `device`, read at random from it; return calls for each request by name."""
-    served = guest.start(
-        ["usrdrv", "block", device, "--export", "usrloop", "--poll-us", str(poll_us), "--json"]
-    )
+    command = [*("usrdrv", "block", device, "--export", "usrloop"), "--poll-us", str(poll_us)]
+    served = guest.start(["env", f"USRDRV_PCI={way}", *command, "--json"])
     try:
         while not served.out:
             assert not served.done.wait(0.2), served.err
         info = json.loads(served.out)
+        limit = f"cat /sys/block/{Path(info['device']).name}/queue/max_segments"
+        zero_copy = int(guest.run(limit, check=True).out) == 256
+        assert zero_copy == (way == "usrdrv")
         load = (
             f"fio --name=r --filename={info['device']} --rw=randread --bs=4k --direct=1 --size=32M "
             f"--ioengine=libaio --iodepth={depth} --number_ios={REQUESTS} --output-format=json"
@@ -69,19 +73,26 @@ def calls(guest: Guest, device: str, depth: int, poll_us: int) -> dict[str, floa
 
 
 @pytest.mark.parametrize(
-    ("device", "depth", "poll_us", "most"),
+    ("device", "way", "depth", "poll_us", "most"),
     [
-        (FUNCTION, 1, 0, 2.05),
-        (FUNCTION, 32, 0, 1.8),
-        (FUNCTION, 1, 1000, 1.1),
-        (FUNCTION, 32, 1000, 1.2),
-        (MODEL, 1, 0, 1.05),
-        (MODEL, 32, 0, 0.6),
+        (FUNCTION, "vfio", 1, 0, 2.05),
+        (FUNCTION, "vfio", 32, 0, 1.8),
+        (FUNCTION, "vfio", 1, 1000, 1.1),
+        (FUNCTION, "vfio", 32, 1000, 1.2),
+        (FUNCTION, "usrdrv", 1, 0, 2.05),
+        (FUNCTION, "usrdrv", 32, 0, 1.8),
+        (FUNCTION, "usrdrv", 1, 1000, 1.1),
+        (FUNCTION, "usrdrv", 32, 1000, 1.2),
+        (MODEL, "auto", 1, 0, 1.05),
+        (MODEL, "auto", 32, 0, 0.6),
     ],
-    ids=["vfio-1", "vfio-32", "vfio-polled-1", "vfio-polled-32", "model-1", "model-32"],
+    ids=[
+        *("vfio-1", "vfio-32", "vfio-polled-1", "vfio-polled-32", "zero-copy-1", "zero-copy-32"),
+        *("zero-copy-polled-1", "zero-copy-polled-32", "model-1", "model-32"),
+    ],
 )
-def test_calls(guest: Guest, device: str, depth: int, poll_us: int, most: float) -> None:
-    found = calls(guest, device, depth, poll_us)
+def test_calls(guest: Guest, device: str, way: str, depth: int, poll_us: int, most: float) -> None:
+    found = calls(guest, device, way, depth, poll_us)
     print(found)
     assert found["ioctl"] > 0.02, "it did serve"
     assert sum(found.values()) <= most, found

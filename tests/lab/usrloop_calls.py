@@ -48,7 +48,7 @@ def version() -> None:
     with Control() as control:
         v = control.version()
         assert v.version == lib.USRLOOP_VERSION
-        assert (v.blk_features, v.net_features, v.flags, v.policies) == (0x3F, 7, 3, 15)
+        assert (v.blk_features, v.net_features, v.flags, v.policies) == (0x7F, 7, 3, 15)
 
 
 @check
@@ -61,7 +61,7 @@ def create_of_another_version_or_type() -> None:
 
 @check
 def create_with_what_the_module_does_not_know() -> None:
-    create_refused(errno.EOPNOTSUPP, SMALL, features=0x40)
+    create_refused(errno.EOPNOTSUPP, SMALL, features=0x80)
     create_refused(errno.EOPNOTSUPP, Interface(), features=8)
     create_refused(errno.EOPNOTSUPP, SMALL, flags=4)
     create_refused(errno.EOPNOTSUPP, SMALL, policy=4)

@@ -2,7 +2,10 @@
 /*
  * A server that is out to hurt the kernel, for a set time:
  *
- *	usrloop_hostile SEED SECONDS
+ *	usrloop_hostile SEED SECONDS [DEVICE]
+ *
+ * With the number of a PCI device (bus 0, function 0), the disk is one of zero copy, whose servers have claimed that
+ * device and leave it alone.
  *
  *	parent		makes a block device and an interface, again when they were deleted; at the end deletes all
  *	clients		read and write the disk, send packets; each must come to its end
@@ -44,9 +47,11 @@
 #define CLIENTS		4
 
 static struct {
-	atomic_ulong calls, succeeded, completed, received, scribbled, reads, errors, packets, lives;
+	atomic_ulong calls, succeeded, completed, received, scribbled, reads, errors, packets, lives, claims;
 	atomic_bool over;
 } *shared;
+
+static int device = -1;		/* what is claimed, -1: nothing */
 
 static uint64_t now_ms(void)
 {
@@ -266,6 +271,26 @@ static void serve(unsigned int i, uint64_t *seed)
 	loop_enter(q, next(seed) % 8 ? USRLOOP_ENTER_NOWAIT : next(seed) & 0x30000, 1 + next(seed) % 20);
 }
 
+/* usr_pci_open(); the life before may not be over quite. */
+static int claim(void)
+{
+	struct {
+		uint32_t domain;
+		uint8_t bus, slot, function, reserved;
+		uint64_t dma_mask, name, flags;
+	} how = { .slot = (uint8_t)device };
+	int fd = -1;
+
+	for (int i = 0; i < 50 && fd < 0; i++) {
+		fd = (int)syscall(548, &how, sizeof(how));
+		if (fd < 0)
+			usleep(20000);
+	}
+	if (fd >= 0)
+		atomic_fetch_add(&shared->claims, 1);
+	return fd;
+}
+
 static void live(uint64_t seed, unsigned int type)
 {
 	struct usrloop_target target = { .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID };
@@ -276,7 +301,9 @@ static void live(uint64_t seed, unsigned int type)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	life.fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 	life.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	life.attach = (struct usrloop_attach){ .type = type, .id = target.id };
+	life.attach = (struct usrloop_attach){ .type = type, .id = target.id, .claim_fd = -1 };
+	if (type == USRLOOP_BLOCK && device >= 0)
+		life.attach.claim_fd = claim();
 	if (ioctl(life.fd, USRLOOP_IOC_ATTACH, &life.attach) || loop_map(life.fd, &life.attach, &map))
 		_exit(1);
 	life.map = map;
@@ -378,6 +405,11 @@ static void make(unsigned int type, uint64_t *seed)
 	};
 	int fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 
+	if (type == USRLOOP_BLOCK && device >= 0) {
+		info.features |= USRLOOP_BLK_ZERO_COPY;
+		info.blk.max_segments = 1 + next(seed) % 16;
+		info.blk.segment_mask = next(seed) % 2 ? 0xffff : 0;
+	}
 	ioctl(fd, USRLOOP_IOC_CREATE, &info);
 	close(fd);
 }
@@ -404,6 +436,8 @@ int main(int argc, char **argv)
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	end = begun + 1000 * (argc > 2 ? atoi(argv[2]) : 10);
+	if (argc > 3)
+		device = (int)strtol(argv[3], NULL, 0);
 	for (i = 0; i < 8; i++)
 		next(&seed);
 	for (i = 0; i < CLIENTS; i++)
@@ -441,8 +475,9 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("{\"seconds\": %.1f, \"lives\": %lu, \"calls\": %lu, \"succeeded\": %lu, \"completed\": %lu, \"received\": %lu, "
-	       "\"scribbled\": %lu, \"disk\": %lu, \"errors\": %lu, \"packets\": %lu, \"left\": %u}\n",
+	       "\"scribbled\": %lu, \"disk\": %lu, \"errors\": %lu, \"packets\": %lu, \"claims\": %lu, \"left\": %u}\n",
 	       (now_ms() - begun) / 1000.0, shared->lives, shared->calls, shared->succeeded, shared->completed,
-	       shared->received, shared->scribbled, shared->reads, shared->errors, shared->packets, left);
+	       shared->received, shared->scribbled, shared->reads, shared->errors, shared->packets,
+	       shared->claims, left);
 	return left ? 1 : 0;
 }

@@ -85,8 +85,10 @@ def target(request: int, control: Control, kind: int = 0, id: int = ANY, arg: in
     )
 
 
-def attach(control: Control, id: int = ANY, kind: int = lib.USRLOOP_BLOCK) -> Any:
-    a = ffi.new("struct usrloop_attach *", {"type": kind, "id": id})
+def attach(
+    control: Control, id: int = ANY, kind: int = lib.USRLOOP_BLOCK, claim_fd: int = -1
+) -> Any:
+    a = ffi.new("struct usrloop_attach *", {"type": kind, "id": id, "claim_fd": claim_fd})
     raw(control, lib.USRLOOP_IOC_ATTACH, a)
     return a
 

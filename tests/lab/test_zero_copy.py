@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: MIT
+"""Zero copy: a disk of usrloop whose pages the device itself reaches, on our kernel.
+
+    client -> /dev/usrblk0 -> usrloop.ko: maps the pages -> driver process: their addresses -> cmd680 model, slot 10
+
+Twice: with an IOMMU that translates and without any. A transfer is held open by the model (fault `slow`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kmod import HERE, SOURCE, TOP
+
+from usrdrv.devices import control
+from usrdrv.lab.guest import Guest, Job, Result
+from usrdrv.lab.models import Model
+
+Boot = Callable[..., Guest]
+
+ADDRESS = "0000:00:10.0"
+SIZE = 64 << 20
+LOAD = 10 << 20
+SCRIPT = "python3 /src/tests/lab/zero_copy.py"
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("zero-copy") / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(image: Path) -> Iterator[Model]:
+    with Model("cmd680", "--image", str(image)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module", params=["bare", "iommu"])
+def guest(request: pytest.FixtureRequest, model: Model, guest_factory: Boot) -> Iterator[Guest]:
+    iommu = request.param == "iommu"
+    append = "init_on_free=1" + (" iommu=nopt" if iommu else "")
+    guest = guest_factory(
+        [model.socket], kernel="base", kmod=True, iommu=iommu, append=append, cpus=2
+    )
+    guest.run("modprobe usrloop", check=True)
+    yield guest
+    guest.run("rmmod usrloop", 60, check=True)
+    guest.close()
+
+
+@pytest.fixture
+def translated(request: pytest.FixtureRequest) -> str:
+    return "iommu" if "iommu" in request.node.name else "bare"
+
+
+class Served:
+    """`usrdrv block` in the guest."""
+
+    def __init__(self, guest: Guest, *arguments: str) -> None:
+        self.guest = guest
+        self.job = guest.start(["usrdrv", "block", ADDRESS, "--json", *arguments])
+        wait(lambda: "\n" in self.job.out or self.job.done.is_set(), 90, "usrdrv block")
+        assert self.job.out, self.job.err
+        self.info: Any = json.loads(self.job.out)
+        self.device: str = self.info["device"]
+        assert self.info["export"] == "usrloop"
+
+    @property
+    def restarts(self) -> int:
+        return self.job.err.count("; restarted in ")
+
+    @property
+    def pid(self) -> int:
+        """Of the driver's process that there is now."""
+        return int(self.guest.run("pgrep -x usrdrv-driver", check=True).out)
+
+    def limit(self, name: str) -> int:
+        file = f"/sys/block/{Path(self.device).name}/queue/{name}"
+        return int(self.guest.run(f"cat {file}", check=True).out)
+
+    def kill_driver(self) -> None:
+        self.guest.run("pkill -KILL -x usrdrv-driver", check=True)
+
+    def end(self) -> int:
+        self.job.signal(signal.SIGINT)
+        return self.job.wait(60).code
+
+    def kill(self) -> None:
+        """For the next test, if this one failed."""
+        if not self.job.done.is_set():
+            self.guest.run("umount -l /mnt/zc 2>&-; pkill -CONT -x usrdrv-driver")
+            self.job.signal(signal.SIGTERM)
+            self.job.wait(60)
+
+
+@pytest.fixture
+def served(guest: Guest) -> Iterator[Served]:
+    """A disk, whose driver's end leaves nothing."""
+    served = Served(guest)
+    assert served.limit("max_segments") == 256, "it is not zero copy"
+    try:
+        yield served
+        assert served.end() == 0, served.job.err
+    finally:
+        served.kill()
+    nothing_is_left(guest)
+
+
+def nothing_is_left(guest: Guest) -> None:
+    assert guest.run("pgrep -xl usrdrv-driver; ls -d /dev/usrblk* /sys/block/usrblk*").out == ""
+    driver = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
+    assert driver.strip().endswith("/pata_sil680")
+
+
+def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.1)
+
+
+def good(result: Result) -> Result:
+    assert result.code == 0, f"{result.out}\n{result.err}"
+    return result
+
+
+def start_fio(guest: Guest, folder: str) -> Job:
+    return guest.start(
+        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
+        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
+        "--output-format=json --output=/share/fio.json"
+    )
+
+
+def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
+    result = fio.wait(300)
+    assert result.code == 0, result.err
+    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
+    assert report["error"] == 0
+    assert report["write"]["io_bytes"] == LOAD
+    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
+
+
+@contextmanager
+def slow(model: Model, milliseconds: int) -> Iterator[None]:
+    """Reads of the drive take so long until the first byte."""
+    fault = {"kind": "slow", "seek_ms": milliseconds, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": fault})
+    try:
+        yield
+    finally:
+        control.call(model.control, {"op": "fault-clear", "id": number})
+
+
+def test_no_byte_is_copied(guest: Guest, served: Served, translated: str) -> None:
+    command = f"{SCRIPT} pages {served.device} {served.info['driver_pid']} {translated}"
+    print(good(guest.run(command, 60)).out)
+
+
+def test_pieces(guest: Guest, served: Served, image: Path) -> None:
+    """Requests of hundreds of pieces arrive on the drive as they were written."""
+    done = json.loads(good(guest.run(f"{SCRIPT} pieces {served.device}", 120)).out)
+    assert done["bytes"] > 1 << 20
+    assert hashlib.sha256(image.read_bytes()[: done["bytes"]]).hexdigest() == done["sha256"]
+
+
+def test_zeroes_and_trim(guest: Guest, served: Served, model: Model, image: Path) -> None:
+    guest.run(
+        f"dd if=/dev/urandom of={served.device} bs=1M seek=16 count=4 oflag=direct conv=fsync",
+        60,
+        check=True,
+    )
+    assert image.read_bytes()[16 << 20 :][: 4 << 20].count(0) < 1 << 20
+    before = control.call(model.control, {"op": "counters"})
+    guest.run(f"blkdiscard -z -o 16M -l 2M {served.device}", 60, check=True)
+    guest.run(f"blkdiscard -o 18M -l 2M {served.device} && sync {served.device}", 60, check=True)
+    after = control.call(model.control, {"op": "counters"})
+    assert image.read_bytes()[16 << 20 :][: 4 << 20].count(0) == 4 << 20
+    assert trims(after) > trims(before)
+
+
+def trims(counters: Any) -> int:
+    """The number under that name, wherever it is."""
+    if isinstance(counters, dict):
+        return sum(
+            value if name == "trims" else trims(value)
+            for name, value in counters.items()
+            if isinstance(value, (dict, list, int))
+        )
+    return sum(map(trims, counters)) if isinstance(counters, list) else 0
+
+
+def test_a_file_system_lives_through_three_deaths_of_its_driver(
+    guest: Guest, served: Served
+) -> None:
+    guest.run(f"mkfs.ext4 -q {served.device} && mkdir -p /mnt/zc", 60, check=True)
+    guest.run(f"mount {served.device} /mnt/zc", 60, check=True)
+    fio = start_fio(guest, "/mnt/zc")
+    written = "awk '{print $7}' /sys/block/usrblk0/stat"
+    for death in range(3):
+        before = int(guest.run(written).out)
+        wait(lambda before=before: int(guest.run(written).out) > before + 64, 60, "work")  # type: ignore[misc]
+        assert not fio.done.is_set(), f"too fast for death {death}"
+        served.kill_driver()
+        wait(lambda death=death: served.restarts > death, 60, served.job.err)  # type: ignore[misc]
+    all_was_written_and_verified(guest, fio)
+    guest.run("umount /mnt/zc", 60, check=True)
+    good(guest.run(f"fsck.ext4 -fn {served.device}", 60))
+
+
+@pytest.mark.parametrize("who", ["alone", "with_another"])
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
+def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
+    """The drive is about to deliver; its driver dies; the request fails, and whoever has its pages then keeps them.
+
+    with_another: a process that has the claim open as well, which therefore does not end by itself.
+    """
+    served = Served(guest, "--restart-time", "0")
+    try:
+        with slow(model, 4000):
+            job = guest.start(f"{SCRIPT} held {served.device}")
+            done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+            assert done["errno"] == "" and done["seconds"] > 3.5, "the transfer is held open"
+            keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
+            wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 30, keeper.err)
+            job = guest.start(f"{SCRIPT} held {served.device}")
+            wait(lambda: "reading" in job.out, 30, "client")
+            time.sleep(1)
+            served.kill_driver()
+            done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+            assert done["errno"] == "EIO" and done["seconds"] < 3.5, done
+            poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120)
+            found = json.loads(good(poison).out)
+            assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
+            good(keeper.wait(60))
+    finally:
+        served.kill()
+    nothing_is_left(guest)
+
+
+def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Served) -> None:
+    """A request is under way, so the claim is ended for good: it can be had by the next driver."""
+    keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}")
+    wait(lambda: "kept" in keeper.out, 30, keeper.err)
+    guest.run(f"kill -STOP {served.pid}", check=True)
+    job = guest.start(f"{SCRIPT} held {served.device}")
+    wait(lambda: "reading" in job.out, 30, "client")
+    time.sleep(0.5)
+    served.kill_driver()
+    done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+    assert done["errno"] == "", "it was sent again"
+    assert good(keeper.wait(60)).out.split() == ["kept", "ended"]
+    assert served.restarts == 1
+
+
+def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
+    """DETACH with a request under way: the next driver does it."""
+    detach = "from usrdrv.loop import *; Control().detach(lib.USRLOOP_BLOCK, 0)"
+    guest.run(f"kill -STOP {served.pid}", check=True)
+    stopped = served.pid
+    job = guest.start(f"{SCRIPT} held {served.device}")
+    wait(lambda: "reading" in job.out, 30, "client")
+    time.sleep(0.5)
+    guest.run(["python3", "-c", detach], check=True)
+    guest.run(f"kill -CONT {stopped}", check=True)
+    done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+    assert done["errno"] == "", done
+    wait(lambda: served.restarts == 1, 60, served.job.err)
+    assert served.pid != stopped
+
+
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0", r"Buffer I/O error on dev usrblk0"])
+def test_unplugged_under_load(guest: Guest) -> None:
+    """The function goes: errors for who uses the disk, an end for its driver; then it can be had again."""
+    served = Served(guest)
+    fio = guest.start(
+        f"fio --name=r --filename={served.device} --rw=randrw --bs=16k --direct=1 --ioengine=libaio "
+        "--iodepth=16 --size=32M --time_based --runtime=60"
+    )
+    written = "awk '{print $7}' /sys/block/usrblk0/stat"
+    wait(lambda: int(guest.run(written).out) > 500, 60, "work")
+    guest.run(f"echo 1 >/sys/bus/pci/devices/{ADDRESS}/remove", check=True)
+    try:
+        assert fio.wait(60).code
+        result = served.job.wait(60)
+        # It is told of it, or met it at a register.
+        assert result.code and re.search("device is gone|no such PCI device", result.err), (
+            result.err
+        )
+    finally:
+        guest.run("echo 1 >/sys/bus/pci/rescan; sleep 1", check=True)
+    wait(
+        lambda: "sil680" in guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out,
+        30,
+        "pata_sil680",
+    )
+    nothing_is_left(guest)
+
+
+@pytest.fixture
+def unbound(guest: Guest) -> Iterator[None]:
+    """The function is nobody's."""
+    guest.run(f"echo {ADDRESS} >/sys/bus/pci/devices/{ADDRESS}/driver/unbind", 60, check=True)
+    yield
+    guest.run(f"echo {ADDRESS} >/sys/bus/pci/drivers/pata_sil680/bind", 60, check=True)
+
+
+@pytest.mark.kernel_log(
+    allow=[r"I/O error, dev usrblk\d", r"Buffer I/O error on dev usrblk\d", r"taken for dead"]
+)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "table",
+        "idle",
+        *(f"taken {how}" for how in ("timeout", "detach", "stop", "delete", "claim")),
+    ],
+)
+def test_server(guest: Guest, unbound: None, scenario: str) -> None:
+    name, _, how = scenario.partition(" ")
+    good(guest.run(f"{SCRIPT} {name} {ADDRESS} {how}", 120))
+
+
+def test_the_module_stays_as_long_as_it_is_needed(guest: Guest, served: Served) -> None:
+    result = guest.run("rmmod usrloop")
+    assert result.code and "in use" in result.err
+
+
+def test_declined(guest: Guest) -> None:
+    served = Served(guest, "--no-zero-copy")
+    assert served.limit("max_segments") > 256
+    guest.run(f"dd if={served.device} of=/dev/null bs=1M count=4 iflag=direct", 60, check=True)
+    assert served.end() == 0
+
+
+@pytest.mark.kernel_log(
+    allow=[r"I/O error, dev usrblk\d", r"Buffer I/O error on dev usrblk\d", r"taken for dead"]
+)
+def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Path) -> None:
+    """It has a claim, and says of requests that they are done, or not, as it likes."""
+    program = guest.share / "usrloop_hostile"
+    command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-o", str(program)]
+    command += [f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
+    command += [str(HERE / "usrloop_hostile.c"), str(TOP / "usrdrv/loop/loop.c")]
+    subprocess.run(command, check=True)
+    result = good(guest.run("/share/usrloop_hostile 3 15 0x10", 240))
+    done = json.loads(result.out)
+    print(done)
+    assert done["left"] == 0
+    for what in ("lives", "claims", "succeeded", "completed", "scribbled", "disk"):
+        assert done[what] > 10, f"{what}: {done}"

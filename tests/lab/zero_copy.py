@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""Runs in the guest: a scenario with a disk in zero copy, named on the command line. Prints JSON, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import mmap
+import os
+import random
+import re
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from usr_pci import Claim, error_of
+from usrloop_rig import attach, create_refused, refused, wait
+
+from usrdrv.loop import Control, Disk, Server, lib
+
+PAGE = 4096
+SIZE = 1 << 20
+ZERO_COPY = Disk(
+    SIZE,
+    features=lib.USRLOOP_BLK_ZERO_COPY,
+    max_io=256 << 10,
+    max_segments=64,
+    segment_mask=0xFFFF,
+    policy="fail-new",
+    depth=8,
+)
+
+
+def frames(memory: mmap.mmap) -> list[int]:
+    """Physical addresses of the pages of `memory` (Documentation/admin-guide/mm/pagemap.rst)."""
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        file.seek(start // PAGE * 8)
+        entries = struct.unpack(f"={len(memory) // PAGE}Q", file.read(len(memory) // PAGE * 8))
+    return [(entry & ((1 << 55) - 1)) * PAGE for entry in entries]
+
+
+def shared_with(pid: int) -> bytes:
+    """All memory of a process that it has from somebody: of usrloop, of its device as far as that can be read."""
+    found = b""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place = re.match(r"([0-9a-f]+)-([0-9a-f]+) r\S+s ", line)
+            if place:
+                start, end = (int(place[number], 16) for number in (1, 2))
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    found += memory.read(end - start)
+    return found
+
+
+def pages(device: str, pid: str, translated: str) -> None:
+    """The driver is stopped with a write in its hands: it has the addresses of our pages, and no byte of them."""
+    size = 16 * PAGE
+    memory = mmap.mmap(-1, size)
+    memory[:] = os.urandom(16) * (size // 16)
+    places = frames(memory)
+    fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+    os.kill(int(pid), signal.SIGSTOP)
+    try:
+        writer = threading.Thread(target=os.pwrite, args=(fd, memory, 4 << 20))
+        writer.start()
+        time.sleep(1)
+        assert writer.is_alive(), "who wrote that?"
+        shared = shared_with(int(pid))
+    finally:
+        os.kill(int(pid), signal.SIGCONT)
+    writer.join(30)
+    assert not writer.is_alive()
+    assert len(shared) > size
+    assert memory[:64] not in shared, "data were copied"
+    named = [place for place in places if struct.pack("=Q", place) in shared]
+    again = mmap.mmap(-1, size)
+    assert os.preadv(fd, [again], 4 << 20) == size and again[:] == memory[:]
+    # Neighbours are one segment. An IOMMU gives them addresses of its own.
+    assert (not named) if translated == "iommu" else places[0] in named, (places, named)
+    print(json.dumps({"shared": len(shared), "named": len(named)}))
+
+
+def pieces(device: str) -> None:
+    """Requests of many small pieces, and the largest; read back, and from the page cache."""
+    chance = random.Random(1)
+    memory = mmap.mmap(-1, 4 << 20)
+    memory[:] = chance.randbytes(len(memory))
+    view = memoryview(memory)
+    fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+    want, at = hashlib.sha256(), 0
+    for total in (4096, 64 << 10, 256 << 10, 1 << 20):
+        cuts = sorted(chance.sample(range(512, total, 512), min(200, total // 1024)))
+        parts, source = [], 4
+        for begin, end in zip([0, *cuts], [*cuts, total], strict=True):
+            parts.append(view[source : source + end - begin])
+            source += end - begin + 4 * chance.randrange(1, 64)
+        assert os.pwritev(fd, parts, at) == total
+        back = mmap.mmap(-1, total + PAGE)
+        # An address that no page begins at, either.
+        assert os.preadv(fd, [memoryview(back)[4 : 4 + total]], at) == total
+        assert back[4 : 4 + total] == b"".join(parts)
+        want.update(back[4 : 4 + total])
+        at += total
+    os.fsync(fd)
+    print(json.dumps({"bytes": at, "sha256": want.hexdigest()}))
+
+
+def held(device: str) -> None:
+    """A read that takes its time; what becomes of it."""
+    memory = mmap.mmap(-1, 256 << 10)
+    fd = os.open(device, os.O_RDONLY | os.O_DIRECT)
+    print("reading", flush=True)
+    begun = time.monotonic()
+    failed = error_of(os.preadv, fd, [memory], 8 << 20)
+    print(json.dumps({"errno": failed, "seconds": time.monotonic() - begun, "first": memory[0]}))
+
+
+def keep_claim(pid: str) -> None:
+    """Have the driver's claim open, too: its death does not end it."""
+    name = next(
+        int(fd.name)
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if str(fd.readlink()) == "anon_inode:[usrdrv]"
+    )
+    libc = ctypes.CDLL(None)
+    pidfd = os.pidfd_open(int(pid))
+    mine = libc.syscall(438, pidfd, name, 0)  # pidfd_getfd
+    assert mine >= 0
+    print("kept", flush=True)
+    wait(lambda: error_of(os.pread, mine, 4, 7 << 40) == "ENODEV", "the claim ends", 60)
+    print("ended", flush=True)
+
+
+class Silent(threading.Thread):
+    """Answers until it is told not to, and never asks the device; keeps what it was asked for then."""
+
+    def __init__(self, control: Control, claim: Claim) -> None:
+        super().__init__(daemon=True)
+        self.server = Server(control, control.attach(claim_fd=claim.fd))
+        self.silent = False
+        self.kept: list[tuple[int, list[tuple[int, int]]]] = []
+        self.start()
+
+    def run(self) -> None:
+        q = self.server.queue[0]
+        while True:
+            got = self.server.enter()
+            if (got < 0 and got != -errno.EINTR) or (got > 0 and got & lib.USRLOOP_READY_STOP):
+                return
+            while got > 0 and (sqe := lib.loop_next(q)):
+                if self.silent:
+                    table = self.server.data(sqe.tag, 16 * sqe.segments)[:]
+                    fields = struct.iter_unpack("=QIxxxx", table)
+                    self.kept.append((sqe.len, [(addr, size) for addr, size in fields]))
+                else:
+                    lib.loop_complete(q, sqe.tag, sqe.seq, 0)
+
+
+class Asked:
+    """A disk whose server has gone silent over a read of 64 KiB."""
+
+    def __init__(self, address: str, **changes: Any) -> None:
+        self.claim = Claim(address)
+        self.control = Control()
+        info = self.control.create(Disk(**{**vars_of(ZERO_COPY), **changes}))
+        self.server = Silent(self.control, self.claim)
+        self.control.start()
+        self.fd = os.open(f"/dev/usrblk{info.id}", os.O_RDWR | os.O_DIRECT)
+        self.server.silent = True
+        self.failed = ""
+        self.claim_then = ""
+        self.client = threading.Thread(target=self._read, daemon=True)
+        self.client.start()
+        wait(lambda: self.server.kept, "it was asked")
+
+    def _read(self) -> None:
+        memory = mmap.mmap(-1, 64 << 10)
+        self.failed = error_of(os.preadv, self.fd, [memory], 0)
+        self.claim_then = error_of(os.pread, self.claim.fd, 4, self.claim.regions[7].offset)
+
+    def failed_after_the_claim(self) -> None:
+        """The read ended with an error, and by then the device could not reach its pages."""
+        self.client.join(20)
+        assert (self.failed, self.claim_then) == ("EIO", "ENODEV"), vars(self)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self.control.close()
+        self.server.join(10)
+        assert not self.server.is_alive()
+        self.server.server.close()
+        self.claim.close()
+
+
+def vars_of(disk: Disk) -> dict[str, Any]:
+    names = (name for name in Disk.__dataclass_fields__ if name != "kind")
+    return {name: getattr(disk, name) for name in names}
+
+
+def table(address: str) -> None:
+    """What the slot says: all of the data, in pieces that cross no 64 KiB."""
+    asked = Asked(address)
+    (length, segments), *_ = asked.server.kept
+    assert length == 64 << 10 == sum(size for _, size in segments)
+    assert all(addr // 65536 == (addr + size - 1) // 65536 for addr, size in segments), segments
+    assert all(addr + size <= 1 << 32 for addr, size in segments), segments
+    asked.control.detach()
+    asked.failed_after_the_claim()
+    asked.close()
+
+
+def taken(address: str, how: str) -> None:
+    """A request is taken from a server that has not answered: the device is stopped first."""
+    asked = Asked(address, timeout_ms=500 if how == "timeout" else 0)
+    if how == "detach":
+        asked.control.detach()
+    elif how == "stop":
+        asked.control.stop(force=True)
+    elif how == "delete":
+        asked.control.delete(force=True)
+    elif how == "claim":
+        # The device is gone, its server is not: who asks waits, as for any that does not answer.
+        asked.claim.close()
+        asked.client.join(1)
+        assert asked.client.is_alive()
+        again = Claim(address)
+        asked.claim = again
+        asked.control.detach()
+        asked.client.join(20)
+        assert (asked.failed, asked.claim_then) == ("EIO", ""), "not the claim of another"
+        asked.close()
+        return
+    asked.failed_after_the_claim()
+    asked.close()
+
+
+def idle(address: str) -> None:
+    """Nothing is in flight: a claim outlives its session, and serves another one."""
+    claim = Claim(address)
+    with Control() as control:
+        number = control.create(ZERO_COPY).id
+        server = Silent(control, claim)
+        control.start()
+        fd = os.open(f"/dev/usrblk{number}", os.O_RDWR | os.O_DIRECT)
+        control.detach()
+        server.join(10)
+        assert error_of(os.pread, claim.fd, 4, claim.regions[7].offset) == ""
+        with Control() as second:
+            refused(errno.EBADF, attach, second, number)
+            refused(errno.EBADF, attach, second, number, claim_fd=999)
+            refused(errno.EINVAL, attach, second, number, claim_fd=fd)
+            assert second.attach(lib.USRLOOP_BLOCK, number, claim.fd).claim_fd == claim.fd
+            control.resize(SIZE // 2)
+            assert os.lseek(fd, 0, os.SEEK_END) == SIZE // 2
+            assert error_of(Path("/sys/module/usrloop/refcnt").read_text) == ""
+            assert int(Path("/sys/module/usrloop/refcnt").read_text()) > 0
+        other = os.dup(claim.fd)
+        claim.close()
+        assert error_of(os.pread, other, 4, claim.regions[7].offset) == "", "open still"
+        os.close(other)
+        os.close(fd)
+    with Control() as control:
+        control.create(ZERO_COPY)
+        dead = Claim(address)
+        Path("/sys/bus/pci/drivers/usrdrv/unbind").write_text(address)
+        refused(errno.ENODEV, attach, control, claim_fd=dead.fd)
+        dead.close()
+    for changes in (
+        {"blk_max_segments": 0},
+        {"blk_max_segments": 4097},
+        {"blk_segment_mask": 0x7FF},
+        {"blk_segment_mask": 0x12345},
+    ):
+        create_refused(errno.EINVAL, ZERO_COPY, **changes)
+
+
+SCENARIOS: dict[str, Callable[..., None]] = {
+    function.__name__: function
+    for function in (pages, pieces, held, keep_claim, table, taken, idle)
+}
+SCENARIOS[sys.argv[1]](*sys.argv[2:])
