@@ -106,7 +106,7 @@ def requests(guest: Guest, disk: str, case: Case) -> int:
 def lab(jobs: int) -> Iterator[tuple[Guest, dict[str, str]]]:
     """A guest with as many processors as jobs; one is kept on one of ours, as for all figures."""
     with one_cpu() if jobs == 1 else nullcontext():
-        with Guest(kernel=loopback.KERNEL, cpus=jobs) as guest:
+        with Guest(kernel=loopback.KERNEL, kmod=True, cpus=jobs) as guest:
             yield guest, loopback.serve(guest)
 
 
@@ -123,7 +123,7 @@ def collect(cases: Sequence[Case], repeats: int, advance: Advance) -> list[Run]:
 def count(cases: Sequence[Case], advance: Advance) -> dict[tuple[str, Case], int]:
     """Instructions, by way and case."""
     found = {}
-    with one_cpu(), Guest(kernel=loopback.KERNEL, counting=True) as guest:
+    with one_cpu(), Guest(kernel=loopback.KERNEL, kmod=True, counting=True) as guest:
         disks = loopback.serve(guest)
         for case in cases:
             advance(f"instructions, {case.text}")

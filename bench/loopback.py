@@ -8,9 +8,7 @@ is seen and nothing is stored: what is left is what the way itself costs.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Final
 
 from usrdrv import errors
 from usrdrv.bridge.process import find_tool
-from usrdrv.lab import kernel
 from usrdrv.lab.guest import Guest
 
 USRLOOP, UBLK, NBD = WAYS = "usrloop", "ublk", "NBD"
@@ -42,7 +39,7 @@ _SOCKET: Final = "/run/null.sock"
 
 
 def serve(guest: Guest, ways: Sequence[str] = WAYS) -> dict[str, str]:
-    """Start all of them with a queue for each processor of the guest. Return their disks."""
+    """Start all of them with a queue for each processor of the guest, which has kmod. Return their disks."""
     for program, sources in _PROGRAMS.items():
         output = str(guest.share / program)
         _run([find_tool("gcc", "gcc"), *_CFLAGS, "-o", output, *sources], _TOP)
@@ -57,7 +54,7 @@ def serve(guest: Guest, ways: Sequence[str] = WAYS) -> dict[str, str]:
 
 
 def _usrloop(guest: Guest, cpus: int) -> str:
-    _load_usrloop(guest)
+    guest.run("modprobe usrloop", check=True)
     return _start(guest, "usrloop_null", cpus)
 
 
@@ -97,18 +94,6 @@ def _check(guest: Guest, disk: str) -> None:
     ).out.split("\n")
     if found[0] != str(SIZE // 512) or "[none]" not in found[1] or found[2] != "512":
         raise errors.LabError(f"{disk} is not as the others: {', '.join(found)}")
-
-
-def _load_usrloop(guest: Guest) -> None:
-    """Build the module from the sources here, and load it."""
-    with tempfile.TemporaryDirectory(prefix="usrdrv-bench-") as folder:
-        work = Path(folder) / "usrloop"
-        shutil.copytree(_TOP / "loopback-kmod", work, ignore=shutil.ignore_patterns("*.o", "*.ko"))
-        build = kernel.build(KERNEL) / "build"
-        jobs = f"-j{len(os.sched_getaffinity(0))}"
-        _run([find_tool("make", "make"), "-C", str(build), f"M={work}", jobs, "modules"], work)
-        shutil.copy(work / "usrloop.ko", guest.share)
-    guest.run("insmod /share/usrloop.ko", check=True)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -3,7 +3,7 @@
  * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it
  * is ended:
  *
- *	queue_rq	FREE -> BUSY	data of a write are copied to the slot of the session,
+ *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
  *					or their addresses are written there (zerocopy.c)
  *			BUSY -> SERVED	in the submission ring
  *			BUSY -> HELD	nobody serves, by the policy it waits
@@ -138,30 +138,67 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	return BLK_STS_IOERR;
 }
 
+/* What comes before dispatch() when a request is new. */
+static void begin(struct usrloop_queue *q, struct request *rq)
+{
+	WRITE_ONCE(q->slot[rq->tag].since, jiffies);
+	usrloop_start_request(rq);
+}
+
 static blk_status_t queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_queue_data *bd)
 {
 	struct usrloop_queue *q = hctx->driver_data;
 	struct request *rq = bd->rq;
 	blk_status_t status;
 
-	WRITE_ONCE(q->slot[rq->tag].since, jiffies);
-	blk_mq_start_request(rq);
+	begin(q, rq);
 	rcu_read_lock();
 	status = dispatch(q, rq, bd->last);
 	rcu_read_unlock();
 	return status;
 }
 
+/* Let a queue's server know. Context: any, RCU. */
+static void wake(struct usrloop_queue *q)
+{
+	struct usrloop_end *end = rcu_dereference(q->end);
+
+	if (end)
+		usrloop_wake(end);
+}
+
 /* The last requests of a batch did not come after all. */
 static void commit_rqs(struct blk_mq_hw_ctx *hctx)
 {
-	struct usrloop_queue *q = hctx->driver_data;
-	struct usrloop_end *end;
+	rcu_read_lock();
+	wake(hctx->driver_data);
+	rcu_read_unlock();
+}
+
+/* All that a task has gathered, when there is no scheduler. */
+static void queue_rqs(USRLOOP_RQ_LIST *list)
+{
+	struct usrloop_queue *q = NULL;
+	struct request *rq;
 
 	rcu_read_lock();
-	end = rcu_dereference(q->end);
-	if (end)
-		usrloop_wake(end);
+	while ((rq = rq_list_pop(list))) {
+		struct usrloop_queue *of = rq->mq_hctx->driver_data;
+		blk_status_t status;
+
+		/* Seldom: the task came to another processor meanwhile. */
+		if (q && q != of)
+			wake(q);
+		q = of;
+		begin(q, rq);
+		status = dispatch(q, rq, false);
+		if (status == BLK_STS_RESOURCE)
+			blk_mq_requeue_request(rq, true);
+		else if (status)
+			blk_mq_end_request(rq, status);
+	}
+	if (q)
+		wake(q);
 	rcu_read_unlock();
 }
 
@@ -204,6 +241,7 @@ static int init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
 
 static const struct blk_mq_ops mq_ops = {
 	.queue_rq	= queue_rq,
+	.queue_rqs	= queue_rqs,
 	.commit_rqs	= commit_rqs,
 	.timeout	= timed_out,
 	.init_hctx	= init_hctx,

@@ -48,6 +48,18 @@ static inline int usrloop_map_sg(struct request *rq, struct scatterlist *sgl)
 #endif
 }
 
+/* 6.13, and some 6.12: lists of requests have a type; before, they point to the first one */
+#define USRLOOP_RQ_LIST		typeof_member(struct blk_plug, mq_list)
+
+/* 6.7: blk_mq_start_request() lets tags be looked up, for requests that come in lists too */
+static inline void usrloop_start_request(struct request *rq)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+	rq->mq_hctx->tags->rqs[rq->tag] = rq;
+#endif
+	blk_mq_start_request(rq);
+}
+
 /* 6.11: limits and features are given when the disk is made; before, they are set one by one */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 static inline struct gendisk *usrloop_alloc_disk(struct blk_mq_tag_set *tags,

@@ -27,7 +27,7 @@ MARGIN = 1.03
 
 @pytest.fixture(scope="module")
 def guest(guest_factory: Callable[..., Guest]) -> Guest:
-    return guest_factory(kernel=loopback.KERNEL, counting=True)
+    return guest_factory(kernel=loopback.KERNEL, kmod=True, counting=True)
 
 
 @pytest.fixture(scope="module")
