@@ -16,10 +16,10 @@ from bench.loopback import NBD, UBLK, USRLOOP
 from usrdrv.lab.guest import Guest
 
 BOUNDS = {
-    Case(1, 4096, "read"): 10_140,
-    Case(1, 4096, "write"): 9_970,
-    Case(32, 4096, "read"): 5_480,
-    Case(32, 4096, "write"): 5_380,
+    Case(1, 4096, "read"): 10_020,
+    Case(1, 4096, "write"): 9_860,
+    Case(32, 4096, "read"): 5_380,
+    Case(32, 4096, "write"): 5_270,
 }
 """As counted, rounded up; gcc 12."""
 MARGIN = 1.03
