@@ -9,6 +9,7 @@
 #   make lint    style, types, warnings
 #   make bench   measurements; results in bench/results/latest.json
 #   make bench-net  the same of the network interface, against veth and a plain relay
+#   make bench-loop  usrloop beside ublk and NBD, each with nothing behind it, in guests
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make figure-net throughput against packet size, the kernel's ns83820 and our driver
 #   make patch-check  the patches for Linux: they apply, checkpatch, sparse
@@ -35,7 +36,8 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net figure4 figure-net patch-check fuzz clean
+.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net bench-loop figure4 figure-net patch-check fuzz \
+	clean
 
 setup: $(STAMP)
 
@@ -74,6 +76,10 @@ bench: setup
 
 bench-net: setup
 	$(PYTHON) -m bench.net --json bench/results/net.json
+
+bench-loop: setup
+	$(PYTHON) -m usrdrv lab build --kernel base
+	$(PYTHON) -m bench.loop
 
 figure4: setup
 	$(PYTHON) -m usrdrv lab build

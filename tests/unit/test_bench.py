@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The benchmarks' own arithmetic, and that they notice a job that did nothing."""
 
+import json
 import os
 import subprocess
 import time
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import fio, footprint, net, syscalls
+from bench import fio, footprint, loop, net, syscalls
 from bench.report import Figures
 from bench.throughput import Spread, ratio
 from usrdrv import errors
@@ -79,3 +80,37 @@ def test_targets_of_the_network_are_judged() -> None:
     assert rows["TCP there, with offloads / without"][1:] == ("2.0", "1.89", "not met")
     assert rows["TCP back, with offloads / without"][1:] == ("2.0", "2.00", "met")
     assert rows["UDP unlimited, back, with offloads / without"][1:] == ("-", "1.89", "-")
+
+
+def loop_report(**changes: Any) -> str:
+    """What fio says of one section for each of the three ways."""
+    side = {
+        "total_ios": 10,
+        "io_bytes": 40960,
+        "short_ios": 0,
+        "iops": 20.0,
+        "lat_ns": {"mean": 5e4},
+        "clat_ns": {"percentile": {"99.000000": 9e4}},
+    }
+    jobs = [{"jobname": way, "error": 0, "read": side} for way in loop.ORDER]
+    jobs[1] = {**jobs[1], **{k: v for k, v in changes.items() if k in jobs[1]}}
+    jobs[1]["read"] = {**side, **{k: v for k, v in changes.items() if k in side}}
+    return f"fio: a note\n{json.dumps({'jobs': jobs})}"
+
+
+def test_loop_ratios_are_of_neighbours() -> None:
+    case = loop.Case(1, 4096, "read")
+    runs = [run for iops in (20, 30) for run in loop.result(loop_report(iops=iops), case, 1)]
+    assert [run.way for run in runs] == [*loop.ORDER] * 2
+    assert runs[1].latency == 50 and runs[1].p99 == 90
+    assert loop.ratios(runs, "ublk")[1, case].mean == pytest.approx((1 + 1.5) / 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"error": 5}, {"total_ios": 0}, {"io_bytes": 40959}, {"short_ios": 1}, {"jobname": "else"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_failed_loop_run(changes: dict[str, Any]) -> None:
+    with pytest.raises(errors.LabError):
+        loop.result(loop_report(**changes), loop.Case(1, 4096, "read"), 1)
