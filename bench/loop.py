@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -103,17 +104,17 @@ def requests(guest: Guest, disk: str, case: Case) -> int:
 
 
 @contextmanager
-def lab(jobs: int) -> Iterator[tuple[Guest, dict[str, str]]]:
+def lab(jobs: int, batch: bool = False) -> Iterator[tuple[Guest, dict[str, str]]]:
     """A guest with as many processors as jobs; one is kept on one of ours, as for all figures."""
     with one_cpu() if jobs == 1 else nullcontext():
         with Guest(kernel=loopback.KERNEL, kmod=True, cpus=jobs) as guest:
-            yield guest, loopback.serve(guest)
+            yield guest, loopback.serve(guest, batch=batch)
 
 
-def collect(cases: Sequence[Case], repeats: int, advance: Advance) -> list[Run]:
+def collect(cases: Sequence[Case], repeats: int, batch: bool, advance: Advance) -> list[Run]:
     runs = []
     for jobs in JOBS:
-        with lab(jobs) as (guest, disks):
+        with lab(jobs, batch) as (guest, disks):
             for case in cases:
                 advance(f"{case.text}, jobs {jobs}")
                 runs += measure(guest, disks, case, jobs, repeats)
@@ -132,14 +133,23 @@ def count(cases: Sequence[Case], advance: Advance) -> dict[tuple[str, Case], int
     return found
 
 
-def ratios(runs: Sequence[Run], other: str) -> dict[tuple[int, Case], Estimate]:
-    """IOPS of ours over those of another way, of runs that followed each other."""
+def ratios(runs: Sequence[Run], other: str) -> dict[tuple[int, Case], tuple[float, float, float]]:
+    """IOPS of ours over those of another way, of runs that followed each other.
+
+    Geometric mean, and its 95 % interval: a host that was busy for a moment makes a few ratios huge or tiny.
+    """
     pairs: dict[tuple[int, Case], list[float]] = {}
     for begin in range(0, len(runs), len(ORDER)):
         three = {run.way: run for run in runs[begin : begin + len(ORDER)]}
         ours = three[USRLOOP]
-        pairs.setdefault((ours.jobs, ours.case), []).append(ours.iops / three[other].iops)
-    return {key: Estimate.of(values) for key, values in pairs.items()}
+        ratio = ours.iops / three[other].iops
+        pairs.setdefault((ours.jobs, ours.case), []).append(math.log(ratio))
+    found = {}
+    for key, logs in pairs.items():
+        over = Estimate.of(logs)
+        at = over.mean, over.mean - over.half, over.mean + over.half
+        found[key] = (math.exp(at[0]), math.exp(at[1]), math.exp(at[2]))
+    return found
 
 
 def tables(runs: Sequence[Run]) -> list[Figures]:
@@ -165,11 +175,11 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
                 f"({Estimate.of([run.p99 for run in those[way]]).mean:.0f})"
                 for way in WAYS
             )
-            ratio = (over[way][jobs, case].text(2) for way in over)
+            ratio = ("{:.2f} ({:.2f}-{:.2f})".format(*over[way][jobs, case]) for way in over)
             rows.append((case.text, *iops, *latency, *ratio))
         title = (
             f"{jobs} job{'s' * (jobs > 1)} and as many processors: mean and 95 % interval; "
-            "latency: mean (99th percentile)"
+            "latency: mean (99th percentile); ratio: geometric mean (95 % interval)"
         )
         found.append(Figures(title, columns, tuple(rows)))
     return found
@@ -179,6 +189,9 @@ def main() -> int:
     parser = arguments("loop", __doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="4 KiB reads, two repetitions")
     parser.add_argument("--repeats", type=int, choices=range(2, 61), metavar="2..60", default=25)
+    parser.add_argument(
+        "--batch", action="store_true", help="servers in SCHED_BATCH: a wake-up preempts nobody"
+    )
     args = parser.parse_args()
     return command("loop", args, lambda: take(args))
 
@@ -196,7 +209,7 @@ def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
             progress.update(task, description=what, advance=1)
 
         counts = count(cases, advance)
-        runs = collect(cases, repeats, advance)
+        runs = collect(cases, repeats, args.batch, advance)
     data = {
         "machine": machine(),
         "instructions": [
@@ -204,7 +217,7 @@ def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
         ],
         "runs": [asdict(run) for run in runs],
     }
-    path = args.out / "loop.json"
+    path = args.out / ("loop-batch.json" if args.batch else "loop.json")
     path.write_text(json.dumps(data, indent=1) + "\n")
     return [instructions.table(counts, WAYS, USRLOOP), *tables(runs)], [path]
 
