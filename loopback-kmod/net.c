@@ -328,14 +328,35 @@ static int net_poll(struct napi_struct *napi, int budget)
 	return done;
 }
 
+/*
+ * What came while the interface was down is nobody's, and its slots may be written to again.
+ * Context: NAPI is off, so what it owns is ours.
+ */
+static void discard_received(struct usrloop_queue *q)
+{
+	struct usrloop_end *end;
+
+	rcu_read_lock();
+	end = rcu_dereference(q->end);
+	if (end) {
+		u32 tail = READ_ONCE(end->ring->rx_tail);
+
+		WRITE_ONCE(end->rx_head, tail);
+		WRITE_ONCE(end->ring->rx_head, tail);
+	}
+	rcu_read_unlock();
+}
+
 static int net_open(struct net_device *netdev)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	unsigned int i;
 
-	for (i = 0; i < dev->info.queues; i++)
+	for (i = 0; i < dev->info.queues; i++) {
+		discard_received(&dev->queue[i]);
 		napi_enable(&dev->net->queue[i].napi);
-	/* A server that found no room while the interface was down is not going to call. */
+	}
+	/* A server that called between the two was not heard. */
 	local_bh_disable();
 	for (i = 0; i < dev->info.queues; i++)
 		napi_schedule(&dev->net->queue[i].napi);

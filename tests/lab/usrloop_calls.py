@@ -472,6 +472,7 @@ def what_is_no_eventfd() -> None:
         os.close(fd)
 
 
+import usrloop_frames  # noqa: E402, F401, I001
 import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 
 
