@@ -198,6 +198,28 @@ static enum usrdrv_block_op op_of(const struct usrloop_sqe *sqe)
 	}
 }
 
+/* Whether the slot has a table of where a request's data are, not the data. */
+static int has_table(const struct ide_serve *s, const struct served *r)
+{
+	return s->tables && (r->op == USRDRV_BLOCK_READ || r->op == USRDRV_BLOCK_WRITE);
+}
+
+/* Whether the drive can do a request and its data, or their table, fit the slot. Return: 0 or -errno. */
+static int check(const struct ide_serve *s, const struct served *r, const struct usrloop_sqe *sqe)
+{
+	if (r->op == USRDRV_BLOCK_FLUSH)
+		return r->len ? -EINVAL : 0;
+	if (!r->len)
+		return -EINVAL;
+	if (has_table(s, r)) {
+		if (!sqe->segments || sqe->segments > s->q.slot_size / sizeof(struct usrloop_segment))
+			return -EINVAL;
+	} else if (r->op != USRDRV_BLOCK_TRIM && r->len > s->q.slot_size) {
+		return -EINVAL;
+	}
+	return ide_check(&s->drive->block, r->op, sqe->sector * USRDRV_SECTOR, r->len);
+}
+
 /*
  * Make segments of a request and put them into the queue; channel locked. The kernel keeps a request whose
  * pages are named to what one command can do.
@@ -213,7 +235,7 @@ static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 	r->len = sqe->len;
 	r->op = op_of(sqe);
 	r->request.left = 0;
-	r->request.status = ide_check(&s->drive->block, r->op, offset, left);
+	r->request.status = check(s, r, sqe);
 	if (!r->request.status && s->drive->channel->state == IDE_DEAD)
 		r->request.status = -ENODEV;
 	if (r->request.status) {
@@ -223,14 +245,14 @@ static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 	if (s->bounce && r->op == USRDRV_BLOCK_WRITE)
 		memcpy(first->page, loop_slot(&s->q, sqe->tag), sqe->len);
 	do {
-		uint64_t n = sqe->segments ? left : ide_share(r->op, left);
+		uint64_t n = has_table(s, r) ? left : ide_share(r->op, left);
 
 		segment->alone = segment->tries = 0;
 		ide_fill(segment, s->drive, &r->request, r->op, offset, n, flags);
 		offset += n;
 		left -= n;
 		segment->sibling = left ? segment + 1 : NULL;
-		if (sqe->segments) {
+		if (has_table(s, r)) {
 			segment->table = (const struct usrloop_segment *)loop_slot(&s->q, sqe->tag);
 			segment->prds = sqe->segments;
 		}

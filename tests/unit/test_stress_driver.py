@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The driver's data path and the model, many threads, under ASan and UBSan, then under TSan."""
+"""The driver's data path and the model under ASan and UBSan, then under TSan: many threads; served to usrloop."""
 
 import os
 import subprocess
@@ -15,9 +15,12 @@ INCLUDES = (
 )
 GENERATED = ("_cmd680.c", "_models.c", "testhost.c")
 
+pytestmark = pytest.mark.timeout(SECONDS + 240)
+sanitizers = pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 
-def sources() -> list[Path]:
-    found = [ROOT / "tests/fuzz/stress_driver.c", ROOT / "tests/fuzz/stress_rig.c"]
+
+def sources(program: str) -> list[Path]:
+    found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     found.append(ROOT / "usrdrv/loop/loop.c")
     for folder in ("drivers/ide_cmd680", "devices"):
@@ -29,22 +32,24 @@ def sources() -> list[Path]:
     return found
 
 
-@pytest.mark.timeout(SECONDS + 240)
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_stress(sanitizer: str, tmp_path: Path) -> None:
-    program = tmp_path / "stress"
+def build(program: str, sanitizer: str, folder: Path, *options: str) -> Path:
+    output = folder / program
     subprocess.run(
         [
             *("gcc", "-g", "-O1", "-std=gnu11", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", "-o", program),
+            *("-fno-sanitize-recover=all", *options, "-o", output),
             *(f"-I{ROOT / folder}" for folder in INCLUDES),
-            *sources(),
+            *sources(program),
             "-lpthread",
         ],
         check=True,
     )
+    return output
+
+
+def run(program: Path, *words: str, seconds: int = SECONDS) -> None:
     done = subprocess.run(
-        [program, str(SECONDS), "1"],
+        [program, str(seconds), "1", *words],
         capture_output=True,
         text=True,
         timeout=SECONDS + 120,
@@ -52,3 +57,17 @@ def test_stress(sanitizer: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(done.stdout.split()[0]) > 1000
+
+
+@sanitizers
+def test_stress(sanitizer: str, tmp_path: Path) -> None:
+    run(build("stress_driver", sanitizer, tmp_path))
+
+
+@sanitizers
+def test_stress_of_the_server_of_usrloop(sanitizer: str, tmp_path: Path) -> None:
+    """Until the disk is stopped, or taken away in the middle of its work; the device reaches the slots, or not."""
+    program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
+    for end in ("stop", "revoke"):
+        for way in ((), ("bounce",)):
+            run(program, end, *way, seconds=max(1, SECONDS // 4))

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A drive of the in-process model served to usrloop, without Python and without the kernel's module, so that it can run
+ * under ASan/UBSan or TSan. The module is played by played_ioctl() (-Dioctl=played_ioctl), in the dispatcher's own ENTER:
+ * it takes completions, compares what was read with a copy of its own, and submits anew. Rings lie in a memory file.
+ *
+ * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
+ * ways that must be refused.
+ *
+ * usage: stress_serve SECONDS SEED stop|revoke [bounce]
+ *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
+ *	bounce: the device cannot reach the slots
+ * Ends with 0 and a line of counts, or with 1 at the first difference.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ide.h"
+#include "stress_rig.h"
+
+#define DEPTH		16u
+#define SLOT		(256u << 10)
+#define AREA		1024u		/* sectors */
+#define SECTORS		(DEPTH * AREA)
+#define SQ		sizeof(struct usrloop_ring)
+#define CQ		(SQ + DEPTH * sizeof(struct usrloop_sqe))
+#define DATA		65536u
+
+int played_ioctl(int fd, unsigned long request, ...);
+
+static struct {
+	struct usrloop_ring *ring;
+	struct usrloop_sqe *sq;
+	struct usrloop_cqe *cq;
+	uint8_t *data;
+	uint32_t sq_tail, cq_head;
+	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
+	unsigned int reported;		/* eventfds that ENTER told of last */
+	struct usrloop_sqe sent[DEPTH];	/* by tag */
+	int busy[DEPTH], want[DEPTH];	/* want: the result */
+	uint32_t seq, flying;
+	uint64_t random;
+	unsigned long done;
+} kernel;
+
+static uint8_t shadow[SECTORS * USRDRV_SECTOR], known[SECTORS];
+static atomic_int stop, ended, failed;
+static int revoking;
+
+static uint64_t next(void)
+{
+	kernel.random ^= kernel.random << 13;
+	kernel.random ^= kernel.random >> 7;
+	kernel.random ^= kernel.random << 17;
+	return kernel.random;
+}
+
+static void complain(const char *what, uint32_t tag, int result)
+{
+	const struct usrloop_sqe *sqe = &kernel.sent[tag % DEPTH];
+
+	fprintf(stderr, "tag %u, op %u, sector %llu, %u bytes: %s (%d)\n", tag, sqe->op,
+		(unsigned long long)sqe->sector, sqe->len, what, result);
+	atomic_store(&failed, 1);
+	atomic_store(&stop, 1);
+}
+
+static void compare(uint32_t tag)
+{
+	const struct usrloop_sqe *sqe = &kernel.sent[tag];
+	const uint8_t *got = kernel.data + (size_t)tag * SLOT;
+
+	for (uint32_t i = 0; i < sqe->len / USRDRV_SECTOR; i++) {
+		uint64_t sector = sqe->sector + i;
+
+		if (known[sector] && memcmp(got + i * USRDRV_SECTOR, shadow + sector * USRDRV_SECTOR, USRDRV_SECTOR))
+			return complain("wrong data", tag, 0);
+	}
+}
+
+static void collect(void)
+{
+	uint32_t tail = __atomic_load_n(&kernel.ring->cq_tail, __ATOMIC_ACQUIRE);
+
+	for (; kernel.cq_head != tail; kernel.cq_head++) {
+		struct usrloop_cqe cqe = kernel.cq[kernel.cq_head % DEPTH];
+
+		if (cqe.tag >= DEPTH || !kernel.busy[cqe.tag] || cqe.seq != kernel.sent[cqe.tag].seq || cqe.reserved) {
+			complain("no such request", cqe.tag, cqe.result);
+			continue;
+		}
+		if (cqe.result != kernel.want[cqe.tag])
+			complain("unexpected result", cqe.tag, cqe.result);
+		else if (!cqe.result && kernel.sent[cqe.tag].op == USRLOOP_OP_READ)
+			compare(cqe.tag);
+		kernel.busy[cqe.tag] = 0;
+		kernel.flying--;
+		kernel.done++;
+	}
+}
+
+/* Make a request one that the driver must refuse. */
+static int spoil(struct usrloop_sqe *sqe)
+{
+	switch (next() % 4) {
+	case 0:
+		sqe->sector = SECTORS - sqe->len / USRDRV_SECTOR + 1 + next() % 9;
+		break;
+	case 1:
+		sqe->sector = UINT64_MAX / USRDRV_SECTOR - next() % 9;
+		break;
+	case 2:
+		sqe->len -= 1 + next() % (USRDRV_SECTOR - 1);
+		break;
+	case 3:
+		if (sqe->op == USRLOOP_OP_DISCARD)
+			return 0;
+		sqe->len = next() % 2 ? 0 : SLOT + USRDRV_SECTOR;
+		sqe->sector = 0;
+	}
+	return -EINVAL;
+}
+
+static void submit(uint32_t tag)
+{
+	static const uint8_t ops[] = { USRLOOP_OP_READ, USRLOOP_OP_WRITE, USRLOOP_OP_READ, USRLOOP_OP_WRITE,
+				       USRLOOP_OP_DISCARD, USRLOOP_OP_FLUSH };
+	struct usrloop_sqe *sqe = &kernel.sent[tag];
+	uint32_t start = next() % AREA, count = 1 + next() % (next() % 4 ? 16 : SLOT / USRDRV_SECTOR);
+	uint8_t *data = kernel.data + (size_t)tag * SLOT;
+
+	if (count > AREA - start)
+		count = AREA - start;
+	start += tag * AREA;
+	*sqe = (struct usrloop_sqe){
+		.tag = tag, .seq = ++kernel.seq, .op = ops[next() % sizeof(ops)], .len = count * USRDRV_SECTOR,
+		.sector = start, .flags = next() % 8 ? 0 : USRLOOP_SQE_FUA,
+	};
+	kernel.want[tag] = 0;
+	if (sqe->op == USRLOOP_OP_FLUSH)
+		sqe->sector = sqe->len = 0;
+	else if (!(next() % 50))
+		kernel.want[tag] = spoil(sqe);
+	if (!kernel.want[tag] && sqe->op == USRLOOP_OP_WRITE) {
+		for (uint32_t i = 0; i < sqe->len; i += 8)
+			memcpy(data + i, &(uint64_t){ next() }, 8);
+		memcpy(shadow + (size_t)start * USRDRV_SECTOR, data, sqe->len);
+		memset(known + start, 1, count);
+	}
+	if (!kernel.want[tag] && sqe->op == USRLOOP_OP_DISCARD)
+		memset(known + start, 0, count);
+	kernel.busy[tag] = 1;
+	kernel.flying++;
+	kernel.sq[kernel.sq_tail++ % DEPTH] = *sqe;
+	__atomic_store_n(&kernel.ring->sq_tail, kernel.sq_tail, __ATOMIC_RELEASE);
+}
+
+/* Wait for the eventfds, and take their counts. */
+static int events(int timeout)
+{
+	struct pollfd p[USRLOOP_EVENTFDS];
+	uint64_t count;
+	int bits = 0;
+
+	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
+		p[i] = (struct pollfd){ .fd = kernel.event[i].fd, .events = POLLIN };
+	if (poll(p, USRLOOP_EVENTFDS, timeout) < 0)
+		return -errno;
+	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
+		if (p[i].revents & POLLIN && read(p[i].fd, &count, sizeof(count)) == sizeof(count))
+			bits |= USRLOOP_READY_EVENT << i;
+	kernel.reported = bits / USRLOOP_READY_EVENT;
+	return bits;
+}
+
+static int enter(unsigned long arg)
+{
+	uint32_t left = next() % (DEPTH + 1);
+	int bits = 0;
+
+	collect();
+	for (unsigned int i = 0; i < USRLOOP_EVENTFDS && arg & USRLOOP_ENTER_ACK; i++)
+		if (kernel.reported & 1u << i && kernel.event[i].ack_fd >= 0)
+			eventfd_write(kernel.event[i].ack_fd, 1);
+	kernel.reported = 0;
+	if (!(next() % 64))
+		return -EINTR;
+	if (atomic_load(&stop)) {
+		if (revoking && kernel.flying) {
+			atomic_store(&ended, 1);
+			return -ESTALE;
+		}
+		if (!kernel.flying) {
+			atomic_store(&ended, 1);
+			return USRLOOP_READY_STOP;
+		}
+		left = 0;
+	}
+	for (uint32_t tag = 0; tag < DEPTH && left; tag++)
+		if (!kernel.busy[tag]) {
+			submit(tag);
+			left--;
+		}
+	if (kernel.ring->sq_head != kernel.sq_tail)
+		bits = USRLOOP_READY_WORK;
+	return bits | events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
+}
+
+int played_ioctl(int fd, unsigned long request, ...)
+{
+	va_list list;
+	void *arg;
+	int ret = 0;
+
+	(void)fd;
+	va_start(list, request);
+	arg = va_arg(list, void *);
+	va_end(list);
+	if (request == USRLOOP_IOC_EVENTFD)
+		kernel.event[((struct usrloop_eventfd *)arg)->index] = *(struct usrloop_eventfd *)arg;
+	else
+		ret = enter((unsigned long)arg);
+	if (ret >= 0)
+		return ret;
+	errno = -ret;
+	return -1;
+}
+
+static int make_rings(struct usrloop_attach *attach)
+{
+	int fd = memfd_create("rings", MFD_CLOEXEC);
+	uint8_t *map;
+
+	*attach = (struct usrloop_attach){
+		.queues = 1, .depth = DEPTH, .ring_stride = DATA, .sq = SQ, .cq = CQ, .slot_size = SLOT, .data = DATA,
+		.data_stride = DEPTH * SLOT, .size = DATA + DEPTH * SLOT,
+	};
+	if (fd < 0 || ftruncate(fd, (off_t)attach->size))
+		return -1;
+	map = mmap(NULL, attach->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	kernel.ring = (struct usrloop_ring *)map;
+	kernel.sq = (struct usrloop_sqe *)(map + SQ);
+	kernel.cq = (struct usrloop_cqe *)(map + CQ);
+	kernel.data = map + DATA;
+	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
+		kernel.event[i].fd = kernel.event[i].ack_fd = -1;
+	return map == MAP_FAILED ? -1 : fd;
+}
+
+int main(int argc, char **argv)
+{
+	const struct ide_drive_conf conf = {
+		.sectors = SECTORS, .physical_block = 512, .lba48 = 1, .fua = 1, .trim = 1, .flush = 1, .dma = 1,
+	};
+	struct usrloop_attach attach;
+	struct usrdrv_dev_ops ops;
+	struct usrdrv_dev *dev;
+	struct ide *ide;
+	int seconds, fd, ret;
+
+	if (argc < 4)
+		return 2;
+	seconds = atoi(argv[1]);
+	kernel.random = strtoull(argv[2], NULL, 0) * 0x9e3779b97f4a7c15ull + 1;
+	revoking = !strcmp(argv[3], "revoke");
+	fd = make_rings(&attach);
+	dev = stress_open(1, SECTORS);
+	if (fd < 0 || !dev)
+		return 2;
+	if (argc > 4) {
+		ops = *dev->ops;
+		ops.dma_map = NULL;
+		dev->ops = &ops;
+	}
+	ret = ide_create(dev, 1, &ide);
+	if (!ret)
+		ret = ide_configure(ide, 0, &conf);
+	if (!ret)
+		ret = ide_start(ide);
+	if (!ret)
+		ret = ide_serve(ide, 0, fd, &attach);
+	if (ret) {
+		fprintf(stderr, "start: %s\n", strerror(-ret));
+		return 2;
+	}
+	for (int t = 0; t < seconds * 10 && !atomic_load(&stop); t++)
+		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	atomic_store(&stop, 1);
+	for (int t = 0; t < 100 && !atomic_load(&ended); t++) {
+		ide_kick(ide);
+		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	}
+	if (!atomic_load(&ended)) {
+		fprintf(stderr, "%u requests are left alone\n", kernel.flying);
+		return 1;
+	}
+	ide_stop(ide);
+	ide_destroy(ide);
+	stress_close(dev);
+	printf("%lu requests\n", kernel.done);
+	return atomic_load(&failed);
+}
