@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from usrdrv import errors, loop
 from usrdrv.bridge.driver_worker import GONE, Worker, run
+from usrdrv.device import open_device
+from usrdrv.drivers import open_driver
 
 STORAGE: Final = 0x01
 """PCI base class."""
@@ -44,9 +46,6 @@ class BlockWorker(Worker):
     """One drive."""
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
-        from usrdrv.device import open_device
-        from usrdrv.drivers import open_driver
-
         name, index = request["device"], request["drive"]
         device = stack.enter_context(open_device(name))
         if device.config_read(CLASS, 1) != STORAGE:

@@ -174,8 +174,12 @@ def _serve(
     """Sleep until a signal or the death of a part; decide whether to go on or to detach."""
     warned = False
     while True:
+        restarter.prepare()
+        children = [server.child, *attachment.children]
+        if server.standby is not None:
+            children.append(server.standby)
         try:
-            dead = _wait(signals, [server.child, *attachment.children], watchdog)
+            dead = _wait(signals, children, watchdog)
         except errors.DeviceError as error:
             raise errors.DeviceError(
                 f"{server.device}: {error}{_still_used(attachment)}"
@@ -186,6 +190,8 @@ def _serve(
                 watchdog.start_again(time.monotonic() + exports.REPLAY_TIME)
                 continue
             server_lost = True
+        elif server.standby in dead:
+            continue
         elif dead:
             raise errors.NoSuchDeviceError(_death(server, attachment, dead[0]))
         else:

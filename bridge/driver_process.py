@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import select
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from usrdrv import errors
-from usrdrv.bridge.process import Child
+from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.closing import Closing
 
@@ -24,7 +23,7 @@ ANSWER_TIMEOUT: Final = 30.0
 
 
 class DriverProcess(Closing):
-    """The process that runs `module`, and our end of its socket. `ready` is what it said of the device.
+    """A process from `standby` that has a device, and our end of its socket. `ready` is what it said of the device.
 
     fds: descriptors that go with `open`.
     hurried: looked at while waiting; InterruptedError once it is true. timeout: seconds that it has to get ready.
@@ -32,23 +31,16 @@ class DriverProcess(Closing):
 
     def __init__(
         self,
-        module: str,
+        standby: Standby,
         hurried: Callable[[], bool] = lambda: False,
         timeout: float = START_TIMEOUT,
         fds: Sequence[int] = (),
         **request: Any,
     ) -> None:
-        ours, theirs = socket.socketpair()
-        self._sock = ours
         self._pending = b""
         self._kept: list[dict[str, Any]] = []
         self._hurried = hurried
-        with theirs:
-            self.child = Child(
-                "driver",
-                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-            )
+        self.child, self._sock = standby.take()
         try:
             self.send(*fds, op="open", **request)
             self.ready = self.expect("ready", timeout)

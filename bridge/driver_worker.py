@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import select
 import signal
 import socket
 import sys
@@ -15,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv import drivers, errors
 
 PR_SET_NAME: Final = 15
 NAME: Final = b"usrdrv-driver"
-"""What ps and pkill call it."""
+STANDBY: Final = b"usrdrv-standby"
+"""What ps and pkill call it, with a device and before, as soon as it has nothing left to do."""
 GONE: Final = 3
 """Exit status of a driver whose device vanished."""
 
@@ -70,19 +72,26 @@ def _requests(sock: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]
         fds += received
 
 
+def _call_it(name: bytes) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name)
+
+
 def run(kind: type[Worker]) -> int:
     """Serve the supervisor at the socket that is descriptor argv[1]. Return the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-    ctypes.CDLL(None).prctl(PR_SET_NAME, NAME)
     sock = socket.socket(fileno=int(sys.argv[1]))
     worker = kind(sock)
+    if not select.select([sock], [], [], 0)[0]:  # nobody waits for us
+        drivers.preload()
+        _call_it(STANDBY)
     try:
         with ExitStack() as stack:
             for request, fds in _requests(sock):
                 if request["op"] == "stop":
                     break
                 if request["op"] == "open":
+                    _call_it(NAME)  # before there are threads, which inherit it
                     worker.open(stack, request, fds)
                 else:
                     worker.obey(request, fds)

@@ -20,6 +20,7 @@ from usrdrv.bridge import mounts
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
 from usrdrv.bridge.process import Child
+from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.closing import Closing
 
@@ -84,6 +85,7 @@ class LoopServer(Closing):
             "poll_us": poll_us,
             "zero_copy": zero_copy,
         }
+        self._standby = Standby("usrdrv.bridge.block_driver")
         self._process: DriverProcess
         self._known: Drive | None = None
         self.drive: Drive
@@ -92,6 +94,13 @@ class LoopServer(Closing):
     @property
     def child(self) -> Child:
         return self._process.child
+
+    @property
+    def standby(self) -> Child | None:
+        return self._standby.child
+
+    def prepare(self) -> None:
+        self._standby.prepare()
 
     @property
     def size(self) -> int:
@@ -110,9 +119,7 @@ class LoopServer(Closing):
         """
         if self._known is not None:
             self._process.close()
-        self._process = DriverProcess(
-            "usrdrv.bridge.block_driver", hurried, timeout, **self._request
-        )
+        self._process = DriverProcess(self._standby, hurried, timeout, **self._request)
         said = self._process.ready
         drive = Drive(**{name: said[name] for name in Drive.__dataclass_fields__})
         if self._known not in (None, drive):
@@ -139,6 +146,7 @@ class LoopServer(Closing):
 
     def close(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""
+        self._standby.close()
         self._process.close()
 
 

@@ -40,6 +40,13 @@ class Server(Protocol):
     @property
     def read_only(self) -> bool: ...
 
+    @property
+    def standby(self) -> Child | None:
+        """The process that takes over when `child` dies, if one is waiting."""
+
+    def prepare(self) -> None:
+        """See that one is waiting, if it can be."""
+
     def device_gone(self) -> bool:
         """Whether it has ended because there is no device any more."""
 

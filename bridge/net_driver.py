@@ -14,8 +14,10 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from usrdrv import errors
+from usrdrv import errors, loop
 from usrdrv.bridge.driver_worker import Worker, run
+from usrdrv.device import open_device
+from usrdrv.drivers import open_driver
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
@@ -35,9 +37,6 @@ class NetWorker(Worker):
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device and start its driver."""
-        from usrdrv.device import open_device
-        from usrdrv.drivers import open_driver
-
         device = stack.enter_context(open_device(request["device"]))
         if device.config_read(CLASS, 2) != ETHERNET:
             raise errors.UsageError(f"{request['device']} is not a network interface")
@@ -56,8 +55,6 @@ class NetWorker(Worker):
 
     def _serve(self, number: int) -> None:
         """Move frames between the chip and an interface of usrloop."""
-        from usrdrv import loop
-
         control = self._held.enter_context(loop.Control())
         attach = control.attach(loop.lib.USRLOOP_NET, number)
         self._nic.start(control.fd, self.changed, attach)

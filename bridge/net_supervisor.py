@@ -19,6 +19,7 @@ from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_exports import KernelEnd
 from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
 from usrdrv.bridge.signals import Signals
+from usrdrv.bridge.standby import Standby
 from usrdrv.closing import Closing
 from usrdrv.net.counters import Counters
 
@@ -50,6 +51,7 @@ class Interface(Closing):
         self.restarts = 0
         self.speed = 0
         self._counters = Counters()
+        self._standby = Standby("usrdrv.bridge.net_driver")
         self._stats_wanted = threading.Lock()
         self._stats_came = threading.Event()
         self.end: KernelEnd | None = None
@@ -86,7 +88,7 @@ class Interface(Closing):
 
     def _start(self, hurried: Callable[[], bool] = lambda: False) -> DriverProcess:
         return DriverProcess(
-            "usrdrv.bridge.net_driver",
+            self._standby,
             hurried,
             fds=(self._counters.fd,),
             device=self._settings.device,
@@ -129,8 +131,13 @@ class Interface(Closing):
         """Keep it until a signal; UsrdrvError when there is no way on."""
         assert self.end is not None
         while not signals.waiting:
+            self._standby.prepare()
+            standby = self._standby.child
             poll = select.poll()
-            for fd in (signals.fd, self.driver.fd, self.end.link.fd):
+            for fd in (
+                *(signals.fd, self.driver.fd, self.end.link.fd),
+                *([standby.pidfd] if standby else []),
+            ):
                 poll.register(fd, select.POLLIN)
             ready = {fd for fd, _ in poll.poll()}
             if self.end.link.fd in ready:
@@ -210,6 +217,7 @@ class Interface(Closing):
 
     def close(self) -> None:
         """Quiesce the device; the interface is gone. Idempotent."""
+        self._standby.close()
         self.driver.close()
         if self.end is not None:
             self.end.close()

@@ -43,6 +43,11 @@ class Restarter:
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._count = 0
 
+    def prepare(self) -> None:
+        """Have the next driver's process wait, if there may be a next one."""
+        if self._patience:
+            self._server.prepare()
+
     def bring_back(self) -> None:
         """Start the driver again and hand the kernel its new connection.
 

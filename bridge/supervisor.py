@@ -68,6 +68,8 @@ def site_folders() -> str:
 class NbdServer:
     """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`."""
 
+    standby: Child | None = None
+
     def __init__(
         self,
         device: str,
@@ -104,6 +106,9 @@ class NbdServer:
             *("-f", "--exit-with-parent", "--threads", str(threads), *listen),
             *("python", str(Path(__file__).with_name("plugin.py")), *parameters),
         ]
+
+    def prepare(self) -> None:
+        """There is nothing: nbdkit claims the device when it starts."""
 
     @property
     def uri(self) -> str | None:

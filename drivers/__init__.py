@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from usrdrv import errors
 
 if TYPE_CHECKING:
     from usrdrv.device import Device
+
+
+def preload() -> None:
+    """Import all drivers, so that open_driver() does not have to: in a process that must be quick then."""
+    for driver in ("ide_cmd680", "dp83820"):
+        importlib.import_module(f"usrdrv.drivers.{driver}.driver")
 
 
 def open_driver(device: Device, **options: Any) -> Any:

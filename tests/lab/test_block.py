@@ -50,7 +50,7 @@ WAYS = (
         "usrloop",
         "usrdrv-driver",
         "/src/bridge/block_driver.py",
-        "pgrep -xl usrdrv-driver; ls -d /dev/usrblk* /sys/block/usrblk*",
+        "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk*",
     ),
 )
 
@@ -195,6 +195,28 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest.run("umount /mnt", check=True)
 
 
+def test_the_process_that_waited_takes_over(guest: Guest) -> None:
+    """1. both are killed  2. the driver is: its successor is the process that waited  3. another one waits."""
+
+    def pids(name: str) -> list[str]:
+        return guest.run(["pgrep", "-x", name]).out.split()
+
+    way = WAYS[1]
+    served = Served(guest, way)
+    wait(lambda: pids("usrdrv-standby"), 60, "standby")
+    guest.run("pkill -9 -x usrdrv-standby", check=True)
+    wait(lambda: "the driver's standby was killed by SIGKILL" in served.job.err, 10, "its death")
+    served.kill_driver()
+    wait(lambda: pids("usrdrv-standby"), 60, "standby")
+    before = pids("usrdrv-standby")
+    served.kill_driver()
+    assert pids("usrdrv-driver") == before
+    wait(lambda: pids("usrdrv-standby"), 60, "standby")
+    guest.run(f"dd if={served.device} of=/dev/null bs=64k count=16 iflag=direct", check=True)
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
 def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest, way: Way) -> None:
     """Its exit status 0 does not say that the device is gone."""
     served = Served(guest, way)
@@ -297,6 +319,8 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
     device = served.device
     if way.export == "nbd":
         assert guest.run(f"cat /sys/block/{Path(device).name}/queue/io_timeout").out == "2000\n"
+    if way.export == "usrloop":
+        wait(lambda: not guest.run("pgrep -x usrdrv-standby").code, 60, "standby")
     (guest.share / "instead").write_text(
         f"#!/bin/sh\n{program}\n"
         if way.export == "nbd"
@@ -308,6 +332,9 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
         check=True,
     )
     try:
+        if way.export == "usrloop":  # the process that waits is from before
+            guest.run("pkill -9 -x usrdrv-standby", check=True)
+            wait(lambda: "standby was killed" in served.job.err, 10, "its death")
         dd = f"dd if=/dev/zero of={device} bs=4k oflag=direct seek=%d"
         before = sectors_written(guest, device)
         under_way = guest.start(dd % 0)

@@ -29,7 +29,11 @@ class Server:
         self.child = Child()
         self.outcomes = list(outcomes)
         self.starts = 0
+        self.prepared = 0
         self.gone = False
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def device_gone(self) -> bool:
         return self.gone
@@ -84,6 +88,17 @@ def test_one_that_does_not_come_back_says_why() -> None:
     with pytest.raises(errors.DeviceError, match="SIGKILL and does not come back: no such luck"):
         restarter(server).bring_back()
     assert server.starts == 3
+
+
+def test_a_process_waits_only_where_it_may_be_wanted() -> None:
+    for patience, device, prepared in (
+        (60, "vfio-user:/s", 1),
+        (0, "vfio-user:/s", 0),
+        (60, "model:cmd680?ram=64M", 0),
+    ):
+        server = Server(device=device)
+        restarter(server, patience=patience).prepare()
+        assert server.prepared == prepared
 
 
 def test_many_deaths_in_a_short_time_are_enough() -> None:

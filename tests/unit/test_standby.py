@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The process that waits to take over from a driver that dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from usrdrv import errors
+from usrdrv.bridge import standby
+from usrdrv.bridge.driver_process import DriverProcess
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.standby import Standby
+from usrdrv.net.counters import Counters
+
+MODULE = "usrdrv.bridge.net_driver"
+SUPERVISOR = f"""
+import time
+from usrdrv.bridge.standby import Standby
+waiting = Standby({MODULE!r})
+waiting.prepare()
+print(waiting.child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def ready(waiting: Standby) -> Child:
+    """The one that waits, once it has nothing left to do."""
+    child = waiting.child
+    assert child is not None
+    until(lambda: name(child.pid) == "usrdrv-standby")
+    return child
+
+
+@pytest.fixture
+def waiting() -> Iterator[Standby]:
+    with Standby(MODULE) as waiting:
+        yield waiting
+
+
+def test_it_becomes_the_driver(waiting: Standby) -> None:
+    waiting.prepare()
+    child = ready(waiting)
+    waiting.prepare()
+    assert waiting.child is child, "one is enough"
+    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    with (
+        Counters() as counters,
+        DriverProcess(
+            waiting, fds=(counters.fd,), device=device, mtu=1500, offloads=True
+        ) as driver,
+    ):
+        assert driver.child is child and waiting.child is None
+        assert name(child.pid) == "usrdrv-driver"
+        assert driver.ready["mac"]
+
+
+def test_it_has_imported_all_that_a_driver_needs_and_holds_nothing(waiting: Standby) -> None:
+    waiting.prepare()
+    child = ready(waiting)
+    mapped = Path(f"/proc/{child.pid}/maps").read_text()
+    for extension in ("_access", "_cmd680", "_dp83820", "_loop"):
+        assert f"{extension}.abi3.so" in mapped
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
+    assert sum(link.startswith("socket:") for link in links) == 1
+    assert len(links) == 4, links
+
+
+def test_without_one_a_process_is_started(waiting: Standby) -> None:
+    child, sock = waiting.take()
+    sock.close()
+    assert child.wait(20) and child.returncode == 0, "the end of its socket is its end"
+
+
+def test_one_that_died_is_not_taken(waiting: Standby, capsys: pytest.CaptureFixture[str]) -> None:
+    waiting.prepare()
+    before = ready(waiting)
+    before.kill()
+    before.wait(10)
+    child, sock = waiting.take()
+    assert child.pid != before.pid and not child.wait(0)
+    sock.close()
+    child.stop()
+
+
+@pytest.mark.parametrize("life", [0.0, 1e9], ids=["after long", "soon"])
+def test_its_death_is_noticed(
+    waiting: Standby,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    life: float,
+) -> None:
+    """It is replaced, unless it died so soon that the next one would as well; then the next restart makes one."""
+    monkeypatch.setattr(standby, "SHORT_LIFE", life)
+    waiting.prepare()
+    before = ready(waiting)
+    before.kill()
+    before.wait(10)
+    waiting.prepare()
+    said = capsys.readouterr().err
+    assert said.startswith("usrdrv: the driver's standby was killed by SIGKILL")
+    if life:
+        assert said.endswith(": left at that\n")
+        waiting.prepare()
+        assert waiting.child is None
+        child, sock = waiting.take()
+        sock.close()
+        child.stop()
+        waiting.prepare()
+    assert ready(waiting).pid != before.pid
+
+
+def test_none_is_no_reason_to_fail(waiting: Standby, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    waiting.prepare()
+    assert waiting.child is None
+    with pytest.raises(errors.MissingToolError):
+        waiting.take()
+
+
+def test_closed_it_is_gone(waiting: Standby) -> None:
+    waiting.prepare()
+    child = ready(waiting)
+    waiting.close()
+    assert child.wait(0) and waiting.child is None
+    waiting.close()
+
+
+def test_it_does_not_outlive_its_supervisor() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        pid = json.loads(supervisor.stdout.readline())
+        until(lambda: name(pid) == "usrdrv-standby")
+        supervisor.send_signal(signal.SIGKILL)
+    until(lambda: not runs(pid))
