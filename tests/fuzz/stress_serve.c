@@ -7,9 +7,9 @@
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
  * ways that must be refused.
  *
- * usage: stress_serve SECONDS SEED stop|revoke [bounce]
+ * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables]
  *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
- *	bounce: the device cannot reach the slots
+ *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy)
  * Ends with 0 and a line of counts, or with 1 at the first difference.
  */
 #define _GNU_SOURCE
@@ -43,7 +43,9 @@ static struct {
 	struct usrloop_ring *ring;
 	struct usrloop_sqe *sq;
 	struct usrloop_cqe *cq;
-	uint8_t *data;
+	uint8_t *data;			/* SLOT bytes for each tag */
+	struct usrloop_segment *table;	/* tables: IDE_PRDS for each tag */
+	uint64_t bus;			/* tables: of the data */
 	uint32_t sq_tail, cq_head;
 	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
 	unsigned int reported;		/* eventfds that ENTER told of last */
@@ -126,10 +128,33 @@ static int spoil(struct usrloop_sqe *sqe)
 	case 3:
 		if (sqe->op == USRLOOP_OP_DISCARD)
 			return 0;
-		sqe->len = next() % 2 ? 0 : SLOT + USRDRV_SECTOR;
 		sqe->sector = 0;
+		if (kernel.table && next() % 2)
+			sqe->segments = next() % 2 ? 0 : IDE_PRDS + 1;
+		else
+			sqe->len = kernel.table || next() % 2 ? 0 : SLOT + USRDRV_SECTOR;
 	}
 	return -EINVAL;
+}
+
+/* Tell where the data of a request are, in pieces that the chip can do (section 6.1). Return: how many. */
+static uint16_t name_pages(uint32_t tag, uint32_t len)
+{
+	struct usrloop_segment *table = kernel.table + (size_t)tag * IDE_PRDS;
+	uint64_t at = kernel.bus + (uint64_t)tag * SLOT;
+	uint32_t piece;
+	uint16_t n = 0;
+
+	for (; len; at += piece, len -= piece) {
+		piece = IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES;
+		if (n < IDE_PRDS / 2 && next() % 2)
+			piece = 2 + next() % 2048 * 2;
+		if (piece > IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES)
+			piece = IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES;
+		piece = piece < len ? piece : len;
+		table[n++] = (struct usrloop_segment){ .addr = at, .len = piece };
+	}
+	return n;
 }
 
 static void submit(uint32_t tag)
@@ -147,6 +172,8 @@ static void submit(uint32_t tag)
 		.tag = tag, .seq = ++kernel.seq, .op = ops[next() % sizeof(ops)], .len = count * USRDRV_SECTOR,
 		.sector = start, .flags = next() % 8 ? 0 : USRLOOP_SQE_FUA,
 	};
+	if (kernel.table && sqe->op <= USRLOOP_OP_WRITE)
+		sqe->segments = name_pages(tag, sqe->len);
 	kernel.want[tag] = 0;
 	if (sqe->op == USRLOOP_OP_FLUSH)
 		sqe->sector = sqe->len = 0;
@@ -245,6 +272,7 @@ static int make_rings(struct usrloop_attach *attach)
 	*attach = (struct usrloop_attach){
 		.queues = 1, .depth = DEPTH, .ring_stride = DATA, .sq = SQ, .cq = CQ, .slot_size = SLOT, .data = DATA,
 		.data_stride = DEPTH * SLOT, .size = DATA + DEPTH * SLOT,
+		.claim_fd = -1,
 	};
 	if (fd < 0 || ftruncate(fd, (off_t)attach->size))
 		return -1;
@@ -258,11 +286,25 @@ static int make_rings(struct usrloop_attach *attach)
 	return map == MAP_FAILED ? -1 : fd;
 }
 
+/* Let slots be tables; the data lie where the device reaches them. */
+static int make_tables(struct usrdrv_dev *dev, struct usrloop_attach *attach, struct usrdrv_dma *pages)
+{
+	attach->claim_fd = 0;
+	attach->slot_size = IDE_PRDS * sizeof(struct usrloop_segment);
+	kernel.table = (struct usrloop_segment *)kernel.data;
+	if (dev->ops->dma_alloc(dev, (size_t)DEPTH * SLOT, IDE_SEGMENT_BYTES, UINT32_MAX, pages))
+		return -1;
+	kernel.data = pages->cpu;
+	kernel.bus = pages->bus;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const struct ide_drive_conf conf = {
 		.sectors = SECTORS, .physical_block = 512, .lba48 = 1, .fua = 1, .trim = 1, .flush = 1, .dma = 1,
 	};
+	struct usrdrv_dma pages = { .cpu = NULL };
 	struct usrloop_attach attach;
 	struct usrdrv_dev_ops ops;
 	struct usrdrv_dev *dev;
@@ -278,7 +320,10 @@ int main(int argc, char **argv)
 	dev = stress_open(1, SECTORS);
 	if (fd < 0 || !dev)
 		return 2;
-	if (argc > 4) {
+	if (argc > 4 && !strcmp(argv[4], "tables")) {
+		if (make_tables(dev, &attach, &pages))
+			return 2;
+	} else if (argc > 4) {
 		ops = *dev->ops;
 		ops.dma_map = NULL;
 		dev->ops = &ops;
@@ -307,6 +352,8 @@ int main(int argc, char **argv)
 	}
 	ide_stop(ide);
 	ide_destroy(ide);
+	if (pages.cpu)
+		dev->ops->dma_free(dev, &pages);
 	stress_close(dev);
 	printf("%lu requests\n", kernel.done);
 	return atomic_load(&failed);
