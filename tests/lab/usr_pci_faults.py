@@ -184,7 +184,10 @@ def failing(count: int, call: Callable[[], object]) -> str:
 
 
 def failslab(_: str, address: str) -> None:
-    (DEBUG / "failslab/ignore-gfp-wait").write_text("N")
+    """Slab objects and pages."""
+    for name in ("failslab", "fail_page_alloc"):
+        (DEBUG / name / "ignore-gfp-wait").write_text("N")
+    (DEBUG / "fail_page_alloc/min-order").write_text("0")
     for verbose in DEBUG.glob("fail*/verbose"):
         verbose.write_text("0")
     memory, place = anonymous(1 << 20)
@@ -218,7 +221,9 @@ def failslab(_: str, address: str) -> None:
                 each.close()
             opened.clear()
             # For want of memory resources, too, count as taken.
-            allowed = ("", "ENOMEM", "EBUSY") if name == "open" else ("", "ENOMEM")
+            allowed = ["", "ENOMEM", *(["EBUSY"] if name == "open" else [])]
+            # Or a page was to come for what the call tells.
+            allowed += ["EFAULT"] if name == "stream" else []
             assert error in allowed, f"{name}, allocation {count}: {error}"
             outcomes[name] += error == "ENOMEM"
             if name == "irq" and error:
