@@ -3,6 +3,7 @@
 #   make setup   Debian packages (as root), .venv, the package with its C parts
 #   make demo    ext4 on a disk, iperf3 over a NIC, both driven by processes (root)
 #   make test    all tests that this machine can run
+#   make test-debug  usrloop's suite and the usrdrv calls on the debug kernel
 #   make kmod    usrloop.ko, for the running kernel and for those of the lab
 #   make kmod-install  where modprobe and udev find it, by way of DKMS if that is there (root)
 #   make kmod-check    all warnings, sparse, checkpatch
@@ -10,6 +11,7 @@
 #   make bench   measurements; results in bench/results/latest.json
 #   make bench-net  the same of the network interface, against veth and a plain relay
 #   make bench-loop  usrloop beside ublk and NBD, each with nothing behind it, in guests
+#   make bench-map  what mapping memory for DMA costs, on a kernel with our patches
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make figure-net throughput against packet size, the kernel's ns83820 and our driver
 #   make patch-check  the patches for Linux: they apply, checkpatch, sparse
@@ -36,8 +38,8 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test kmod kmod-install kmod-check lint bench bench-net bench-loop figure4 figure-net patch-check fuzz \
-	clean
+.PHONY: setup demo test test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map figure4 figure-net \
+	patch-check fuzz clean
 
 setup: $(STAMP)
 
@@ -52,6 +54,12 @@ demo: setup
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+test-debug: setup
+	$(PYTHON) -m usrdrv lab build --kernel debug
+	USRDRV_LAB_KERNEL=debug $(PYTHON) -m pytest tests/lab/test_usrloop_calls.py tests/lab/test_usrloop_hostile.py \
+		tests/lab/test_usrloop_recovery.py tests/lab/test_usrloop_stacks.py tests/lab/test_usrloop_wire.py \
+		tests/lab/test_usrdrv_calls.py
 
 kmod: setup
 	$(PYTHON) -m usrdrv lab kmod
@@ -80,6 +88,9 @@ bench-net: setup
 bench-loop: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
 	$(PYTHON) -m bench.loop
+
+bench-map: setup
+	$(PYTHON) -m bench.map_cost
 
 figure4: setup
 	$(PYTHON) -m usrdrv lab build

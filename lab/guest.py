@@ -107,7 +107,8 @@ def _terminal() -> list[str]:
 class Guest(Closing):
     """A machine of the lab, from the start of its kernel to close(), which its log outlives. A context manager.
 
-    kernel: `stock` (Debian's), `base` or `debug` (our own). kmod: `modprobe usrloop` works in it.
+    kernel: `stock` (Debian's), `base` or `debug` (our own), or a folder that kernel.build() returned.
+    kmod: `modprobe usrloop` works in it; not with a folder.
     folder: what /host is in the guest.
     counting: its time is counted in instructions (see Machine).
     Not thread-safe, but for wait() of several jobs.
@@ -117,7 +118,7 @@ class Guest(Closing):
         self,
         devices: Sequence[Path] = (),
         *,
-        kernel: str = "stock",
+        kernel: str | Path = "stock",
         kmod: bool = False,
         iommu: bool = False,
         memory: int = 1024,
@@ -168,7 +169,7 @@ class Guest(Closing):
     def _prepare(
         self,
         machine: Machine,
-        kernel: str,
+        kernel: str | Path,
         kmod: bool,
         own: Path,
         folder: Path | None,
@@ -186,6 +187,7 @@ class Guest(Closing):
         if modules is not None:
             shares["modules"] = (modules, False)
         if kmod:
+            assert isinstance(kernel, str)
             # Not for guests without it: it needs compilers.
             from usrdrv.lab import kmod as loopback
 

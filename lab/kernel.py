@@ -48,33 +48,34 @@ def patches() -> list[Path]:
     return sorted(Path(str(_PATCHES)).glob("*.patch"))
 
 
-def _key(name: str) -> str:
+def _key(name: str, applied: Sequence[Path]) -> str:
     fragments = [(_FILES / file).read_text() for file in FRAGMENTS[name]]
     compiler = run([find_tool("gcc", "gcc"), "-dumpfullversion"], Path("/"))
-    return cache.digest([SOURCE, compiler, *fragments, *(path.read_text() for path in patches())])
+    return cache.digest([SOURCE, compiler, *fragments, *(path.read_text() for path in applied)])
 
 
 def is_built(name: str) -> bool:
     """Whether build() has nothing to do."""
-    return (cache.folder() / f"kernel-{name}-{_key(name)}").exists()
+    return (cache.folder() / f"kernel-{name}-{_key(name, patches())}").exists()
 
 
-def build(name: str, report: cache.Report = cache.silent) -> Path:
-    """Return the folder of kernel `base` or `debug`; it takes minutes to make."""
+def build(name: str, report: cache.Report = cache.silent, more: Sequence[Path] = ()) -> Path:
+    """Return the folder of kernel `base` or `debug`; it takes minutes to make. more: patches besides ours."""
+    applied = [*patches(), *more]
 
     def make(path: Path) -> None:
         for tool, package in TOOLS.items():
             find_tool(tool, package)
         tree = path / "source"
         unpack(tree, report)
-        for patch in patches():
+        for patch in applied:
             run(["patch", "-p1", "--batch", "-i", str(patch)], tree)
         configure(tree, name)
         _compile(tree, LINES[name], report)
         _keep(tree, path)
         shutil.rmtree(tree)
 
-    return cache.cached(f"kernel-{name}", _key(name), make)
+    return cache.cached(f"kernel-{name}", _key(name, applied), make)
 
 
 def _environment() -> dict[str, str]:

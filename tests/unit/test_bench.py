@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import fio, footprint, loop, net, syscalls
+from bench import fio, footprint, loop, map_cost, net, syscalls
 from bench.report import Figures
 from bench.throughput import Spread, ratio
 from usrdrv import errors
@@ -114,3 +114,22 @@ def test_loop_ratios_are_of_neighbours() -> None:
 def test_failed_loop_run(changes: dict[str, Any]) -> None:
     with pytest.raises(errors.LabError):
         loop.result(loop_report(**changes), loop.Case(1, 4096, "read"), 1)
+
+
+def test_what_a_mapping_costs() -> None:
+    lines = [f"{n * 64000} {n * 640} 128000 1280 192000 1920 3" for n in (1, 2, 9)]
+    found, segments = map_cost.medians("\n".join(lines), False)
+    assert found == [2.0, 2.0, 3.0] and segments == 3
+    assert map_cost.medians("\n".join(lines), True) == ([20, 20, 30], 3)
+    for wrong in ("", "1 2 3"):
+        with pytest.raises(errors.LabError):
+            map_cost.medians(wrong, False)
+    costs = [
+        map_cost.Cost(kernel, False, True, live, 4096, call, amount, 3)
+        for kernel, amount in ((map_cost.WITH, 10.0), (map_cost.WITHOUT, 11.0))
+        for live in (0, 4096)
+        for call in map_cost.CALLS
+    ]
+    rows = map_cost.table(costs, False, True).rows
+    assert rows == tuple((text, *["10", "11"] * 3) for text in ("4 KiB", "4 KiB, 4096 others"))
+    assert map_cost.table(costs, True, True).rows == ()
