@@ -33,6 +33,8 @@ DISK, SPARE = "0000:00:10.0", "0000:00:11.0"
 EDU, EDU_BESIDE = "0000:00:12.0", "0000:00:16.0"
 HERE = Path(__file__).parent
 
+pytestmark = pytest.mark.timeout(600 * SLOWER)
+
 FEW = 512
 """Mappings that a kernel may have ready: two slabs for each CPU and a half-full one."""
 
