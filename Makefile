@@ -93,7 +93,7 @@ bench-map: setup
 	$(PYTHON) -m bench.map_cost
 
 figure4: setup
-	$(PYTHON) -m usrdrv lab build
+	$(PYTHON) -m usrdrv lab build --kernel base
 	$(PYTHON) -m bench.figure4
 	$(PYTHON) -m bench.timeline
 

@@ -3,7 +3,8 @@
 
 Figure 4 of the 2004 paper. Controllers of one model are in the guest, each with a process and an image of its own,
 so that no time goes into handing one from driver to driver: pata_sil680 has the first, ours the others, through
-VFIO and usrloop, and through VFIO and the kernel's NBD client. A repetition measures all sizes with all, in turn.
+VFIO and usrloop, through VFIO and the kernel's NBD client, and through the usrdrv calls and usrloop in zero copy. A
+repetition measures all sizes with all, in turn.
 """
 
 from __future__ import annotations

@@ -21,11 +21,12 @@ from usrdrv.lab import accelerator, qemu
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
-KERNEL, LOOP, NBD = "pata_sil680", "usrloop", "nbd"
+KERNEL, LOOP, NBD, ZERO_COPY = "pata_sil680", "usrloop", "nbd", "zero copy"
 DRIVERS: Final = {
     KERNEL: KERNEL,
     LOOP: "usrdrv over VFIO and usrloop",
     NBD: "usrdrv over VFIO and NBD",
+    ZERO_COPY: "usrdrv over its system calls and usrloop, zero copy",
 }
 DISK: Final = 128 << 20
 
@@ -42,9 +43,11 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def served(guest: Guest, slot: int, export: str) -> str:
+def served(guest: Guest, slot: int, driver: str) -> str:
     """Serve controller `slot` with `usrdrv block`; return the block device's path."""
-    job = guest.start(["usrdrv", "block", qemu.address(slot), "--export", export])
+    export, way = (LOOP, "usrdrv") if driver == ZERO_COPY else (driver, "vfio")
+    command = ["usrdrv", "block", qemu.address(slot), "--export", export]
+    job = guest.start(["env", f"USRDRV_PCI={way}", *command])
     deadline = time.monotonic() + 90
     while not job.out.strip():
         if job.done.is_set() or time.monotonic() > deadline:
@@ -64,7 +67,10 @@ def lab(drivers: Sequence[str] = tuple(DRIVERS)) -> Iterator[tuple[Guest, dict[s
             image = folder / f"{name}.img"
             image.write_bytes(bytes(DISK))
             sockets.append(stack.enter_context(Model("cmd680", "--image", str(image))).socket)
-        guest = stack.enter_context(Guest(sockets, iommu=True, kmod=LOOP in drivers))
+        # Ours has the system calls, and all drivers are to have the same kernel below them.
+        kernel = "base" if ZERO_COPY in drivers else "stock"
+        kmod = LOOP in drivers or ZERO_COPY in drivers
+        guest = stack.enter_context(Guest(sockets, kernel=kernel, iommu=True, kmod=kmod))
         paths = {}
         for slot, name in enumerate(drivers):
             if name == KERNEL:

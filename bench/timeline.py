@@ -19,7 +19,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench.paper import arguments, command, lab, pyplot, save
+from bench.paper import KERNEL, LOOP, NBD, arguments, command, lab, pyplot, save
 from bench.report import Figures
 from usrdrv import errors
 from usrdrv.lab.guest import Guest
@@ -208,7 +208,7 @@ def main() -> int:
     args = arguments("timeline", __doc__.splitlines()[0]).parse_args()
 
     def run() -> tuple[list[Figures], list[Path]]:
-        with Console(stderr=True).status("tracing"), lab() as (guest, paths):
+        with Console(stderr=True).status("tracing"), lab((KERNEL, LOOP, NBD)) as (guest, paths):
             found = {driver: trace(guest, path) for driver, path in paths.items()}
         for driver, requests in found.items():
             if len(requests) < REQUESTS / 4:
