@@ -12,6 +12,7 @@
 #   make bench-net  the same of the network interface, against veth and a plain relay
 #   make bench-loop  usrloop beside ublk and NBD, each with nothing behind it, in guests
 #   make bench-map  what mapping memory for DMA costs, on a kernel with our patches
+#   make bench-recovery  from SIGKILL of a driver to the next I/O done, in a guest
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make figure-net throughput against packet size, the kernel's ns83820 and our driver
 #   make patch-check  the patches for Linux: they apply, checkpatch, sparse
@@ -38,8 +39,8 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map figure4 figure-net \
-	patch-check fuzz clean
+.PHONY: setup demo test test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-recovery \
+	figure4 figure-net patch-check fuzz clean
 
 setup: $(STAMP)
 
@@ -91,6 +92,10 @@ bench-loop: setup
 
 bench-map: setup
 	$(PYTHON) -m bench.map_cost
+
+bench-recovery: setup
+	$(PYTHON) -m usrdrv lab build
+	$(PYTHON) -m bench.recovery
 
 figure4: setup
 	$(PYTHON) -m usrdrv lab build --kernel base

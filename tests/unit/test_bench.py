@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import fio, footprint, loop, map_cost, net, syscalls
+from bench import fio, footprint, loop, map_cost, net, recovery, syscalls
 from bench.report import Figures
 from bench.throughput import Spread, ratio
 from usrdrv import errors
@@ -133,3 +133,21 @@ def test_what_a_mapping_costs() -> None:
     rows = map_cost.table(costs, False, True).rows
     assert rows == tuple((text, *["10", "11"] * 3) for text in ("4 KiB", "4 KiB, 4096 others"))
     assert map_cost.table(costs, True, True).rows == ()
+
+
+def test_recovery_is_told_in_milliseconds() -> None:
+    lines = [
+        json.dumps({"name": "disk", "how": how, "dead": dead, "done": done})
+        for how, dead, done in (
+            ("warm", 0.1, 0.4),
+            ("cold", 0.1, 3.0),
+            ("warm", 0.2, 0.5),
+            ("warm", 0.3, 0.9),
+        )
+    ]
+    kills = recovery.parse("\n".join(lines) + "\n" + '{"name": "half a l')
+    assert len(kills) == 4
+    assert recovery.table(kills).rows == (
+        ("disk", "3", "500", "400", "900", "200"),
+        ("disk, no standby", "1", "3000", "3000", "3000", "100"),
+    )
