@@ -73,4 +73,4 @@ def test_stress_of_the_server_of_usrloop(sanitizer: str, tmp_path: Path) -> None
     program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
     for end in ("stop", "revoke"):
         for way in ((), ("bounce",), ("tables",)):
-            run(program, end, *way, seconds=max(1, SECONDS // 4), least=100)
+            run(program, end, *way, seconds=max(1, SECONDS // 4), least=50)
