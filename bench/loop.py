@@ -187,7 +187,7 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
 
 def main() -> int:
     parser = arguments("loop", __doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4 KiB reads, two repetitions")
+    parser.add_argument("--quick", action="store_true", help="4 KiB reads, five repetitions")
     parser.add_argument("--repeats", type=int, choices=range(2, 61), metavar="2..60", default=25)
     parser.add_argument(
         "--batch", action="store_true", help="servers in SCHED_BATCH: a wake-up preempts nobody"
@@ -199,7 +199,7 @@ def main() -> int:
 def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
     """Make all measurements. Return tables and files."""
     cases = QUICK if args.quick else instructions.CASES
-    repeats = 2 if args.quick else args.repeats
+    repeats = 5 if args.quick else args.repeats
     bar = (TextColumn("{task.description:48}"), BarColumn(), MofNCompleteColumn())
     with Progress(*bar, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
         total = len(cases) * (len(JOBS) + 1)
