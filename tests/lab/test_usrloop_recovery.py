@@ -132,7 +132,7 @@ def test_killed_during(guest: Guest, policy: int) -> None:
     """1. fio writes  2. the server is killed at any instant  3. after a while another one comes; twice."""
     chance = random.Random(policy)
     log = guest.console.position()
-    first = Server(guest, policy=policy, recovery_ms=60000, delay_us=3000, **DISK)
+    first = Server(guest, policy=policy, recovery_ms=60000, delay_us=3000 * SLOWER, **DISK)
     job = fio(guest)
     servers = [first]
     for _ in range(2 if policy == REISSUE else 1):
@@ -147,7 +147,7 @@ def test_killed_during(guest: Guest, policy: int) -> None:
         time.sleep(0.3)
         if policy == REISSUE:
             assert written(guest) == before, "something was done without a server"
-        servers.append(Server(guest, attach=0, delay_us=3000, **DISK))
+        servers.append(Server(guest, attach=0, delay_us=3000 * SLOWER, **DISK))
     result = job.wait(60 * SLOWER)
     if policy == REISSUE:
         verified(guest, job)
@@ -237,7 +237,7 @@ def test_a_server_that_comes_back_starts_the_time_anew(guest: Guest) -> None:
 def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
     """1. SIGSTOP  2. time-out  3. another server has the request  4. SIGCONT: what the first says is refused."""
     log = guest.console.position()
-    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=1000000, **DISK)
+    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=1000000 * SLOWER, **DISK)
     client = guest.start(
         "dd of=/dev/usrblk0 oflag=direct if=/dev/zero bs=4k count=1 status=none & "
         "sleep 0.3; kill -STOP $(pgrep -x usrloop_server); wait $!"
