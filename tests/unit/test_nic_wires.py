@@ -94,12 +94,11 @@ def test_pcap_files(tmp_path: Path, nano: bool, endian: str) -> None:
 
 def test_pcap_with_its_own_times(tmp_path: Path) -> None:
     write_pcap(tmp_path / "in.pcap", [frame(fill=i) for i in range(3)], 0.1, nano=False, endian="<")
+    began = time.monotonic()
     with Chip(replay=tmp_path / "in.pcap", paced=True) as chip:
         ready(chip)
-        wait_for(chip.filled)
-        began = time.monotonic()
         wait_for(lambda: chip.filled(2))
-        assert 0.15 < time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("content", (b"", b"x" * 10, b"x" * 100, b"\xd4\xc3\xb2\xa1" + bytes(20)))
@@ -363,7 +362,7 @@ def test_wake_up_by_the_link() -> None:
 def test_lost_frames() -> None:
     with Chip(loop=True) as chip:
         ready(chip)
-        chip.fault("lose", "every=2", "count=1")
+        chip.fault("lose", "every=2", "count=1", "on=tx")
         for i in range(3):
             chip.send(frame(fill=i))
         wait_for(lambda: chip.filled(1))
