@@ -4,7 +4,7 @@
  * is ended:
  *
  *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
- *					or their addresses are written there (zerocopy.c)
+ *					or their addresses are written there (zc_blk.c)
  *			BUSY -> SERVED	in the submission ring
  *			BUSY -> HELD	nobody serves, by the policy it waits
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied,

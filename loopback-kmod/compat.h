@@ -9,6 +9,11 @@
 
 #include "include/uapi/usrloop.h"
 
+/* 6.5: GSO has a header of its own */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#include <net/gso.h>
+#endif
+
 /* 6.2: a header can say that UDP is to be segmented; before, there is nothing to offer */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
 #define VIRTIO_NET_HDR_GSO_UDP_L4	5

@@ -5,8 +5,8 @@
 #include "net.h"
 
 static const char count_names[USRLOOP_COUNTS][ETH_GSTRING_LEN] = {
-	"tx_packets", "tx_bytes", "tx_dropped", "tx_full",
-	"rx_packets", "rx_bytes", "rx_errors",	"rx_dropped",
+	"tx_packets", "tx_bytes", "tx_dropped", "tx_full", "tx_copied",
+	"rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "rx_copied",
 };
 
 /**
@@ -24,13 +24,15 @@ void usrloop_net_counts(struct usrloop_netq *nq, u64 *to)
 		to[1] = u64_stats_read(&nq->tx.tx_bytes);
 		to[2] = u64_stats_read(&nq->tx.tx_dropped);
 		to[3] = u64_stats_read(&nq->tx.tx_full);
+		to[4] = u64_stats_read(&nq->tx.tx_copied);
 	} while (u64_stats_fetch_retry(&nq->tx_sync, start));
 	do {
 		start = u64_stats_fetch_begin(&nq->rx_sync);
-		to[4] = u64_stats_read(&nq->rx.rx_packets);
-		to[5] = u64_stats_read(&nq->rx.rx_bytes);
-		to[6] = u64_stats_read(&nq->rx.rx_errors);
-		to[7] = u64_stats_read(&nq->rx.rx_dropped);
+		to[5] = u64_stats_read(&nq->rx.rx_packets);
+		to[6] = u64_stats_read(&nq->rx.rx_bytes);
+		to[7] = u64_stats_read(&nq->rx.rx_errors);
+		to[8] = u64_stats_read(&nq->rx.rx_dropped);
+		to[9] = u64_stats_read(&nq->rx.rx_copied);
 	} while (u64_stats_fetch_retry(&nq->rx_sync, start));
 }
 

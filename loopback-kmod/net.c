@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Network interfaces. A packet is copied once each way: at transmission into the slot that its
- * place in
- * the ring names, at reception out of one into an skb, by NAPI in the server's own ENTER.
+ * Network interfaces, and packets to the wire: each is copied into the slot that its place in the
+ * ring names, or its headers are, and the rest is mapped (zc_net.c).
  *
- * Slots to the wire are used in the ring's order; a server may complete them in any. They are
- * FREE or
- * SERVED. What is on its way when a server dies is lost, as on a wire: the interface loses its
- * carrier
- * and nothing else.
+ * Slots to the wire are used in the ring's order; a server may complete them in any. They are FREE
+ * or SERVED. What is on its way when a server dies is lost, as on a wire: the interface loses its
+ * carrier and nothing else.
  */
 #include <linux/capability.h>
 #include <linux/etherdevice.h>
@@ -17,15 +14,16 @@
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
 #include <linux/slab.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <linux/virtio_net.h>
 #include <net/net_namespace.h>
 
 #include "compat.h"
 #include "net.h"
 
-#define HEADER		sizeof(struct virtio_net_hdr_mrg_rxbuf)
-#define COPY_WHOLE	2048u	/* bytes of a frame that get a linear skb */
-#define COPY_HEAD	256u	/* of a larger one, what the stack looks at */
+#define HEADER		USRLOOP_NET_HEADER
+#define PLAIN_HEAD	128u	/* bytes of a packet whose headers nobody asks for */
 
 struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
 {
@@ -40,19 +38,44 @@ static void drop(struct usrloop_netq *nq, struct sk_buff *skb)
 	dev_kfree_skb_any(skb);
 }
 
-/* The packet as the server sees it. Return: its length, 0 if it cannot be said in a header. */
-static u32 copy_packet(struct usrloop_end *end, u32 slot, const struct sk_buff *skb)
+/*
+ * Bytes of headers, or more; of a large packet exactly up to the data, as of what needs a checksum
+ * and is not copied as a whole.
+ */
+static u32 head_len(const struct sk_buff *skb)
+{
+	int start = skb_checksum_start_offset(skb);
+	const struct tcphdr *tcp;
+	struct tcphdr buf;
+
+	if (skb->len <= USRLOOP_NET_HEAD && !skb_is_gso(skb))
+		return skb->len;
+	if (skb->ip_summed != CHECKSUM_PARTIAL)
+		return PLAIN_HEAD;
+	if (skb->csum_offset != offsetof(struct tcphdr, check))
+		return start + sizeof(struct udphdr);
+	tcp = skb_header_pointer(skb, start, sizeof(buf), &buf);
+	return tcp ? start + __tcp_hdrlen(tcp) : U32_MAX;
+}
+
+/*
+ * The packet as the server sees it, or its first bytes. Return: how many of the frame's; 0: it
+ * cannot be said in a header, or is too large.
+ */
+static u32 copy_packet(struct usrloop_end *end, u32 slot, struct sk_buff *skb)
 {
 	struct virtio_net_hdr_mrg_rxbuf *header = usrloop_data(end, slot);
+	u32 len = end->zc ? head_len(skb) : skb->len;
 	struct virtio_net_hdr h;
 
-	if (skb->len > end->slot_size - HEADER || virtio_net_hdr_from_skb(skb, &h, true, false, 0))
+	if (len > (end->zc ? USRLOOP_NET_HEAD : end->slot_size - HEADER) ||
+	    virtio_net_hdr_from_skb(skb, &h, true, false, 0))
+		return 0;
+	if (end->zc && skb_shinfo(skb)->nr_frags >= USRLOOP_NET_SEGMENTS && skb_linearize(skb))
 		return 0;
 	header->hdr = h;
 	header->num_buffers = 0;
-	if (skb_copy_bits(skb, 0, header + 1, skb->len))
-		return 0;
-	return HEADER + skb->len;
+	return skb_copy_bits(skb, 0, header + 1, len) ? 0 : len;
 }
 
 /*
@@ -79,9 +102,10 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	struct usrloop_queue *q = &dev->queue[skb_get_queue_mapping(skb)];
+	u32 slot, seq, copied, len = skb->len;
 	struct usrloop_netq *nq = q->net;
+	struct usrloop_sqe sqe;
 	struct usrloop_end *end;
-	u32 slot, seq, len;
 	bool wake;
 
 	rcu_read_lock();
@@ -95,33 +119,38 @@ static netdev_tx_t net_xmit(struct sk_buff *skb, struct net_device *netdev)
 		return NETDEV_TX_BUSY;
 	}
 	slot = nq->head & end->mask;
-	len = copy_packet(end, slot, skb);
-	if (!len)
+	copied = copy_packet(end, slot, skb);
+	if (!copied)
 		goto err_drop;
+	seq = usrloop_slot_seq(usrloop_slot_word(nq->head, 0));
+	sqe = (struct usrloop_sqe) { .tag = slot, .seq = seq, .op = USRLOOP_OP_TX,
+				     .len = HEADER + len };
 	spin_lock(&q->lock);
-	if (rcu_access_pointer(q->end) != end) {
+	if (rcu_access_pointer(q->end) != end ||
+	    (copied < len && usrloop_zc_send(end, slot, skb, copied, &sqe))) {
 		spin_unlock(&q->lock);
 		goto err_drop;
 	}
-	seq = usrloop_slot_seq(usrloop_slot_word(nq->head, 0));
 	atomic_set(&q->slot[slot].word, usrloop_slot_word(seq, SLOT_SERVED));
-	nq->bytes[slot] = skb->len;
+	nq->bytes[slot] = len;
 	nq->head++;
+	skb_tx_timestamp(skb);
 	/* Before the server can see it, and complete it. */
-	wake = __netdev_tx_sent_queue(nq->txq, skb->len, netdev_xmit_more());
-	usrloop_push(end, &(struct usrloop_sqe){
-				  .tag = slot, .seq = seq, .op = USRLOOP_OP_TX, .len = len });
+	wake = __netdev_tx_sent_queue(nq->txq, len, netdev_xmit_more());
+	usrloop_push(end, &sqe);
 	spin_unlock(&q->lock);
+	/* One that is mapped may be gone by now. */
+	if (copied == len)
+		dev_consume_skb_any(skb);
 
 	u64_stats_update_begin(&nq->tx_sync);
 	u64_stats_inc(&nq->tx.tx_packets);
-	u64_stats_add(&nq->tx.tx_bytes, skb->len);
+	u64_stats_add(&nq->tx.tx_bytes, len);
+	u64_stats_add(&nq->tx.tx_copied, copied);
 	u64_stats_update_end(&nq->tx_sync);
 	if (stop_if_full(nq, end) || wake)
 		usrloop_wake(end);
 	rcu_read_unlock();
-	skb_tx_timestamp(skb);
-	dev_consume_skb_any(skb);
 	return NETDEV_TX_OK;
 
 err_drop:
@@ -156,20 +185,15 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 		netif_tx_wake_queue(nq->txq);
 }
 
-static unsigned int collect_sent(struct usrloop_end *end)
+/*
+ * What the server says it has sent, up to @tail. queue->lock held. Packets to be freed go to
+ * @sent.
+ */
+static unsigned int take_sent(struct usrloop_end *end, u32 tail, struct sk_buff_head *sent)
 {
 	struct usrloop_queue *q = end->queue;
-	/* Pairs with the server's release: what it wrote before is there. */
-	u32 tail = smp_load_acquire(&end->ring->cq_tail);
 	unsigned int refused = 0;
 
-	if (end->cq_head == tail)
-		return 0;
-	spin_lock_bh(&q->lock);
-	if (rcu_access_pointer(q->end) != end) {
-		end->cq_head = tail;	/* not started, or not ours any more */
-		goto out;
-	}
 	if (unlikely(tail - end->cq_head > end->mask + 1)) {
 		refused = 1;
 		end->cq_head = tail - (end->mask + 1);
@@ -177,14 +201,47 @@ static unsigned int collect_sent(struct usrloop_end *end)
 	for (; end->cq_head != tail; end->cq_head++) {
 		struct usrloop_cqe *cqe = &end->cq[end->cq_head & end->mask];
 		u32 tag = READ_ONCE(cqe->tag), seq = READ_ONCE(cqe->seq);
+		struct sk_buff *skb;
 
 		if (tag > end->mask || READ_ONCE(cqe->reserved) ||
-		    !usrloop_slot_move(&q->slot[tag], seq, SLOT_SERVED, SLOT_FREE))
+		    !usrloop_slot_move(&q->slot[tag], seq, SLOT_SERVED, SLOT_FREE)) {
 			refused++;
+			continue;
+		}
+		skb = end->zc ? usrloop_zc_sent(end, tag) : NULL;
+		if (skb)
+			__skb_queue_tail(sent, skb);
 	}
 	reclaim(q, end->mask);
-out:
+	return refused;
+}
+
+static unsigned int collect_sent(struct usrloop_end *end)
+{
+	struct usrloop_queue *q = end->queue;
+	/* Pairs with the server's release: what it wrote before is there. */
+	u32 tail = smp_load_acquire(&end->ring->cq_tail);
+	unsigned int refused = 0;
+	struct sk_buff_head sent;
+	struct sk_buff *skb;
+	int index = 0;
+
+	if (end->cq_head == tail)
+		return 0;
+	if (end->zc)
+		index = usrloop_zc_enter(end->zc);
+	__skb_queue_head_init(&sent);
+	spin_lock_bh(&q->lock);
+	/* Not started; or not ours any more, or soon not, as the claim is going. */
+	if (rcu_access_pointer(q->end) != end || index < 0)
+		end->cq_head = tail;
+	else
+		refused = take_sent(end, tail, &sent);
 	spin_unlock_bh(&q->lock);
+	if (end->zc && index >= 0)
+		usrloop_zc_exit(end->zc, index);
+	while ((skb = __skb_dequeue(&sent)))
+		dev_consume_skb_any(skb);
 	return refused;
 }
 
@@ -207,153 +264,13 @@ static unsigned int net_collect(struct usrloop_end *end)
 	return USRLOOP_READY_REFUSED;
 }
 
-static struct sk_buff *make_skb(struct usrloop_netq *nq, const void *frame, u32 len)
-{
-	struct sk_buff *skb;
-	int err;
-
-	if (len <= COPY_WHOLE) {
-		skb = napi_alloc_skb(&nq->napi, len);
-		if (skb)
-			skb_put_data(skb, frame, len);
-		return skb;
-	}
-	skb = alloc_skb_with_frags(NET_SKB_PAD + NET_IP_ALIGN + COPY_HEAD, len - COPY_HEAD,
-				   PAGE_ALLOC_COSTLY_ORDER, &err, GFP_ATOMIC | __GFP_NOWARN);
-	if (!skb)
-		return NULL;
-	skb_reserve(skb, NET_SKB_PAD + NET_IP_ALIGN);
-	skb->dev = nq->napi.dev;
-	skb_put(skb, COPY_HEAD);
-	skb->data_len = len - COPY_HEAD;
-	skb->len = len;
-	if (skb_store_bits(skb, 0, frame, len)) {
-		kfree_skb(skb);
-		return NULL;
-	}
-	return skb;
-}
-
-/* Whether a packet from the wire asks for no more than was agreed on. */
-static bool offload_allowed(const struct virtio_net_hdr *h, u32 features)
-{
-	if (h->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
-		return false;
-	if (h->flags && !(features & USRLOOP_NET_CSUM))
-		return false;
-	switch (h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
-	case VIRTIO_NET_HDR_GSO_NONE:
-		return !h->gso_type;
-	case VIRTIO_NET_HDR_GSO_TCPV4:
-	case VIRTIO_NET_HDR_GSO_TCPV6:
-		return features & USRLOOP_NET_TSO;
-	case VIRTIO_NET_HDR_GSO_UDP_L4:
-		return features & USRLOOP_NET_USO;
-	}
-	return false;
-}
-
-/*
- * One packet from the wire. Its header is copied before it is looked at: the server can write
- * to it at any time.
- */
-static void receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 slot)
-{
-	const struct virtio_net_hdr_mrg_rxbuf *header = usrloop_data(end, end->mask + 1 + slot);
-	u32 len = READ_ONCE(end->rx[slot].len);
-	struct virtio_net_hdr h;
-	struct sk_buff *skb;
-
-	if (len < HEADER + ETH_HLEN || len > end->slot_size)
-		goto err;
-	len -= HEADER;
-	memcpy(&h, &header->hdr, sizeof(h));
-	barrier();	/* or the compiler might read it again */
-	skb = make_skb(nq, header + 1, len);
-	if (!skb) {
-		u64_stats_update_begin(&nq->rx_sync);
-		u64_stats_inc(&nq->rx.rx_dropped);
-		u64_stats_update_end(&nq->rx_sync);
-		return;
-	}
-	if (!offload_allowed(&h, nq->queue->dev->info.features))
-		goto err_free;
-	if (h.flags & VIRTIO_NET_HDR_F_DATA_VALID && nq->napi.dev->features & NETIF_F_RXCSUM)
-		skb->ip_summed = CHECKSUM_UNNECESSARY;
-	if (virtio_net_hdr_to_skb(skb, &h, true))
-		goto err_free;
-	skb_record_rx_queue(skb, nq->queue->index);
-	skb->protocol = eth_type_trans(skb, nq->napi.dev);
-	u64_stats_update_begin(&nq->rx_sync);
-	u64_stats_inc(&nq->rx.rx_packets);
-	u64_stats_add(&nq->rx.rx_bytes, len);
-	u64_stats_update_end(&nq->rx_sync);
-	napi_gro_receive(&nq->napi, skb);
-	return;
-
-err_free:
-	kfree_skb(skb);
-err:
-	u64_stats_update_begin(&nq->rx_sync);
-	u64_stats_inc(&nq->rx.rx_errors);
-	u64_stats_update_end(&nq->rx_sync);
-}
-
-static int net_poll(struct napi_struct *napi, int budget)
-{
-	struct usrloop_netq *nq = container_of(napi, struct usrloop_netq, napi);
-	struct usrloop_end *end;
-	int done = 0;
-
-	rcu_read_lock();
-	end = rcu_dereference(nq->queue->end);
-	if (end) {
-		/* Pairs with the server's release: the packets are there. */
-		u32 tail = smp_load_acquire(&end->ring->rx_tail);
-
-		if (unlikely(tail - end->rx_head > end->mask + 1)) {
-			atomic64_inc(&nq->queue->dev->refused);
-			WRITE_ONCE(end->rx_head, tail - (end->mask + 1));
-		}
-		for (; done < budget && end->rx_head != tail; done++) {
-			receive(nq, end, end->rx_head & end->mask);
-			WRITE_ONCE(end->rx_head, end->rx_head + 1);
-		}
-		/* Their slots may be written to again. */
-		smp_store_release(&end->ring->rx_head, end->rx_head);
-	}
-	rcu_read_unlock();
-	if (done < budget)
-		napi_complete_done(napi, done);
-	return done;
-}
-
-/*
- * What came while the interface was down is nobody's, and its slots may be written to again.
- * Context: NAPI is off, so what it owns is ours.
- */
-static void discard_received(struct usrloop_queue *q)
-{
-	struct usrloop_end *end;
-
-	rcu_read_lock();
-	end = rcu_dereference(q->end);
-	if (end) {
-		u32 tail = READ_ONCE(end->ring->rx_tail);
-
-		WRITE_ONCE(end->rx_head, tail);
-		WRITE_ONCE(end->ring->rx_head, tail);
-	}
-	rcu_read_unlock();
-}
-
 static int net_open(struct net_device *netdev)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	unsigned int i;
 
 	for (i = 0; i < dev->info.queues; i++) {
-		discard_received(&dev->queue[i]);
+		usrloop_net_discard(&dev->queue[i]);
 		napi_enable(&dev->net->queue[i].napi);
 	}
 	/* A server that called between the two was not heard. */
@@ -387,17 +304,36 @@ static void net_stats(struct net_device *netdev, struct rtnl_link_stats64 *stats
 		stats->tx_packets += count[0];
 		stats->tx_bytes += count[1];
 		stats->tx_dropped += count[2];
-		stats->rx_packets += count[4];
-		stats->rx_bytes += count[5];
-		stats->rx_errors += count[6];
-		stats->rx_dropped += count[7];
+		stats->rx_packets += count[5];
+		stats->rx_bytes += count[6];
+		stats->rx_errors += count[7];
+		stats->rx_dropped += count[8];
 	}
+}
+
+/* What the server's device fills in by itself, as nobody else sees the data. */
+static netdev_features_t net_features(struct sk_buff *skb, struct net_device *netdev,
+				      netdev_features_t features)
+{
+	const struct usrloop_info *info = &usrloop_net_dev(netdev)->info;
+	u32 most = info->net.max_csum ?: U32_MAX;
+
+	features = vlan_features_check(skb, features);
+	if (!usrloop_zero_copy(info) || skb->ip_summed != CHECKSUM_PARTIAL)
+		return features;
+	if (skb->encapsulation || !skb_transport_header_was_set(skb) ||
+	    skb_checksum_start_offset(skb) != skb_transport_offset(skb) ||
+	    head_len(skb) > USRLOOP_NET_HEAD ||
+	    (skb_is_gso(skb) ? !skb_gso_validate_mac_len(skb, most) : skb->len > most))
+		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	return features;
 }
 
 static const struct net_device_ops netdev_ops = {
 	.ndo_open		= net_open,
 	.ndo_stop		= net_close,
 	.ndo_start_xmit		= net_xmit,
+	.ndo_features_check	= net_features,
 	.ndo_get_stats64	= net_stats,
 	.ndo_validate_addr	= eth_validate_addr,
 	.ndo_set_mac_address	= eth_mac_addr,
@@ -410,8 +346,10 @@ static int check_params(struct usrloop_info *info)
 	if (info->features & (USRLOOP_NET_TSO | USRLOOP_NET_USO) &&
 	    !(info->features & USRLOOP_NET_CSUM))
 		return -EINVAL;
+	if (usrloop_zero_copy(info) ? info->features & USRLOOP_NET_USO : p->max_csum)
+		return -EINVAL;
 	if (p->mtu < ETH_MIN_MTU || p->max_mtu < p->mtu || p->max_mtu > ETH_MAX_MTU - ETH_HLEN ||
-	    p->reserved[0] || p->reserved[1])
+	    p->reserved[0] || p->reserved[1] || p->reserved2)
 		return -EINVAL;
 	if (strnlen(p->name, sizeof(p->name)) == sizeof(p->name))
 		return -EINVAL;
@@ -464,12 +402,23 @@ static void set_features(struct net_device *netdev, u32 features)
 {
 	netdev_features_t f = NETIF_F_SG | NETIF_F_FRAGLIST;
 
+	if (features & USRLOOP_NET_ZERO_COPY) {
+		f = NETIF_F_SG;
+		if (features & USRLOOP_NET_CSUM)
+			f |= NETIF_F_IP_CSUM | NETIF_F_RXCSUM;
+		if (features & USRLOOP_NET_TSO)
+			f |= NETIF_F_TSO | NETIF_F_TSO_ECN;
+		/* They stay with us for a while. */
+		netdev->priv_flags &= ~IFF_TX_SKB_SHARING;
+		goto out;
+	}
 	if (features & USRLOOP_NET_CSUM)
 		f |= NETIF_F_HW_CSUM | NETIF_F_RXCSUM;
 	if (features & USRLOOP_NET_TSO)
 		f |= NETIF_F_TSO | NETIF_F_TSO6 | NETIF_F_TSO_ECN;
 	if (features & USRLOOP_NET_USO)
 		f |= NETIF_F_GSO_UDP_L4;
+out:
 	netdev->hw_features = f;
 	netdev->features = f | NETIF_F_HIGHDMA;
 	netdev->vlan_features = f | NETIF_F_HIGHDMA;
@@ -505,7 +454,7 @@ static int net_start(struct usrloop_dev *dev)
 		struct usrloop_netq *nq = &dev->net->queue[i];
 
 		nq->txq = netdev_get_tx_queue(netdev, i);
-		netif_napi_add(netdev, &nq->napi, net_poll);
+		netif_napi_add(netdev, &nq->napi, usrloop_net_poll);
 	}
 	netif_carrier_off(netdev);
 	dev->net->netdev = netdev;

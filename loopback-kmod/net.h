@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of network devices share: net.c moves packets, ethtool.c tells about them. */
+/*
+ * What the parts of network devices share: net.c has the interface and packets to the wire,
+ * net_rx.c those from it, zc_net.c both if they are not copied; ethtool.c tells about them.
+ */
 #ifndef USRLOOP_NET_H
 #define USRLOOP_NET_H
 
 #include <linux/ethtool.h>
 #include <linux/netdevice.h>
 #include <linux/u64_stats_sync.h>
+#include <linux/virtio_net.h>
 
 #include "usrloop.h"
 
-#define USRLOOP_COUNTS	8	/* of struct usrloop_counts */
+#define USRLOOP_NET_HEADER	sizeof(struct virtio_net_hdr_mrg_rxbuf)
+#define USRLOOP_COUNTS	10	/* of struct usrloop_counts */
 
 struct usrloop_counts {
 	u64_stats_t tx_packets, tx_bytes, tx_dropped, tx_full;
 	u64_stats_t rx_packets, rx_bytes, rx_errors, rx_dropped;
+	u64_stats_t tx_copied, rx_copied;	/* bytes of frames */
 };
 
 struct usrloop_netq {
@@ -35,6 +41,36 @@ struct usrloop_net {
 };
 
 void usrloop_net_counts(struct usrloop_netq *nq, u64 *to);
+
+/* net_rx.c */
+int usrloop_net_poll(struct napi_struct *napi, int budget);
+void usrloop_net_discard(struct usrloop_queue *q);
+
+/* zc_net.c */
+#if IS_ENABLED(CONFIG_USRDRV)
+int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 head,
+		    struct usrloop_sqe *sqe);
+struct sk_buff *usrloop_zc_sent(struct usrloop_end *end, u32 slot);
+struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct napi_struct *napi,
+				   const u32 *len, unsigned int n);
+#else	/* no device has the feature */
+static inline int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 head,
+				  struct usrloop_sqe *sqe)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline struct sk_buff *usrloop_zc_sent(struct usrloop_end *end, u32 slot)
+{
+	return NULL;
+}
+
+static inline struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct napi_struct *napi,
+						 const u32 *len, unsigned int n)
+{
+	return NULL;
+}
+#endif
 
 extern const struct ethtool_ops usrloop_ethtool_ops;
 

@@ -31,9 +31,12 @@ int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layou
 	if (net)
 		ring += info->depth * sizeof(struct usrloop_rxe);
 	layout->ring_stride = PAGE_ALIGN(ring);
-	if (net)
+	if (net && usrloop_zero_copy(info))
+		layout->slot_size = USRLOOP_NET_TABLE +
+				    USRLOOP_NET_SEGMENTS * sizeof(struct usrloop_segment);
+	else if (net)
 		layout->slot_size = PAGE_ALIGN(USRLOOP_PACKET_MAX);
-	else if (info->features & USRLOOP_BLK_ZERO_COPY)
+	else if (usrloop_zero_copy(info))
 		layout->slot_size = info->blk.max_segments * sizeof(struct usrloop_segment);
 	else
 		layout->slot_size = PAGE_ALIGN(info->blk.max_io);
@@ -61,7 +64,6 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 	end->data = s->mem + l->data + q->index * l->data_stride;
 	end->mask = q->dev->info.depth - 1;
 	end->slot_size = l->slot_size;
-	end->zc = s->zc;
 	rcuwait_init(&end->wait);
 }
 
@@ -100,19 +102,19 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	if (!s->mem)
 		goto err_account;
 	s->dev = dev;
-	if (dev->info.type == USRLOOP_BLOCK && dev->info.features & USRLOOP_BLK_ZERO_COPY) {
-		ret = usrloop_zc_begin(s, claim_fd);
-		if (ret)
-			goto err_mem;
-	}
 	s->pid = get_pid(task_tgid(current));
 	usrloop_dev_get(dev);
 	for (i = 0; i < dev->info.queues; i++)
 		init_end(s, &dev->queue[i]);
+	if (usrloop_zero_copy(&dev->info)) {
+		ret = usrloop_zc_begin(s, claim_fd);
+		if (ret) {
+			usrloop_session_free(s);
+			return ERR_PTR(ret);
+		}
+	}
 	return s;
 
-err_mem:
-	vfree(s->mem);
 err_account:
 	if (s->mm) {
 		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);

@@ -11,7 +11,9 @@
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
+ *	net_rx.c	and packets from the wire
  *	zerocopy.c	data that the server's device reaches where they are
+ *	zc_blk.c, zc_net.c	of the two kinds
  *
  * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
  * not held while data is copied by us). A claim is ended with dev->lock held, entered with either.
@@ -47,14 +49,17 @@
 #define USRLOOP_MAX_SEGMENTS	4096u
 /* with claims of PCI functions in the kernel, data need not be copied */
 #if IS_ENABLED(CONFIG_USRDRV)
-#define USRLOOP_HAVE_ZERO_COPY	USRLOOP_BLK_ZERO_COPY
+#define USRLOOP_BLK_CLAIM	USRLOOP_BLK_ZERO_COPY
+#define USRLOOP_NET_CLAIM	USRLOOP_NET_ZERO_COPY
 #else
-#define USRLOOP_HAVE_ZERO_COPY	0
+#define USRLOOP_BLK_CLAIM	0
+#define USRLOOP_NET_CLAIM	0
 #endif
 #define USRLOOP_BLK_FEATURES	(USRLOOP_BLK_READ_ONLY | USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | \
 				 USRLOOP_BLK_DISCARD | USRLOOP_BLK_ZEROES | \
-				 USRLOOP_BLK_ROTATIONAL | USRLOOP_HAVE_ZERO_COPY)
-#define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_COMPAT_USO)
+				 USRLOOP_BLK_ROTATIONAL | USRLOOP_BLK_CLAIM)
+#define USRLOOP_NET_FEATURES	(USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_COMPAT_USO | \
+				 USRLOOP_NET_CLAIM)
 #define USRLOOP_FLAGS		(USRLOOP_PERSIST | USRLOOP_OWNER)
 #define USRLOOP_POLICIES	4u
 /* header, Ethernet header with tags, 64 KiB; whole pages */
@@ -252,6 +257,12 @@ void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
 int usrloop_devices_init(void);
 void usrloop_devices_exit(void);
 
+static inline bool usrloop_zero_copy(const struct usrloop_info *info)
+{
+	return info->features &
+	       (info->type == USRLOOP_NET ? USRLOOP_NET_ZERO_COPY : USRLOOP_BLK_ZERO_COPY);
+}
+
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
 struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim_fd);
@@ -262,13 +273,15 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 	return end->data + (size_t)slot * end->slot_size;
 }
 
-/* zerocopy.c */
+/* zerocopy.c, zc_blk.c */
 #if IS_ENABLED(CONFIG_USRDRV)
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
 void usrloop_zc_end(struct usrloop_session *session);
+void usrloop_zc_recall(struct usrloop_session *session);
+int usrloop_zc_enter(struct usrloop_zc *zc);
+void usrloop_zc_exit(struct usrloop_zc *zc, int index);
 int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe);
 void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
-void usrloop_zc_recall(struct usrloop_session *session);
 #else	/* no device has the feature */
 static inline int usrloop_zc_begin(struct usrloop_session *session, int claim_fd)
 {
@@ -277,6 +290,15 @@ static inline int usrloop_zc_begin(struct usrloop_session *session, int claim_fd
 
 static inline void usrloop_zc_end(struct usrloop_session *session) {}
 
+static inline void usrloop_zc_recall(struct usrloop_session *session) {}
+
+static inline int usrloop_zc_enter(struct usrloop_zc *zc)
+{
+	return -ENODEV;
+}
+
+static inline void usrloop_zc_exit(struct usrloop_zc *zc, int index) {}
+
 static inline int usrloop_zc_map(struct usrloop_end *end, struct request *rq,
 				 struct usrloop_sqe *sqe)
 {
@@ -284,7 +306,6 @@ static inline int usrloop_zc_map(struct usrloop_end *end, struct request *rq,
 }
 
 static inline void usrloop_zc_unmap(struct usrloop_end *end, u32 tag) {}
-static inline void usrloop_zc_recall(struct usrloop_session *session) {}
 #endif
 
 /* wait.c */

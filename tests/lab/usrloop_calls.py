@@ -48,7 +48,7 @@ def version() -> None:
     with Control() as control:
         v = control.version()
         assert v.version == lib.USRLOOP_VERSION
-        assert (v.blk_features, v.net_features, v.flags, v.policies) == (0x7F, 7, 3, 15)
+        assert (v.blk_features, v.net_features, v.flags, v.policies) == (0x7F, 15, 3, 15)
 
 
 @check
@@ -62,7 +62,7 @@ def create_of_another_version_or_type() -> None:
 @check
 def create_with_what_the_module_does_not_know() -> None:
     create_refused(errno.EOPNOTSUPP, SMALL, features=0x80)
-    create_refused(errno.EOPNOTSUPP, Interface(), features=8)
+    create_refused(errno.EOPNOTSUPP, Interface(), features=0x10)
     create_refused(errno.EOPNOTSUPP, SMALL, flags=4)
     create_refused(errno.EOPNOTSUPP, SMALL, policy=4)
 
@@ -109,6 +109,10 @@ def create_of_an_interface_that_cannot_be() -> None:
         {"net_name": b"x" * 16},
         {"net_mac": b"\x01\0\0\0\0\1"},
         {"net_reserved": [0, 1]},
+        {"net_max_csum": 8000},
+        {"net_reserved2": 1},
+        {"features": lib.USRLOOP_NET_ZERO_COPY, "net_reserved2": 1},
+        {"features": 0xF},  # zero copy knows no UDP segmentation
     ):
         create_refused(errno.EINVAL, Interface(), **changes)
 

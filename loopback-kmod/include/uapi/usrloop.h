@@ -44,6 +44,11 @@
 #define USRLOOP_NET_CSUM	0x01
 #define USRLOOP_NET_TSO		0x02	/* with CSUM: TCP packets of up to 64 KiB, both ways */
 #define USRLOOP_NET_USO		0x04	/* with CSUM: likewise UDP */
+/*
+ * slots hold addresses of the data for the server's PCI function, and headers. What CSUM and TSO
+ * leave to the server is TCP and UDP over IPv4 and nothing else; not with USO
+ */
+#define USRLOOP_NET_ZERO_COPY	0x08
 
 /* How it is made (flags). */
 #define USRLOOP_PERSIST		0x01	/* it outlives its controller, until DELETE */
@@ -89,6 +94,9 @@ struct usrloop_net_params {
 	__u32 mtu;			/* 68 to 65521 */
 	__u32 max_mtu;			/* the highest that can be set */
 	char name[16];			/* may hold %d; empty: usrnet%d */
+	/* ZERO_COPY: bytes of the longest frame whose checksum is left to the server; 0: any */
+	__u32 max_csum;
+	__u32 reserved2;
 };
 
 /* CREATE in and out, QUERY out. */
@@ -161,7 +169,7 @@ struct usrloop_attach {
 	__u64 data_stride;
 	__u64 size;			/* to map */
 	/*
-	 * in: of usr_pci_open(), for a device with USRLOOP_BLK_ZERO_COPY; out: -1 if it has not
+	 * in: of usr_pci_open(), for a device with ZERO_COPY; out: -1 if it has not
 	 */
 	__s32 claim_fd;
 	__u32 reserved;
@@ -199,6 +207,19 @@ struct usrloop_segment {
 	__u32 reserved;
 };
 
+/*
+ * A slot of a device with USRLOOP_NET_ZERO_COPY: the header and the first bytes of the frame,
+ * which are all its headers; and at TABLE where the rest of it is, if there is more, which is the
+ * function's as with a disk.
+ *
+ * For packets from the wire there is one segment in each slot, a page that the function may write
+ * to until the server says that a frame is there. A frame may take several, as num_buffers in its
+ * header says, which is in the slot of the first.
+ */
+#define USRLOOP_NET_HEAD	256	/* bytes of a frame, at most */
+#define USRLOOP_NET_TABLE	512	/* from the slot's begin */
+#define USRLOOP_NET_SEGMENTS	32	/* at most */
+
 /* A request: the data of a WRITE or TX are in its slot; those of a READ go there. */
 struct usrloop_sqe {
 	__u32 tag;			/* its slot */
@@ -206,7 +227,7 @@ struct usrloop_sqe {
 	__u8 op;
 	__u8 flags;
 	__u16 segments;			/* ZERO_COPY: how many are in its slot */
-	__u32 len;			/* bytes */
+	__u32 len;			/* bytes; TX: with those in segments */
 	__u64 sector;
 	__u64 reserved2;
 };
@@ -223,7 +244,8 @@ struct usrloop_cqe {
  * depth.
  */
 struct usrloop_rxe {
-	__u32 len;			/* header and frame */
+	/* header and frame; ZERO_COPY: what is in this slot's page, 0: a faulty frame */
+	__u32 len;
 	__u32 reserved;
 };
 

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Zero copy of disks: the pages of a request are mapped from when it is sent until it completes. */
+#include <linux/blk-mq.h>
+#include <linux/dma-mapping.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+
+#include "compat.h"
+#include "usrloop.h"
+
+#if IS_ENABLED(CONFIG_USRDRV)
+#include "zerocopy.h"
+
+/* A request's pages. */
+struct usrloop_map {
+	unsigned int pieces;		/* before they were mapped; 0: they are not */
+	enum dma_data_direction dir;
+	struct scatterlist *sgl;	/* max_segments */
+};
+
+struct blk_zc {
+	struct usrloop_zc zc;
+	struct scatterlist *sgl;
+	unsigned int maps;
+	struct usrloop_map map[];	/* queue * depth + tag */
+};
+
+static struct blk_zc *of(const struct usrloop_zc *zc)
+{
+	return container_of(zc, struct blk_zc, zc);
+}
+
+static struct usrloop_map *map_of(const struct usrloop_end *end, u32 tag)
+{
+	return &of(end->zc)->map[end->queue->index * (end->mask + 1) + tag];
+}
+
+static struct usrloop_zc *alloc(const struct usrloop_info *info)
+{
+	unsigned int maps = info->queues * info->depth, i;
+	struct blk_zc *b;
+
+	b = kvzalloc(struct_size(b, map, maps), GFP_KERNEL_ACCOUNT);
+	if (!b)
+		return NULL;
+	b->sgl = kvcalloc(maps, array_size(info->blk.max_segments, sizeof(*b->sgl)),
+			  GFP_KERNEL_ACCOUNT);
+	if (!b->sgl) {
+		kvfree(b);
+		return NULL;
+	}
+	for (i = 0; i < maps; i++) {
+		b->map[i].sgl = &b->sgl[i * info->blk.max_segments];
+		sg_init_table(b->map[i].sgl, info->blk.max_segments);
+	}
+	b->maps = maps;
+	return &b->zc;
+}
+
+static void free_zc(struct usrloop_zc *zc)
+{
+	kvfree(of(zc)->sgl);
+	kvfree(of(zc));
+}
+
+static int begin(struct usrloop_session *s)
+{
+	struct device *device = usrloop_zc_device(s->zc);
+	u32 mask = s->dev->info.blk.segment_mask;
+
+	if (dma_get_seg_boundary(device) > mask)
+		dma_set_seg_boundary(device, mask);
+	return 0;
+}
+
+static void unmap(struct usrloop_zc *zc, struct usrloop_map *map)
+{
+	if (!map->pieces)
+		return;
+	dma_unmap_sg(usrloop_zc_device(zc), map->sgl, map->pieces, map->dir);
+	WRITE_ONCE(map->pieces, 0);
+}
+
+static void unmap_all(struct usrloop_zc *zc)
+{
+	unsigned int i;
+
+	for (i = 0; i < of(zc)->maps; i++)
+		unmap(zc, &of(zc)->map[i]);
+}
+
+static bool mapped(const struct usrloop_zc *zc, bool any)
+{
+	unsigned int i;
+
+	for (i = 0; i < of(zc)->maps; i++)
+		if (READ_ONCE(of(zc)->map[i].pieces))
+			return true;
+	return false;
+}
+
+const struct usrloop_zc_ops usrloop_zc_blk = {
+	.alloc		= alloc,
+	.free		= free_zc,
+	.begin		= begin,
+	.unmap_all	= unmap_all,
+	.mapped		= mapped,
+};
+
+/* The claim was entered. */
+static int map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe)
+{
+	struct usrloop_segment *out = usrloop_data(end, rq->tag);
+	struct usrloop_map *map = map_of(end, rq->tag);
+	struct scatterlist *sg;
+	int mapped, i;
+
+	map->pieces = usrloop_map_sg(rq, map->sgl);
+	map->dir = rq_dma_dir(rq);
+	mapped = dma_map_sg_attrs(usrloop_zc_device(end->zc), map->sgl, map->pieces, map->dir,
+				  DMA_ATTR_NO_WARN);
+	if (!mapped) {
+		map->pieces = 0;
+		return -ENOMEM;
+	}
+	for_each_sg(map->sgl, sg, mapped, i)
+		out[i] = (struct usrloop_segment) {
+			.addr = sg_dma_address(sg),
+			.len = sg_dma_len(sg),
+		};
+	sqe->segments = mapped;
+	return 0;
+}
+
+/**
+ * usrloop_zc_map() - let the server's function reach a request's data
+ * @end:	who is to have the request
+ * @rq:		request, whose slot is BUSY
+ * @sqe:	what the server is told of it
+ *
+ * Context: any, queue->lock held: the session is not let go of meanwhile.
+ * Return: 0; -ENOMEM not now; -ENODEV the claim is going.
+ */
+int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe)
+{
+	int index, ret;
+
+	if (sqe->op != USRLOOP_OP_READ && sqe->op != USRLOOP_OP_WRITE)
+		return 0;
+	index = usrloop_zc_enter(end->zc);
+	if (index < 0)
+		return index;
+	ret = map(end, rq, sqe);
+	usrloop_zc_exit(end->zc, index);
+	return ret;
+}
+
+/**
+ * usrloop_zc_unmap() - the server is done with a request
+ * @end:	who had it
+ * @tag:	its slot, BUSY
+ *
+ * Context: process, no locks.
+ */
+void usrloop_zc_unmap(struct usrloop_end *end, u32 tag)
+{
+	int index = usrloop_zc_enter(end->zc);
+
+	if (index < 0) {
+		/* It is on its way out: to wait for that does it. */
+		usrloop_zc_end_claim(end->zc);
+		return;
+	}
+	unmap(end->zc, map_of(end, tag));
+	usrloop_zc_exit(end->zc, index);
+}
+#endif
