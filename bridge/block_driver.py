@@ -37,11 +37,6 @@ def stay_in_memory() -> None:
     libc.mlockall(MCL_CURRENT)
 
 
-def can_zero_copy(control: loop.Control) -> bool:
-    """Whether the kernel's module was built for a kernel with claims of PCI functions."""
-    return bool(control.version().blk_features & loop.lib.USRLOOP_BLK_ZERO_COPY)
-
-
 class BlockWorker(Worker):
     """One drive."""
 
@@ -62,7 +57,7 @@ class BlockWorker(Worker):
         self._index = index
         self._device = device
         block = drive.block
-        zero_copy = request["zero_copy"] and can_zero_copy(self._control)
+        zero_copy = request["zero_copy"] and self._control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
         segments = controller.zero_copy(index) if zero_copy else None
         for event, status in ((controller.gone, GONE), (controller.unserved, 0)):
             threading.Thread(target=self._watch, args=(event, status), daemon=True).start()

@@ -31,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="make a NIC a network interface",
         description=DESCRIPTION,
         usage="usrdrv net DEVICE [--export HOW] [--ifname NAME] [--mtu BYTES] [--netns NAME] "
-        "[--multicast MAC]... [--no-offload] [--json]\n       usrdrv net stats IFNAME [--netns NAME] [--json]",
+        "[--multicast MAC]... [--no-offload] [--no-zero-copy] [--json]\n"
+        "       usrdrv net stats IFNAME [--netns NAME] [--json]",
     )
     parser.add_argument(
         "device",
@@ -69,6 +70,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_false",
         help="no checksums, tags and large packets by chip and driver",
     )
+    parser.add_argument(
+        "--no-zero-copy",
+        dest="zero_copy",
+        action="store_false",
+        help="have the kernel copy packets even if the device can reach them where they are (export "
+        "usrloop on a kernel of ours)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -91,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
     export, reason = net_exports.choose(args.export)
     net_exports.check(export)
-    settings = Settings(args.device, export, args.mtu, args.offloads, groups)
+    settings = Settings(args.device, export, args.mtu, args.offloads, groups, args.zero_copy)
     try:
         with (
             Signals() as signals,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The process of a network driver: opens the device, moves frames, and does what its supervisor says.
 
-`open` has a device's name, an MTU, `offloads` and a memory file to count in; `ready` tells the MAC address and the
-names of the counters in order. Then comes `start` (with a TAP's descriptor, or as `loop` the number of an interface
-of usrloop), at which we say `started`; then `mtu`, `filter` and `stats`. We tell of `link` changes and of a
-`failure`.
+`open` has a device's name, an MTU, `offloads`, `zero_copy` and a memory file to count in; `ready` tells the MAC
+address, the names of the counters in order, and what the kernel has to know if it is not to copy packets. Then
+comes `start` (with a TAP's descriptor, or as `loop` the number of an interface of usrloop), at which we say
+`started`; then `mtu`, `filter` and `stats`. We tell of `link` changes and of a `failure`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from usrdrv import errors, loop
@@ -44,7 +45,23 @@ class NetWorker(Worker):
         self._held = stack.enter_context(ExitStack())  # what the driver uses until it is closed
         nic = stack.enter_context(open_driver(device, counters=fds[0], **options))
         self._nic = nic
-        self.say(event="ready", mac=nic.mac.hex(), counters=list(nic.statistics()))
+        self._claim = device.claim_fd
+        self.say(
+            event="ready",
+            mac=nic.mac.hex(),
+            counters=list(nic.statistics()),
+            zero_copy=self._zero_copy() if request["zero_copy"] else None,
+        )
+
+    def _zero_copy(self) -> dict[str, int] | None:
+        """How the kernel has to make an interface whose packets are not copied; None: it cannot."""
+        from usrdrv import loop
+
+        wanted = self._nic.zero_copy()
+        if wanted is None:
+            return None
+        with loop.Control() as control:
+            return asdict(wanted) if control.can_zero_copy(loop.lib.USRLOOP_NET) else None
 
     def changed(self) -> None:
         """The driver has news; called from a thread of its own."""
@@ -56,7 +73,7 @@ class NetWorker(Worker):
     def _serve(self, number: int) -> None:
         """Move frames between the chip and an interface of usrloop."""
         control = self._held.enter_context(loop.Control())
-        attach = control.attach(loop.lib.USRLOOP_NET, number)
+        attach = control.attach(loop.lib.USRLOOP_NET, number, self._claim)
         self._nic.start(control.fd, self.changed, attach)
 
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:

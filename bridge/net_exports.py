@@ -58,13 +58,20 @@ def make(
     mtu: int,
     namespace: str | None,
     offloads: bool,
+    zero_copy: dict[str, int] | None,
 ) -> KernelEnd:
-    """Make the interface, which has no driver and no carrier yet."""
+    """Make the interface, which has no driver and no carrier yet. zero_copy: of usrloop, what the driver wants."""
     if export == "usrloop":
         from usrdrv.bridge.net_usrloop import UsrloopInterface
 
         return UsrloopInterface(
-            name, mac=mac, mtu=mtu, namespace=namespace, offloads=offloads, label=device
+            name,
+            mac=mac,
+            mtu=mtu,
+            namespace=namespace,
+            offloads=offloads,
+            zero_copy=zero_copy,
+            label=device,
         )
     from usrdrv.bridge.tap import Tap
 

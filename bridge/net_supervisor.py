@@ -30,7 +30,7 @@ STATS_TIMEOUT: Final = 5.0
 class Settings:
     """What the user asked for. groups: multicast addresses, of which only these are received; None: all.
 
-    export: `usrloop` or `tap`.
+    export: `usrloop` or `tap`. zero_copy: with usrloop, if it and the device can do that.
     """
 
     device: str
@@ -38,6 +38,7 @@ class Settings:
     mtu: int = 1500
     offloads: bool = True
     groups: tuple[bytes, ...] | None = None
+    zero_copy: bool = True
 
 
 class Interface(Closing):
@@ -69,6 +70,7 @@ class Interface(Closing):
                 mtu=settings.mtu,
                 namespace=namespace,
                 offloads=settings.offloads,
+                zero_copy=self.driver.ready["zero_copy"],
             )
             self._begin(self.end)
         except BaseException:
@@ -94,6 +96,7 @@ class Interface(Closing):
             device=self._settings.device,
             mtu=self._mtu,
             offloads=self._settings.offloads,
+            zero_copy=self._settings.zero_copy and self._settings.export == "usrloop",
         )
 
     def _begin(self, end: KernelEnd) -> None:

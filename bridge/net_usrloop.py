@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 OFFLOADS: Final = loop.lib.USRLOOP_NET_CSUM | loop.lib.USRLOOP_NET_TSO | loop.lib.USRLOOP_NET_USO
 MAX_MTU: Final = 9000
+DEPTH: Final = 256
+PAGES: Final = 512
+"""Depth with zero copy: a large frame takes several, and all that the chip has in hand are of them."""
 
 
 class UsrloopInterface(Closing):
@@ -29,8 +32,10 @@ class UsrloopInterface(Closing):
         mtu: int,
         namespace: str | None = None,
         offloads: bool = True,
+        zero_copy: dict[str, int] | None = None,
         label: str = "",
     ) -> None:
+        """zero_copy: what the driver wants for that."""
         check_name(name)
         self.name = name
         self._started = False
@@ -48,7 +53,9 @@ class UsrloopInterface(Closing):
                 mtu=mtu,
                 max_mtu=MAX_MTU,
                 name=name,
-                features=OFFLOADS & self._control.version().net_features if offloads else 0,
+                features=self._features(offloads, zero_copy is not None),
+                depth=DEPTH if zero_copy is None else PAGES,
+                **(zero_copy or {}),
                 label=os.fsdecode(os.fsencode(label)[: loop.lib.USRLOOP_LABEL_LEN - 1]),
             )
             with inside(namespace):  # the right to make interfaces there is asked for
@@ -56,6 +63,13 @@ class UsrloopInterface(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _features(self, offloads: bool, zero_copy: bool) -> int:
+        lib = loop.lib
+        features = OFFLOADS & self._control.version().net_features if offloads else 0
+        if zero_copy:
+            features = features & ~lib.USRLOOP_NET_USO | lib.USRLOOP_NET_ZERO_COPY
+        return int(features)
 
     def hand_to(self, driver: DriverProcess) -> None:
         """Have a driver serve it."""

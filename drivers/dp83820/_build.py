@@ -14,7 +14,7 @@ from _cffi import INCLUDE, UAPI, cdef  # noqa: E402
 
 HEADERS = ["dev.h", "net.h", "dp83820_regs.h"]
 SOURCES = [
-    *(HERE / name for name in ("tx.c", "rx.c", "dispatch.c", "control.c")),
+    *(HERE / name for name in ("tx.c", "rx.c", "rx_pages.c", "dispatch.c", "control.c")),
     *(NET / name for name in ("checksum.c", "segment.c", "coalesce.c", "tap.c", "loop_port.c")),
     ROOT / "usrdrv/loop/loop.c",
 ]

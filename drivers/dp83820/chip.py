@@ -145,15 +145,16 @@ class Chip:
             raise errors.DeviceError(f"{self._device.name}: no MAC address in the EEPROM")
         return mac
 
-    def configure(self, *, offloads: bool, mtu: int) -> None:
-        """Program modes (section 14.1, steps 6 to 8)."""
+    def configure(self, *, offloads: bool, mtu: int, keep_tags: bool = False) -> None:
+        """Program modes (section 14.1, steps 6 to 8). keep_tags: received frames keep their VLAN tags."""
         cfg = self.read(lib.DP83820_CFG)
         self.write(lib.DP83820_CFG, cfg & CFG_KEPT | CFG_SET)
         self.write(lib.DP83820_TXCFG, TXCFG)
         long = lib.DP83820_RXCFG_ALP if mtu > 1500 else 0
         self.write(lib.DP83820_RXCFG, RXCFG | long)
         self.write(lib.DP83820_PQCR, 0)
-        receive = lib.DP83820_VRCR_VTDEN | lib.DP83820_VRCR_VTREN | lib.DP83820_VRCR_IPEN
+        tags = 0 if keep_tags else lib.DP83820_VRCR_VTDEN | lib.DP83820_VRCR_VTREN
+        receive = tags | lib.DP83820_VRCR_IPEN
         self.write(lib.DP83820_VRCR, receive if offloads else 0)
         send = lib.DP83820_VTCR_VPPTI | lib.DP83820_VTCR_PPCHK
         self.write(lib.DP83820_VTCR, send if offloads else 0)

@@ -47,12 +47,14 @@ int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp 
  * @dp:		device; the chip is set up but for rings and interrupts
  * @port:	to the kernel; stays the caller's
  *
- * Return: 0 or -errno.
+ * Return: 0, -EINVAL for a port of the other kind, or another -errno.
  */
 int dp_start(struct dp *dp, struct usrdrv_net_port *port)
 {
 	int ret;
 
+	if (!dp->config.zero_copy != !port->buffers || port->buffers > DP_RX_RING)
+		return -EINVAL;
 	dp->port = port;
 	port->stats = dp->stats;
 	ret = -pthread_create(&dp->dispatcher, NULL, dp_dispatch, dp);
@@ -111,7 +113,10 @@ void dp_set_link(struct dp *dp, int up)
 	kick(dp);
 }
 
-/* End the dispatcher, and whoever waits for events. The chip is as it was: quiesce it before dp_destroy(). */
+/*
+ * End the dispatcher, and whoever waits for events. The chip is as it was: quiesce it before dp_destroy(),
+ * which gives memory back, also to the kernel.
+ */
 void dp_stop(struct dp *dp)
 {
 	atomic_store(&dp->stop, 1);
@@ -128,6 +133,7 @@ void dp_stop(struct dp *dp)
 
 void dp_destroy(struct dp *dp)
 {
+	dp_tx_give_back(dp);
 	dp_tx_free(dp);
 	dp_rx_free(dp);
 	if (dp->kick_fd >= 0)

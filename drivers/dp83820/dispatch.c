@@ -24,6 +24,7 @@
 #define QUIET_ROUNDS	20u	/* looks that find nothing end it */
 #define TICK_US		250000u
 #define HEARTBEAT_US	1000000u	/* a lost interrupt is found after so long */
+#define NO_BUFFER_US	10000u	/* between looks whether the kernel, which does not say so, has given us some */
 #define GONE_NS		10000000	/* between looks whether we shall end */
 
 enum { ON_IRQ, ON_KICK, ON_HANGUP };
@@ -58,12 +59,11 @@ static void freeze(struct dp *dp, int event)
 /* Begin, or begin again, with a chip that the control plane has set up. */
 static void start_chip(struct dp *dp)
 {
-	uint32_t pointers[2] = { (uint32_t)dp->rx.ring_mem.bus, (uint32_t)dp->tx.ring_mem.bus };
 	struct usrdrv_write w[] = {
 		{ .region = DP_BAR, .width = 4, .offset = DP83820_RXDP_HI, .value = 0 },
-		{ .region = DP_BAR, .width = 4, .offset = DP83820_RXDP, .value = pointers[0] },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_RXDP, .value = 0 },
 		{ .region = DP_BAR, .width = 4, .offset = DP83820_TXDP_HI, .value = 0 },
-		{ .region = DP_BAR, .width = 4, .offset = DP83820_TXDP, .value = pointers[1] },
+		{ .region = DP_BAR, .width = 4, .offset = DP83820_TXDP, .value = (uint32_t)dp->tx.ring_mem.bus },
 		{ .region = DP_BAR, .width = 4, .offset = DP83820_IHR, .value = 0 },
 		{ .region = DP_BAR, .width = 4, .offset = DP83820_IMR, .value = WANTED },
 		{ .region = DP_BAR, .width = 4, .offset = DP83820_IER, .value = 1 },
@@ -72,6 +72,7 @@ static void start_chip(struct dp *dp)
 
 	dp_rx_init(dp);
 	dp_tx_init(dp);
+	w[1].value = (uint32_t)dp->rx.ring_mem.bus + dp->rx.next % dp->rx.entries * (uint32_t)sizeof(struct dp_desc);
 	dp->imr = WANTED;
 	dp->loaded = dp->frozen = false;
 	atomic_thread_fence(memory_order_seq_cst);
@@ -107,10 +108,10 @@ static void acknowledge(struct dp *dp)
 		dp_post(dp, DP_EVENT_LINK);
 }
 
-/* Interrupts of the transmitter are wanted only while something waits for it. */
+/* Interrupts of the transmitter are wanted only while something waits for it, here or in the kernel. */
 static void choose_interrupts(struct dp *dp)
 {
-	uint32_t imr = WANTED | (dp->tx.blocked ? WANTED_BLOCKED : 0);
+	uint32_t imr = WANTED | (dp->tx.blocked || dp->tx.awaited ? WANTED_BLOCKED : 0);
 
 	if (imr != dp->imr) {
 		dp->imr = imr;
@@ -149,6 +150,9 @@ static void rest(struct dp *dp)
 {
 	uint32_t timeout = dp_tx_outstanding(dp) || dp->loaded ? TICK_US : HEARTBEAT_US;
 	int woken;
+
+	if (dp->rx.idle)
+		timeout = NO_BUFFER_US;
 
 	if (!dp->frozen) {
 		choose_interrupts(dp);

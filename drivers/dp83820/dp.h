@@ -4,7 +4,8 @@
  *
  * One dispatcher thread per device moves all frames, both ways; nothing here is locked but the
  * events for the control plane. Memory is allocated once: rings, receive buffers that stay with
- * their descriptors, and an area for packets to transmit, which the port fills directly.
+ * their descriptors, and an area for packets to transmit, which the port fills directly. With zero
+ * copy there are only the rings, and room for headers: descriptors point to the kernel's own pages.
  */
 #ifndef USRDRV_DRIVERS_DP_H
 #define USRDRV_DRIVERS_DP_H
@@ -18,12 +19,14 @@
 #include "usrdrv/dev.h"
 #include "usrdrv/dp83820_regs.h"
 #include "usrdrv/net.h"
+#include "usrloop.h"
 
 /* cffi: begin */
 struct dp_config {
 	uint32_t mtu;		/* bytes */
 	uint32_t watchdog_ms;	/* a transmitter without progress for so long is stuck */
 	uint32_t offloads;	/* 1: the chip's checksums and VLAN tags, large packets from and to the kernel */
+	uint32_t zero_copy;	/* 1: the port is one of zero copy */
 	struct usrdrv_net_stats *stats;		/* to count in */
 };
 
@@ -51,6 +54,8 @@ void dp_destroy(struct dp *dp);
 #define DP_TX_AREA	(2u << 20)	/* bytes for packets to transmit */
 #define DP_CHAIN_MAX	8u	/* receive descriptors of one frame */
 #define DP_BAR		1u
+#define DP_RX_CHECKED	(DP83820_TCPPKT | DP83820_UDPPKT)
+#define DP_RX_WRONG	(DP83820_IPERR | DP83820_TCPERR | DP83820_UDPERR)
 
 struct dp_desc {
 	uint32_t link, buf, cmdsts, extsts;
@@ -58,7 +63,10 @@ struct dp_desc {
 
 struct dp_tx_meta {
 	uint32_t area_end;	/* the area is free up to here when the descriptor is done */
+	uint32_t token;
 	bool last;		/* of a frame */
+	bool sent;		/* the last of a packet: the port is told of its token */
+	bool awaited;		/* the kernel has it until then */
 };
 
 struct dp_tx {
@@ -68,10 +76,13 @@ struct dp_tx {
 	uint32_t head, done;	/* run freely; descriptors in between are the chip's */
 	uint32_t area_head, area_tail;	/* bytes, run freely */
 	uint32_t rung;		/* head when the doorbell was rung */
-	/* A large packet that is being cut */
+	/* The packet in hand: if it is a large one it may take several rounds to cut it. */
+	struct usrdrv_net_packet packet;
+	struct usrloop_segment whole;	/* all of it, if it was copied */
+	uint32_t packet_start, packet_end;	/* where it lies in the area */
 	struct net_segmenter segmenter;
 	unsigned int segment;	/* next one */
-	uint32_t segment_start, segment_end;	/* where it lies in the area */
+	unsigned int awaited;	/* packets that the kernel wants back: interrupts are wanted */
 	uint64_t progress_ms;	/* when a descriptor was last reclaimed, or the ring was empty */
 	bool pulling;		/* the port may have packets */
 	bool blocked;		/* for want of descriptors or room: interrupts are wanted */
@@ -81,7 +92,9 @@ struct dp_rx {
 	struct usrdrv_dma ring_mem, buffer_mem[DP_RX_RING / DP_RX_PIECE];
 	volatile struct dp_desc *ring;
 	uint32_t buffer;	/* bytes of each */
+	uint32_t entries;	/* of the ring, a power of two */
 	uint32_t next;		/* descriptor to look at, runs freely */
+	uint32_t armed;		/* those from next on up to here are the chip's */
 	uint32_t held;		/* first one that the coalescer still refers to */
 	struct net_coalescer coalescer;
 	bool idle;		/* the receiver stopped: tell it of new descriptors */
@@ -121,6 +134,7 @@ void dp_tx_free(struct dp *dp);
 void dp_tx_init(struct dp *dp);
 unsigned int dp_tx_poll(struct dp *dp);
 void dp_tx_reclaim(struct dp *dp);
+void dp_tx_give_back(struct dp *dp);
 static inline bool dp_tx_outstanding(const struct dp *dp)
 {
 	return dp->tx.head != dp->tx.done;
@@ -132,6 +146,16 @@ void dp_rx_free(struct dp *dp);
 void dp_rx_init(struct dp *dp);
 unsigned int dp_rx_poll(struct dp *dp);
 bool dp_rx_waiting(struct dp *dp);
+bool dp_rx_good(struct dp *dp, uint32_t status, uint32_t extsts, size_t len);
+unsigned int dp_rx_complete(struct dp *dp);
+static inline volatile struct dp_desc *dp_rx_desc(struct dp_rx *rx, uint32_t i)
+{
+	return &rx->ring[i % rx->entries];
+}
+
+/* rx_pages.c: the same with zero copy */
+void dp_pages_init(struct dp *dp);
+unsigned int dp_pages_poll(struct dp *dp);
 
 /* dispatch.c */
 void *dp_dispatch(void *arg);

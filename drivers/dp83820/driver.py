@@ -46,6 +46,13 @@ class Options:
 
 
 @dataclass(frozen=True)
+class ZeroCopy:
+    """What the kernel has to know of the chip if packets are not copied. Bytes."""
+
+    max_csum: int
+
+
+@dataclass(frozen=True)
 class Filter:
     """Which frames are received."""
 
@@ -83,6 +90,7 @@ class Nic(Closing):
         self._on_change: Callable[[], None] = lambda: None
         self._counters = _map(self._options.counters)
         self._closed = False
+        self._zero_copy = False
         self.link = Link()
         self.failure: str | None = None
         self.mtu = self._options.mtu
@@ -106,7 +114,7 @@ class Nic(Closing):
         return self.link.full
 
     def _set_up(self) -> None:
-        self._chip.configure(offloads=self.offloads, mtu=self.mtu)
+        self._chip.configure(offloads=self.offloads, mtu=self.mtu, keep_tags=self._zero_copy)
         self._program_filter()
 
     def _program_filter(self) -> None:
@@ -117,14 +125,22 @@ class Nic(Closing):
 
     # moving frames
 
+    def zero_copy(self) -> ZeroCopy | None:
+        """Return what start() takes if the kernel is not to copy packets; None: it has to."""
+        return ZeroCopy(lib.DP83820_TX_CSUM_MAX) if self._device.claim_fd >= 0 else None
+
     def start(self, fd: int, on_change: Callable[[], None], attach: Any = None) -> None:
         """Move frames between the chip and the TAP at `fd`, which stays the caller's.
 
-        attach: `fd` is a file of /dev/usrloop, and this its struct usrloop_attach of usrdrv.loop.
+        attach: `fd` is a file of /dev/usrloop, and this its struct usrloop_attach of usrdrv.loop. With the claim's
+        file in it packets are not copied.
         on_change is called from a thread of ours when the link changed, or when `failure` is set.
         """
         with self._lock:
             self._on_change = on_change
+            if attach is not None and attach.claim_fd >= 0:
+                self._zero_copy = True
+                self._set_up()
             out = ffi.new("struct usrdrv_net_port **")
             if attach is None:
                 result = lib.usrdrv_tap_port(fd, out)
@@ -143,6 +159,7 @@ class Nic(Closing):
                 "mtu": self.mtu,
                 "watchdog_ms": int(self._options.watchdog * 1000),
                 "offloads": self.offloads,
+                "zero_copy": self._zero_copy,
                 "stats": self._counters,
             },
         )

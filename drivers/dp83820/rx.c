@@ -11,13 +11,6 @@
 #define BUDGET		256u	/* frames in one round */
 #define RUNT_MIN	56u	/* bytes of a good frame whose tag was taken out (section 7) */
 #define FAULTY		(DP83820_RX_ABORT | DP83820_RX_OVERRUN | DP83820_RX_ISE | DP83820_RX_CRCE | DP83820_RX_FAE)
-#define CHECKED		(DP83820_TCPPKT | DP83820_UDPPKT)
-#define WRONG		(DP83820_IPERR | DP83820_TCPERR | DP83820_UDPERR)
-
-static volatile struct dp_desc *desc(struct dp_rx *rx, uint32_t i)
-{
-	return &rx->ring[i % DP_RX_RING];
-}
 
 static uint8_t *buffer(struct dp_rx *rx, uint32_t i)
 {
@@ -35,7 +28,7 @@ int dp_rx_alloc(struct dp *dp)
 	/* Room for the FCS and a tag, should the chip leave them; buffers are on 64 bytes. */
 	rx->buffer = (dp->config.mtu + 14 + 4 + 4 + 63) & ~63u;
 	ret = ops->dma_alloc(dp->dev, DP_RX_RING * sizeof(struct dp_desc), 4096, UINT32_MAX, &rx->ring_mem);
-	for (uint32_t i = 0; i < DP_RX_RING / DP_RX_PIECE && !ret; i++)
+	for (uint32_t i = 0; i < DP_RX_RING / DP_RX_PIECE && !ret && !dp->config.zero_copy; i++)
 		ret = ops->dma_alloc(dp->dev, (size_t)DP_RX_PIECE * rx->buffer, 4096, UINT32_MAX, &rx->buffer_mem[i]);
 	rx->ring = rx->ring_mem.cpu;
 	return ret;
@@ -55,11 +48,18 @@ void dp_rx_init(struct dp *dp)
 {
 	struct dp_rx *rx = &dp->rx;
 
+	rx->entries = dp->config.zero_copy ? dp->port->buffers : DP_RX_RING;
 	rx->next = rx->held = 0;
+	rx->armed = rx->entries;
 	rx->idle = false;
 	net_coalesce_reset(&rx->coalescer);
-	for (uint32_t i = 0; i < DP_RX_RING; i++) {
-		rx->ring[i].link = (uint32_t)rx->ring_mem.bus + (i + 1) % DP_RX_RING * (uint32_t)sizeof(struct dp_desc);
+	for (uint32_t i = 0; i < rx->entries; i++)
+		rx->ring[i].link = (uint32_t)rx->ring_mem.bus + (i + 1) % rx->entries * (uint32_t)sizeof(struct dp_desc);
+	if (dp->config.zero_copy) {
+		dp_pages_init(dp);
+		return;
+	}
+	for (uint32_t i = 0; i < rx->entries; i++) {
 		rx->ring[i].buf = (uint32_t)rx->buffer_mem[i / DP_RX_PIECE].bus + i % DP_RX_PIECE * rx->buffer;
 		rx->ring[i].extsts = 0;
 		rx->ring[i].cmdsts = rx->buffer | DP83820_INTR;
@@ -70,12 +70,13 @@ void dp_rx_init(struct dp *dp)
 static void recycle(struct dp_rx *rx)
 {
 	for (; rx->held != rx->next; rx->held++) {
-		volatile struct dp_desc *d = desc(rx, rx->held);
+		volatile struct dp_desc *d = dp_rx_desc(rx, rx->held);
 
 		d->extsts = 0;
 		atomic_thread_fence(memory_order_release);
 		d->cmdsts = rx->buffer | DP83820_INTR;
 	}
+	rx->armed = rx->held + rx->entries;
 }
 
 /* Hand over what was coalesced. */
@@ -92,6 +93,23 @@ static void flush(struct dp *dp)
 	net_coalesce_reset(c);
 }
 
+/* Whether the chip found nothing wrong with a frame; counts it. */
+bool dp_rx_good(struct dp *dp, uint32_t status, uint32_t extsts, size_t len)
+{
+	bool tagged = extsts & DP83820_VPKT;
+
+	if (!(status & DP83820_OK) &&
+	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
+		dp->stats->rx_errors++;
+		dp->stats->rx_crc += (status & DP83820_RX_CRCE) != 0;
+		return false;
+	}
+	dp->stats->rx_frames++;
+	dp->stats->rx_bytes += len + (tagged ? 4 : 0);
+	dp->stats->rx_checked += (extsts & DP_RX_CHECKED) && !(extsts & DP_RX_WRONG);
+	return true;
+}
+
 /* One frame of n descriptors from rx->next on; status and extsts are its last one's. */
 static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extsts)
 {
@@ -99,28 +117,20 @@ static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extst
 	struct net_coalescer *c = &rx->coalescer;
 	struct iovec iov[DP_CHAIN_MAX];
 	size_t len = 0;
-	bool checked = (extsts & CHECKED) && !(extsts & WRONG);
-	bool tagged = extsts & DP83820_VPKT;
+	bool checked = (extsts & DP_RX_CHECKED) && !(extsts & DP_RX_WRONG);
 	int vlan = -1;
 
 	for (unsigned int i = 0; i < n; i++) {
-		size_t size = desc(rx, rx->next + i)->cmdsts & DP83820_SIZE;
+		size_t size = dp_rx_desc(rx, rx->next + i)->cmdsts & DP83820_SIZE;
 
 		size = size < rx->buffer ? size : rx->buffer;
 		iov[i] = (struct iovec){ buffer(rx, rx->next + i), size };
 		len += size;
 	}
-	if (!(status & DP83820_OK) &&
-	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
-		dp->stats->rx_errors++;
-		dp->stats->rx_crc += (status & DP83820_RX_CRCE) != 0;
+	if (!dp_rx_good(dp, status, extsts, len))
 		return;
-	}
-	if (tagged)
+	if (extsts & DP83820_VPKT)
 		vlan = (int)((extsts & 0xff) << 8 | (extsts >> 8 & 0xff));
-	dp->stats->rx_frames++;
-	dp->stats->rx_bytes += len + (tagged ? 4 : 0);
-	dp->stats->rx_checked += checked;
 	if (!net_coalesce_add(c, iov, (int)n, checked && dp->config.offloads, vlan)) {
 		flush(dp);
 		recycle(rx);
@@ -132,10 +142,16 @@ static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extst
 }
 
 /* How many descriptors the frame at rx->next has; 0: it is not complete. */
-static unsigned int complete(struct dp_rx *rx)
+unsigned int dp_rx_complete(struct dp *dp)
 {
+	struct dp_rx *rx = &dp->rx;
+
 	for (unsigned int n = 0; n < DP_CHAIN_MAX; n++) {
-		uint32_t status = desc(rx, rx->next + n)->cmdsts;
+		uint32_t status;
+
+		if (rx->next + n == rx->armed)
+			return 0;
+		status = dp_rx_desc(rx, rx->next + n)->cmdsts;
 
 		if (!(status & DP83820_OWN))
 			return 0;
@@ -148,7 +164,7 @@ static unsigned int complete(struct dp_rx *rx)
 /* Whether there is a frame; looks at memory only. */
 bool dp_rx_waiting(struct dp *dp)
 {
-	return complete(&dp->rx) != 0;
+	return dp_rx_complete(dp) != 0;
 }
 
 /**
@@ -162,8 +178,10 @@ unsigned int dp_rx_poll(struct dp *dp)
 	struct dp_rx *rx = &dp->rx;
 	unsigned int frames = 0, n;
 
-	while (frames < BUDGET && (n = complete(rx))) {
-		volatile struct dp_desc *last = desc(rx, rx->next + n - 1);
+	if (dp->config.zero_copy)
+		return dp_pages_poll(dp);
+	while (frames < BUDGET && (n = dp_rx_complete(dp))) {
+		volatile struct dp_desc *last = dp_rx_desc(rx, rx->next + n - 1);
 
 		atomic_thread_fence(memory_order_acquire);
 		frame(dp, n, last->cmdsts, last->extsts);

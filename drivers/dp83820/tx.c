@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Transmission: a packet is read from the port straight into memory that the chip reaches. One that
- * fits is one descriptor; a large one is cut into frames of two: headers of its own, and the
- * payload where it lies. The doorbell is rung once for many frames.
+ * Transmission: a packet is read from the port straight into memory that the chip reaches; or, with zero
+ * copy, only its headers are. One that fits is one frame; a large one is cut into frames of headers of
+ * their own, and the payload where it lies. The doorbell is rung once for many frames.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #define HEADER_ROOM	256u	/* bytes for the headers of one segment, per descriptor */
 #define PULLS		32u	/* packets in one round */
 #define ALIGN		64u
-#define FRAME_SPARE	4u	/* descriptors that a packet needs before it is pulled */
+#define FRAME_SPARE	(USRLOOP_NET_SEGMENTS + 1)	/* descriptors that a frame may need */
 
 static volatile struct dp_desc *desc(struct dp_tx *tx, uint32_t i)
 {
@@ -32,7 +32,7 @@ int dp_tx_alloc(struct dp *dp)
 
 	if (!ret)
 		ret = ops->dma_alloc(dp->dev, DP_TX_RING * HEADER_ROOM, 4096, UINT32_MAX, &tx->header_mem);
-	if (!ret)
+	if (!ret && !dp->config.zero_copy)
 		ret = ops->dma_alloc(dp->dev, DP_TX_AREA, 4096, UINT32_MAX, &tx->area_mem);
 	tx->ring = tx->ring_mem.cpu;
 	return ret;
@@ -47,15 +47,36 @@ void dp_tx_free(struct dp *dp)
 			dp->dev->ops->dma_free(dp->dev, all[i]);
 }
 
+/* One descriptor is done: what that means to the kernel. */
+static void finish(struct dp *dp, const struct dp_tx_meta *meta)
+{
+	if (!meta->sent)
+		return;
+	dp->tx.awaited -= meta->awaited;
+	dp->port->ops->sent(dp->port, meta->token);
+}
+
+/* All packets of the kernel's, sent or not. The chip's transmitter is reset. */
+void dp_tx_give_back(struct dp *dp)
+{
+	struct dp_tx *tx = &dp->tx;
+
+	for (; tx->done != tx->head; tx->done++)
+		finish(dp, &tx->meta[tx->done % DP_TX_RING]);
+	if (dp->config.zero_copy && tx->segment < tx->segmenter.segments)
+		dp->port->ops->sent(dp->port, tx->packet.token);
+	tx->segment = tx->segmenter.segments = tx->awaited = 0;
+}
+
 /* An empty ring; what was in it is lost. The chip's transmitter is reset. */
 void dp_tx_init(struct dp *dp)
 {
 	struct dp_tx *tx = &dp->tx;
 
 	dp->stats->tx_dropped += tx->head - tx->done;
+	dp_tx_give_back(dp);
 	tx->head = tx->done = tx->rung = 0;
 	tx->area_head = tx->area_tail = 0;
-	tx->segment = tx->segmenter.segments = 0;
 	tx->pulling = true;
 	tx->blocked = false;
 	for (uint32_t i = 0; i < DP_TX_RING; i++) {
@@ -78,6 +99,7 @@ void dp_tx_reclaim(struct dp *dp)
 			break;
 		if (meta->last && !(status & DP83820_OK))
 			dp->stats->tx_errors++;
+		finish(dp, meta);
 		tx->area_tail = meta->area_end;
 		tx->done++;
 		any = true;
@@ -86,15 +108,20 @@ void dp_tx_reclaim(struct dp *dp)
 		tx->progress_ms = dp_now_ms();
 }
 
-/* One descriptor more; the frame's first one gets OWN when all are there. */
-static void add(struct dp *dp, uint64_t bus, size_t len, uint32_t flags, uint32_t extsts, uint32_t first,
-		uint32_t area_end)
+/*
+ * One descriptor more of the packet in hand; the frame's first one gets OWN when all are there. MORE: the frame
+ * has more of them; INTR: the packet has none.
+ */
+static void add(struct dp *dp, uint64_t bus, size_t len, uint32_t flags, uint32_t extsts, uint32_t first)
 {
 	struct dp_tx *tx = &dp->tx;
 	volatile struct dp_desc *d = desc(tx, tx->head);
-	bool last = !(flags & DP83820_MORE);
+	bool last = !(flags & DP83820_MORE), all = flags & DP83820_INTR;
 
-	tx->meta[tx->head % DP_TX_RING] = (struct dp_tx_meta){ .area_end = area_end, .last = last };
+	tx->meta[tx->head % DP_TX_RING] = (struct dp_tx_meta){
+		.area_end = all ? tx->packet_end : tx->packet_start, .token = tx->packet.token, .last = last,
+		.sent = all && dp->config.zero_copy, .awaited = tx->packet.at < tx->packet.len,
+	};
 	d->buf = (uint32_t)bus;
 	d->extsts = extsts;
 	d->cmdsts = (uint32_t)len | flags | (tx->head == first ? 0 : DP83820_OWN);
@@ -134,9 +161,48 @@ static bool outermost(const struct usrdrv_net_header *header, const struct net_h
 	return header->csum_start == h->l4 && header->csum_offset == (h->protocol == 6 ? 16 : 6);
 }
 
-static uint64_t area_bus(const struct dp *dp, const uint8_t *p)
+/* Descriptors for size bytes of the packet in hand from offset on; the last one has flags. */
+static void add_pieces(struct dp *dp, size_t offset, size_t size, uint32_t flags, uint32_t extsts, uint32_t first)
 {
-	return dp->tx.area_mem.bus + (uint64_t)(p - (uint8_t *)dp->tx.area_mem.cpu);
+	const struct usrdrv_net_packet *p = &dp->tx.packet;
+
+	offset -= p->at;
+	for (unsigned int i = 0; size && i < p->pieces; i++) {
+		const struct usrloop_segment *piece = &p->piece[i];
+		size_t part;
+
+		if (offset >= piece->len) {
+			offset -= piece->len;
+			continue;
+		}
+		part = piece->len - offset < size ? piece->len - offset : size;
+		size -= part;
+		add(dp, piece->addr + offset, part, size ? DP83820_MORE : flags, extsts, first);
+		offset = 0;
+	}
+}
+
+/* What the chip does not do of a checksum. */
+static void finish_checksum(struct dp *dp, uint8_t *headers, size_t offset, size_t size)
+{
+	struct net_segmenter *s = &dp->tx.segmenter;
+	uint16_t value = net_fold(net_sum(headers + s->h.l4, s->h.payload - s->h.l4, net_sum(s->frame + offset, size, 0)));
+
+	if (s->udp && !value)
+		value = 0xffff;
+	memcpy(headers + s->h.l4 + (s->udp ? 6 : 16), &value, 2);
+	dp->stats->tx_soft_checksums++;
+}
+
+static uint64_t header_bus(const struct dp_tx *tx, const uint8_t *p)
+{
+	return tx->header_mem.bus + (uint64_t)(p - (const uint8_t *)tx->header_mem.cpu);
+}
+
+/* Room for the headers of the frame whose first descriptor is the next one. */
+static uint8_t *header_room(const struct dp_tx *tx)
+{
+	return (uint8_t *)tx->header_mem.cpu + tx->head % DP_TX_RING * HEADER_ROOM;
 }
 
 /* Queue the segments of the packet in hand that there is room for. */
@@ -145,36 +211,25 @@ static void cut(struct dp *dp)
 	struct dp_tx *tx = &dp->tx;
 	struct net_segmenter *s = &tx->segmenter;
 
-	for (; tx->segment < s->segments && room(tx) >= 2; tx->segment++) {
+	for (; tx->segment < s->segments && room(tx) >= FRAME_SPARE; tx->segment++) {
 		uint32_t first = tx->head, extsts;
 		bool last = tx->segment + 1 == s->segments;
-		uint8_t *headers = (uint8_t *)tx->header_mem.cpu + first % DP_TX_RING * HEADER_ROOM, *start;
+		uint8_t *headers = header_room(tx), *start;
 		size_t offset, size, len;
 
 		net_segment(s, tx->segment, headers, &offset, &size);
 		len = s->h.payload;
 		extsts = offload(dp, s->frame, &s->h, len + size);
-		if (extsts) {
+		if (extsts)
 			dp->stats->tx_checksums++;
-		} else {
-			uint8_t *field = headers + s->h.l4 + (s->udp ? 6 : 16);
-			uint64_t sum = net_sum(s->frame + offset, size, 0);
-			uint16_t value;
-
-			value = net_fold(net_sum(headers + s->h.l4, len - s->h.l4, sum));
-			if (s->udp && !value)
-				value = 0xffff;
-			memcpy(field, &value, 2);
-			dp->stats->tx_soft_checksums++;
-		}
+		else
+			finish_checksum(dp, headers, offset, size);
 		dp->stats->copied += len;
 		dp->stats->tx_bytes += len + size;
 		start = take_tag(dp, headers, &extsts);
 		len -= (size_t)(start - headers);
-		add(dp, tx->header_mem.bus + (uint64_t)(start - (uint8_t *)tx->header_mem.cpu), len, DP83820_MORE, extsts,
-		    first, tx->segment_start);
-		add(dp, area_bus(dp, s->frame + offset), size, last ? DP83820_INTR : 0, extsts, first,
-		    last ? tx->segment_end : tx->segment_start);
+		add(dp, header_bus(tx, start), len, DP83820_MORE, extsts, first);
+		add_pieces(dp, offset, size, last ? DP83820_INTR : 0, extsts, first);
 	}
 }
 
@@ -190,50 +245,138 @@ static uint8_t *place(struct dp_tx *tx)
 	return (uint8_t *)tx->area_mem.cpu + tx->area_head % DP_TX_AREA;
 }
 
-/* A packet of len bytes lies at frame. */
-static void queue(struct dp *dp, const struct usrdrv_net_header *header, uint8_t *frame, size_t len)
+/* The packet in hand goes no further. */
+static void drop(struct dp *dp)
+{
+	dp->stats->tx_dropped++;
+	if (dp->config.zero_copy)
+		dp->port->ops->sent(dp->port, dp->tx.packet.token);
+}
+
+static void queue_large(struct dp *dp)
 {
 	struct dp_tx *tx = &dp->tx;
-	uint32_t end = tx->area_head + (uint32_t)((len + ALIGN - 1) & ~(size_t)(ALIGN - 1)), extsts = 0;
-	struct net_headers h;
-	uint8_t *start;
+	struct usrdrv_net_packet *p = &tx->packet;
+	struct net_segmenter *s = &tx->segmenter;
+	int ret = net_segment_begin(s, &p->header, p->head, p->head_len, p->len);
 
-	dp->stats->tx_packets++;
-	if (len < 14 || !atomic_load_explicit(&dp->link, memory_order_relaxed)) {
-		dp->stats->tx_dropped++;
+	/* The kernel leaves no checksum to us that the chip cannot do, if we cannot either. */
+	if (!ret && dp->config.zero_copy &&
+	    (p->at > s->h.payload || !offload(dp, p->head, &s->h, (size_t)s->h.payload + s->gso_size)))
+		ret = -EINVAL;
+	tx->segment = 0;
+	if (ret) {
+		s->segments = 0;
+		drop(dp);
 		return;
 	}
-	if (header->gso_type != USRDRV_NET_GSO_NONE) {
-		if (net_segment_begin(&tx->segmenter, header, frame, len)) {
-			dp->stats->tx_dropped++;
-			return;
-		}
-		tx->segment = 0;
-		tx->segment_start = tx->area_head;
-		tx->segment_end = tx->area_head = end;
-		cut(dp);
+	tx->awaited += dp->config.zero_copy;
+	tx->area_head = tx->packet_end;
+	cut(dp);
+}
+
+/* A packet that fits is one frame: its head, of which the chip sees the copy at frame, and the rest where it lies. */
+static void queue_one(struct dp *dp, uint8_t *frame, uint64_t bus)
+{
+	struct dp_tx *tx = &dp->tx;
+	struct usrdrv_net_packet *p = &tx->packet;
+	uint32_t extsts = 0, first = tx->head;
+	bool whole = p->head_len == p->len;
+	struct net_headers h;
+	size_t shift;
+
+	if (p->len > dp->config.mtu + 18) {
+		drop(dp);
 		return;
 	}
-	if (len > dp->config.mtu + 18) {
-		dp->stats->tx_dropped++;
-		return;
-	}
-	if (header->flags & USRDRV_NET_NEEDS_CSUM) {
-		if (!net_parse(frame, len, len, &h) && outermost(header, &h))
-			extsts = offload(dp, frame, &h, len);
+	if (p->header.flags & USRDRV_NET_NEEDS_CSUM) {
+		if (!net_parse(frame, p->head_len, p->len, &h) && outermost(&p->header, &h))
+			extsts = offload(dp, frame, &h, p->len);
 		if (extsts) {
 			dp->stats->tx_checksums++;
-		} else if (net_fill_checksum(frame, len, header)) {
-			dp->stats->tx_dropped++;
+		} else if (!whole || net_fill_checksum(frame, p->len, &p->header)) {
+			drop(dp);
 			return;
 		} else {
 			dp->stats->tx_soft_checksums++;
 		}
 	}
-	dp->stats->tx_bytes += len;
-	tx->area_head = end;
-	start = take_tag(dp, frame, &extsts);
-	add(dp, area_bus(dp, start), len - (size_t)(start - frame), DP83820_INTR, extsts, tx->head, end);
+	dp->stats->tx_bytes += p->len;
+	tx->area_head = tx->packet_end;
+	tx->awaited += !whole;
+	shift = (size_t)(take_tag(dp, frame, &extsts) - frame);
+	add(dp, bus + shift, p->head_len - shift, whole ? DP83820_INTR : DP83820_MORE, extsts, first);
+	if (!whole)
+		add_pieces(dp, p->head_len, p->len - p->head_len, DP83820_INTR, extsts, first);
+}
+
+/* Send the packet in hand; frame: where its head is, or, with zero copy, room for that. */
+static void queue(struct dp *dp, uint8_t *frame, uint64_t bus)
+{
+	struct usrdrv_net_packet *p = &dp->tx.packet;
+
+	dp->stats->tx_packets++;
+	if (p->len < 14 || !atomic_load_explicit(&dp->link, memory_order_relaxed)) {
+		drop(dp);
+		return;
+	}
+	if (p->header.gso_type != USRDRV_NET_GSO_NONE) {
+		queue_large(dp);
+		return;
+	}
+	if (dp->config.zero_copy) {
+		memcpy(frame, p->head, p->head_len);
+		dp->stats->copied += p->head_len;
+	}
+	queue_one(dp, frame, bus);
+}
+
+/* Have the port copy a packet into the area. Return: 1; 0 there is none, or no room; -errno. */
+static int pull(struct dp *dp)
+{
+	struct dp_tx *tx = &dp->tx;
+	struct usrdrv_net_packet *p = &tx->packet;
+	uint8_t *frame = place(tx);
+	struct iovec iov[2] = {
+		{ &p->header, sizeof(p->header) }, { frame, USRDRV_NET_PACKET_MAX - sizeof(p->header) },
+	};
+	uint64_t bus;
+	int len;
+
+	if (!frame)
+		return 0;
+	len = dp->port->ops->pull(dp->port, iov, 2);
+	if (len <= 0) {
+		tx->pulling = false;
+		return len;
+	}
+	if ((size_t)len <= sizeof(p->header))
+		return 1;
+	bus = tx->area_mem.bus + (uint64_t)(frame - (uint8_t *)tx->area_mem.cpu);
+	p->head = frame;
+	p->len = p->head_len = (uint32_t)len - (uint32_t)sizeof(p->header);
+	tx->whole = (struct usrloop_segment){ .addr = bus, .len = p->len };
+	p->piece = &tx->whole;
+	p->pieces = 1;
+	p->at = 0;
+	tx->packet_start = tx->area_head;
+	tx->packet_end = tx->area_head + ((p->len + ALIGN - 1) & ~(ALIGN - 1));
+	queue(dp, frame, bus);
+	return 1;
+}
+
+/* Likewise with zero copy. */
+static int take(struct dp *dp)
+{
+	struct dp_tx *tx = &dp->tx;
+	uint8_t *frame = header_room(tx);
+	int ret = dp->port->ops->take(dp->port, &tx->packet);
+
+	if (ret <= 0)
+		tx->pulling = false;
+	else
+		queue(dp, frame, header_bus(tx, frame));
+	return ret;
 }
 
 static void ring_bell(struct dp *dp)
@@ -267,26 +410,14 @@ unsigned int dp_tx_poll(struct dp *dp)
 		work = tx->head != before;
 	}
 	while (tx->pulling && packets < PULLS && tx->segment >= tx->segmenter.segments) {
-		struct usrdrv_net_header header;
-		struct iovec iov[2] = { { &header, sizeof(header) } };
-		uint8_t *frame = room(tx) < FRAME_SPARE ? NULL : place(tx);
-		int len;
+		int ret = room(tx) < FRAME_SPARE ? 0 : dp->config.zero_copy ? take(dp) : pull(dp);
 
-		if (!frame)
+		if (ret < 0 && ret != -ENETDOWN && ret != -EIO)
+			dp_post(dp, DP_EVENT_PORT);
+		if (ret <= 0)
 			break;
-		iov[1] = (struct iovec){ frame, USRDRV_NET_PACKET_MAX - sizeof(header) };
-		len = dp->port->ops->pull(dp->port, iov, 2);
-		if (len <= 0) {
-			tx->pulling = false;
-			if (len < 0 && len != -ENETDOWN && len != -EIO)
-				dp_post(dp, DP_EVENT_PORT);
-			break;
-		}
-		if ((size_t)len <= sizeof(header))
-			continue;
-		queue(dp, &header, frame, (size_t)len - sizeof(header));
 		packets++;
-		if (header.gso_type != USRDRV_NET_GSO_NONE)
+		if (tx->packet.header.gso_type != USRDRV_NET_GSO_NONE)
 			ring_bell(dp);
 	}
 	ring_bell(dp);

@@ -76,7 +76,7 @@ static void cut(void)
 	struct net_segmenter s;
 
 	net_fill_checksum(frame, len, &header);
-	if (!net_segment_begin(&s, &header, frame, len)) {
+	if (!net_segment_begin(&s, &header, frame, len, len)) {
 		size_t total = 0, offset, size;
 
 		for (unsigned int i = 0; i < s.segments; i++) {

@@ -136,7 +136,7 @@ def iperf(guest: Guest, *options: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def served(guest: Guest) -> Iterator[dict[str, Any]]:
     """The interface, up, with an address and a route."""
-    job, said = start(guest, "net", address(0))
+    job, said = start(guest, "net", f"{address(0)} --no-zero-copy")
     guest.run(
         f"ip addr add {NEAR}/24 dev usr0 && ip link set usr0 up && "
         f"ip route add {BEYOND} via {FAR} && ip -o monitor link dev usr0 > /tmp/monitor &",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Module:
     """An interface of usrloop with its port. `asleep`: what ENTER does when there is nothing to return."""
 
-    def __init__(self, lib: Any) -> None:
+    def __init__(self, lib: Any, claim_fd: int = -1) -> None:
         self.fd = os.memfd_create("ring")
         os.ftruncate(self.fd, DATA + 2 * DEPTH * SLOT)
         self.enters: list[int] = []
@@ -70,6 +71,7 @@ class Module:
         attach.sq, attach.cq, attach.rx, attach.data = SQ, CQ, RX, DATA
         attach.data_stride = 2 * DEPTH * SLOT
         attach.size = DATA + attach.data_stride
+        attach.claim_fd = claim_fd
         self._call = ffi.callback("int(unsigned long, void *)", self._ioctl)
         lib.fake_module = self._call
         out = ffi.new("struct usrdrv_net_port **")
@@ -264,3 +266,64 @@ def test_a_socket_is_looked_at_when_nothing_happens(module: Module) -> None:
         assert module.watch(HANGUP, -1) == 0
         assert module.wait() == 0
     os.close(event)
+
+
+@pytest.fixture
+def mapped(lib: Any) -> Iterator[Module]:
+    """With zero copy."""
+    module = Module(lib, claim_fd=3)
+    yield module
+    module.port.ops.close(module.port)
+    os.close(module.fd)
+
+
+TABLE = loop.lib.USRLOOP_NET_TABLE
+
+
+def segments(*pieces: tuple[int, int]) -> bytes:
+    return b"".join(struct.pack("<QII", bus, length, 0) for bus, length in pieces)
+
+
+def transmit_mapped(module: Module, head: bytes, *pieces: tuple[int, int]) -> None:
+    tail = module.word(0)
+    os.pwrite(module.fd, segments(*pieces), DATA + tail % DEPTH * SLOT + TABLE)
+    length = len(head) + sum(size for _, size in pieces)
+    module.transmit(head, length)
+    module.write(SQ + tail % DEPTH * 32 + 8, loop.lib.USRLOOP_OP_TX | len(pieces) << 16)
+
+
+def test_zero_copy_packets_stay_until_they_are_sent(mapped: Module) -> None:
+    ops, p = mapped.port.ops, ffi.new("struct usrdrv_net_packet *")
+    assert mapped.port.buffers == DEPTH and not ops.pull and not ops.push
+    for number in range(3):
+        transmit_mapped(mapped, packet(number, 12 + 54), (0x1000 + number, 1000), (0x9000, 448))
+    tokens = []
+    for number in range(3):
+        assert ops.take(mapped.port, p) == 1
+        assert (p.len, p.head_len, p.at, p.pieces) == (54 + 1448, 54, 54, 2)
+        assert ffi.buffer(p.head, 54)[:] == packet(number, 66)[12:]
+        assert (p.piece[0].addr, p.piece[0].len) == (0x1000 + number, 1000)
+        tokens.append(p.token)
+    assert ops.take(mapped.port, p) == 0
+    assert mapped.wait() == 0 and mapped.done == 0, "none was sent yet"
+    for number in (1, 0, 2):
+        ops.sent(mapped.port, tokens[number])
+    assert mapped.wait() == 0 and mapped.done == 3
+    assert [mapped.word(CQ + i * 16) for i in range(3)] == [1, 0, 2]
+    assert mapped.stats.copied == 0
+
+
+def test_zero_copy_frames_are_told_of_where_they_lie(mapped: Module) -> None:
+    mapped.takes = False
+    ops, size = mapped.port.ops, ffi.new("uint32_t *")
+    for slot in range(DEPTH):
+        os.pwrite(mapped.fd, segments((slot << 12, 4096)), DATA + (DEPTH + slot) * SLOT + TABLE)
+    assert (ops.buffers(mapped.port, size), size[0]) == (DEPTH, 0)
+    assert (ops.buffer(mapped.port, DEPTH + 3, size), size[0]) == (3 << 12, 4096)
+    ops.received(mapped.port, ffi.new("struct usrdrv_net_header *", {"flags": 2}), [4096, 96], 2)
+    ops.received(mapped.port, ffi.NULL, [60], 1)
+    assert [mapped.word(RX + 8 * i) for i in range(3)] == [12 + 4096, 96, 0]
+    first, third = (mapped.read(DATA + (DEPTH + i) * SLOT, 12) for i in (0, 2))
+    assert first[0] == 2 and first[10:] == b"\2\0" and third == bytes(10) + b"\1\0"
+    mapped.write(4, 2)
+    assert (ops.buffers(mapped.port, size), size[0]) == (DEPTH + 2, 3)

@@ -97,6 +97,7 @@ class Interface:
     queues: int = 1
     depth: int = 256
     poll_us: int = 0
+    max_csum: int = 0
     flags: int = 0
     owner: int = 0
     label: str = ""
@@ -109,6 +110,7 @@ class Interface:
         info.policy = lib.USRLOOP_DEATH_QUEUE
         info.net.mac = self.mac
         info.net.mtu, info.net.max_mtu = self.mtu, self.max_mtu
+        info.net.max_csum = self.max_csum
         info.net.name = os.fsencode(self.name)
 
 
@@ -143,6 +145,13 @@ class Control(Closing):
         version = ffi.new("struct usrloop_version *")
         self.call(lib.USRLOOP_IOC_VERSION, version, "version")
         return version
+
+    def can_zero_copy(self, kind: int) -> bool:
+        """Whether the module was built for a kernel with claims of PCI functions."""
+        version = self.version()
+        if kind == lib.USRLOOP_NET:
+            return bool(version.net_features & lib.USRLOOP_NET_ZERO_COPY)
+        return bool(version.blk_features & lib.USRLOOP_BLK_ZERO_COPY)
 
     def create(self, device: Disk | Interface) -> Any:
         """Make a device, not started; return its struct usrloop_info."""
@@ -195,7 +204,7 @@ class Control(Closing):
     def attach(self, kind: int = 0, id: int = ANY, claim_fd: int = -1) -> Any:
         """Become the device's server; return struct usrloop_attach.
 
-        claim_fd: of the PCI function that a disk's data are mapped for, if it has USRLOOP_BLK_ZERO_COPY.
+        claim_fd: of the PCI function that data are mapped for, if the device has ZERO_COPY.
         """
         attach = ffi.new("struct usrloop_attach *", {"type": kind, "id": id, "claim_fd": claim_fd})
         self.call(lib.USRLOOP_IOC_ATTACH, attach, "attach")

@@ -14,6 +14,9 @@ class NetDriver(Protocol):
     mtu: int
     offloads: bool
 
+    def zero_copy(self) -> Any:
+        """Return a dataclass: what the kernel has to know if it is not to copy packets; None: it has to."""
+
     def start(self, fd: int, on_change: Callable[[], None], attach: Any = None) -> None:
         """Move frames between the chip and the TAP at `fd`. on_change: the link changed, or `failure` is set.
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The port to usrloop: packets are copied to and from the slots that the kernel shares with us, which
- * takes no system call. One tells it of all that happened since the last, and is what the driver sleeps in.
+ * takes no system call; or, with zero copy, the slots say where they are. One call tells the kernel of all that
+ * happened since the last, and is what the driver sleeps in.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -135,6 +136,71 @@ static int push(struct usrdrv_net_port *port, const struct iovec *iov, int n)
 	return 0;
 }
 
+static const struct usrloop_segment *table(const struct loop_queue *q, uint32_t slot)
+{
+	return (const struct usrloop_segment *)(loop_slot(q, slot) + USRLOOP_NET_TABLE);
+}
+
+static int take(struct usrdrv_net_port *port, struct usrdrv_net_packet *p)
+{
+	struct loop_queue *q = &of(port)->q;
+	const struct usrloop_sqe *sqe = loop_next(q);
+	const uint8_t *slot;
+
+	if (!sqe)
+		return 0;
+	slot = loop_slot(q, sqe->tag);
+	memcpy(&p->header, slot, sizeof(p->header));
+	p->head = slot + sizeof(p->header);
+	p->len = p->at = sqe->len - (uint32_t)sizeof(p->header);
+	p->piece = table(q, sqe->tag);
+	p->pieces = sqe->segments;
+	for (unsigned int i = 0; i < p->pieces; i++)
+		p->at -= p->piece[i].len;
+	p->head_len = p->at;
+	p->token = q->sq_head - 1;
+	return 1;
+}
+
+static void sent(struct usrdrv_net_port *port, uint32_t token)
+{
+	struct loop_queue *q = &of(port)->q;
+	/* The kernel leaves it alone until its slot is free. */
+	const struct usrloop_sqe *sqe = &q->sq[token & q->mask];
+
+	loop_complete(q, sqe->tag, sqe->seq, 0);
+}
+
+static uint32_t buffers(struct usrdrv_net_port *port, uint32_t *first)
+{
+	struct loop_queue *q = &of(port)->q;
+
+	*first = q->rx_tail;
+	return __atomic_load_n(&q->ring->rx_head, __ATOMIC_ACQUIRE) + q->mask + 1;
+}
+
+static uint32_t buffer(struct usrdrv_net_port *port, uint32_t i, uint32_t *len)
+{
+	const struct loop_queue *q = &of(port)->q;
+	const struct usrloop_segment *s = table(q, q->mask + 1 + (i & q->mask));
+
+	*len = s->len;
+	return (uint32_t)s->addr;	/* of a function that was claimed for 32 bits */
+}
+
+static void received(struct usrdrv_net_port *port, const struct usrdrv_net_header *header, const uint32_t *len,
+		     unsigned int n)
+{
+	struct loop_queue *q = &of(port)->q;
+	struct usrdrv_net_header *to = (void *)loop_slot(q, q->mask + 1 + (q->rx_tail & q->mask));
+
+	*to = header ? *header : (struct usrdrv_net_header){ 0 };
+	to->num_buffers = (uint16_t)n;
+	loop_received(q, header ? (uint32_t)sizeof(*header) + len[0] : 0);
+	for (unsigned int i = 1; i < n; i++)
+		loop_received(q, len[i]);
+}
+
 static int watch(struct usrdrv_net_port *port, unsigned int index, int fd, uint32_t events)
 {
 	struct loop_port *l = of(port);
@@ -205,6 +271,11 @@ static const struct usrdrv_net_port_ops ops = {
 	.pull = pull, .push = push, .flush = flush, .watch = watch, .wait = wait_for, .close = close_port,
 };
 
+static const struct usrdrv_net_port_ops zero_copy_ops = {
+	.take = take, .sent = sent, .buffers = buffers, .buffer = buffer, .received = received, .flush = flush,
+	.watch = watch, .wait = wait_for, .close = close_port,
+};
+
 /**
  * usrdrv_loop_port() - make a port of an interface of usrloop
  * @fd:		of /dev/usrloop, attached to an interface of one queue
@@ -220,7 +291,8 @@ int usrdrv_loop_port(int fd, const struct usrloop_attach *attach, struct usrdrv_
 
 	if (!l)
 		return -ENOMEM;
-	l->port.ops = &ops;
+	l->port.ops = attach->claim_fd < 0 ? &ops : &zero_copy_ops;
+	l->port.buffers = attach->claim_fd < 0 ? 0 : attach->depth;
 	l->look.fd = -1;
 	l->map_size = attach->size;
 	ret = loop_map(fd, attach, &l->map);

@@ -50,9 +50,9 @@ struct net_segmenter {
 	bool udp;
 };
 
-/* Return: 0, -EINVAL for a packet that makes no sense. */
+/* have: bytes of the frame that are at hand, all headers among them. Return: 0, -EINVAL for a packet that makes no sense. */
 int net_segment_begin(struct net_segmenter *s, const struct usrdrv_net_header *header,
-		      const uint8_t *frame, size_t len);
+		      const uint8_t *frame, size_t have, size_t len);
 /*
  * Write the headers of segment i (h.payload bytes) with lengths, IPv4 id and header checksum, sequence
  * number and flags done; the TCP or UDP checksum field has the pseudo-header's sum, as CHECKSUM_PARTIAL

@@ -38,18 +38,19 @@ static void put32(uint8_t *p, uint32_t value)
  * @s:		result
  * @header:	what the kernel says of it
  * @frame:	stays until the last segment is made
- * @len:	bytes
+ * @have:	bytes of it that are there, with all its headers
+ * @len:	bytes of all of it
  *
  * Return: 0, -EINVAL for a packet that makes no sense.
  */
 int net_segment_begin(struct net_segmenter *s, const struct usrdrv_net_header *header,
-		      const uint8_t *frame, size_t len)
+		      const uint8_t *frame, size_t have, size_t len)
 {
 	unsigned int type = header->gso_type & ~USRDRV_NET_GSO_ECN;
 	size_t payload;
 
 	memset(s, 0, sizeof(*s));
-	if (!header->gso_size || net_parse(frame, len, len, &s->h) || !s->h.l4 || s->h.payload > NET_HEADERS_MAX)
+	if (!header->gso_size || net_parse(frame, have, len, &s->h) || !s->h.l4 || s->h.payload > NET_HEADERS_MAX)
 		return -EINVAL;
 	s->udp = type == USRDRV_NET_GSO_UDP_L4;
 	if (s->h.protocol != (s->udp ? UDP : TCP) || (type == USRDRV_NET_GSO_TCPV4 && s->h.version != 4) ||

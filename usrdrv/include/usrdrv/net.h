@@ -68,6 +68,20 @@ struct usrdrv_net_stats {
 #define USRDRV_NET_PACKETS	0x100	/* there may be packets to pull */
 #define USRDRV_NET_GONE		0x200	/* the interface is gone for good */
 
+struct usrloop_segment;
+
+/* A packet to the wire, in pieces. */
+struct usrdrv_net_packet {
+	struct usrdrv_net_header header;
+	const uint8_t *head;	/* the frame's first bytes, with all its headers */
+	uint32_t head_len;
+	uint32_t len;		/* of the whole frame */
+	const struct usrloop_segment *piece;	/* on the bus: the frame from byte `at` on */
+	unsigned int pieces;
+	uint32_t at;
+	uint32_t token;		/* for sent() */
+};
+
 struct usrdrv_net_port;
 
 struct usrdrv_net_port_ops {
@@ -94,11 +108,31 @@ struct usrdrv_net_port_ops {
 	 */
 	int (*wait)(struct usrdrv_net_port *port, uint32_t timeout_us, int more);
 	void (*close)(struct usrdrv_net_port *port);
+
+	/*
+	 * Zero copy: these instead of pull and push, which are NULL then.
+	 *
+	 * Take the next packet: 1, 0 if there is none, or -errno. What it refers to stays until sent(), at which
+	 * the device must be done with it; in any order.
+	 */
+	int (*take)(struct usrdrv_net_port *port, struct usrdrv_net_packet *packet);
+	void (*sent)(struct usrdrv_net_port *port, uint32_t token);
+	/*
+	 * Where frames go: into buffers in a ring of port->buffers, in their order. Those from *first up to the
+	 * one that is returned (both run freely) are the device's.
+	 */
+	uint32_t (*buffers)(struct usrdrv_net_port *port, uint32_t *first);
+	/* Address on the bus of a buffer, and its size in bytes. */
+	uint32_t (*buffer)(struct usrdrv_net_port *port, uint32_t i, uint32_t *len);
+	/* A frame is in the first n of them, len bytes in each. header NULL: it is faulty. */
+	void (*received)(struct usrdrv_net_port *port, const struct usrdrv_net_header *header,
+			 const uint32_t *len, unsigned int n);
 };
 
 struct usrdrv_net_port {
 	const struct usrdrv_net_port_ops *ops;
 	struct usrdrv_net_stats *stats;	/* the driver's, set by it: the port counts system_calls and copied */
+	uint32_t buffers;	/* zero copy: for frames, a power of two; else 0 */
 };
 /* cffi: end */
 
