@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: MIT
+"""Zero copy: an interface of usrloop whose packets the chip itself fetches and stores, on our kernel.
+
+main namespace                                                               namespace far
+usr0 (usrloop) == driver: addresses only == DP83820 model == cable == DP83820 model == ns83820 eth1
+
+Twice: with an IOMMU that translates and without any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kmod import DEBUG, KERNEL, SLOWER
+
+from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.models import Model
+from usrdrv.lab.qemu import address
+
+Boot = Callable[..., Guest]
+
+NEAR_MAC, FAR_MAC = "02:00:00:00:00:0d", "02:00:00:00:00:0e"
+NEAR, FAR = "10.91.0.1", "10.91.0.2"
+NEAR6, FAR6 = "fd00:91::1", "fd00:91::2"
+IN_FAR = "ip netns exec far"
+HEADERS = 256
+"""Bytes of a frame, at most, that are copied (USRLOOP_NET_HEAD)."""
+
+pytestmark = pytest.mark.timeout(900 * SLOWER)
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[list[Model]]:
+    cable = f"cable=zero-{uuid.uuid4().hex[:8]}"  # another run on this machine has its own
+    with (
+        Model("dp83820", "--option", cable, "--option", f"mac={NEAR_MAC}") as near,
+        Model("dp83820", "--option", cable, "--option", f"mac={FAR_MAC}") as far,
+    ):
+        yield [near, far]
+
+
+@pytest.fixture(scope="module", params=["bare", "iommu"])
+def guest(
+    request: pytest.FixtureRequest, models: list[Model], guest_factory: Boot
+) -> Iterator[Guest]:
+    iommu = request.param == "iommu"
+    # ns83820 points RXDP at a filled descriptor and relies on the chip to look before it is free again.
+    guest = guest_factory(
+        [model.socket for model in models],
+        kernel=KERNEL,
+        kmod=True,
+        iommu=iommu,
+        posted=False,
+        append="init_on_free=1" + (" iommu=nopt" if iommu else ""),
+        cpus=2,
+        memory=2048 if SLOWER > 1 else 1024,
+        timeout=120 * SLOWER,
+    )
+    guest.run("modprobe usrloop && ip netns add far", check=True)
+    if not DEBUG:
+        guest.run(
+            f"modprobe ns83820 && ip link set eth1 netns far && {IN_FAR} ip addr add {FAR}/24 dev eth1 && "
+            f"{IN_FAR} ip addr add {FAR6}/64 dev eth1 nodad && {IN_FAR} ip link set eth1 up",
+            check=True,
+        )
+    yield guest
+    guest.run("rmmod usrloop", 60 * SLOWER, check=True)
+    guest.close()
+
+
+def start(guest: Guest, *options: str, number: int = 0) -> tuple[Job, dict[str, Any]]:
+    """Start `usrdrv net`; what it said of itself."""
+    command = f"usrdrv net {address(number)} --json {' '.join(options)}"
+    out = f"/tmp/net{number}"
+    guest.run(f"rm -f {out}.out", check=True)
+    job = guest.start(f"exec {command} > {out}.out 2> {out}.err")
+    guest.run(
+        f"for i in $(seq 200); do grep -q ifname {out}.out && break; sleep 0.3; done", 120 * SLOWER
+    )
+    line = guest.run(f"head -n 1 {out}.out", check=True).out
+    assert line, guest.run(f"cat {out}.err").out
+    said: dict[str, Any] = json.loads(line)
+    assert said["export"] == "usrloop"
+    return job, said
+
+
+def end(guest: Guest, job: Job, said: dict[str, Any]) -> None:
+    guest.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(60 * SLOWER).code == 0, guest.run("cat /tmp/net*.err").out
+    assert said["ifname"] not in guest.run("ip -br link", check=True).out
+
+
+def until(guest: Guest, condition: str, seconds: int = 30) -> None:
+    """Wait for a command to succeed."""
+    result = guest.run(
+        f"for i in $(seq {seconds * 5}); do {condition} && exit 0; sleep 0.2; done; exit 1",
+        timeout=seconds * 5 * SLOWER,
+    )
+    assert result.code == 0, f"{condition}: does not happen: {result.out}{result.err}"
+
+
+def up(guest: Guest) -> None:
+    guest.run(
+        f"ip addr add {NEAR}/24 dev usr0 && ip addr add {NEAR6}/64 dev usr0 nodad && ip link set usr0 up",
+        check=True,
+    )
+    until(guest, "grep -qx 1 /sys/class/net/usr0/carrier")
+
+
+class Ours:
+    """`usrdrv net` on the first NIC."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._job, self._said = start(guest)
+        self._ended = False
+        up(guest)
+
+    def end(self) -> None:
+        """Idempotent."""
+        if not self._ended:
+            self._ended = True
+            end(self._guest, self._job, self._said)
+            found = self._guest.run(f"lspci -k -s {address(0)}", check=True).out
+            assert "ns83820" in found, "given back"
+
+
+@pytest.fixture(scope="module")
+def ours(guest: Guest) -> Iterator[Ours]:
+    if DEBUG:
+        pytest.skip(
+            "ns83820 breaks a rule of the DMA API, at which the kernel warns once and never again"
+        )
+    ours = Ours(guest)
+    yield ours
+    ours.end()
+
+
+@pytest.fixture(scope="module")
+def unserved(request: pytest.FixtureRequest) -> None:
+    """For those that come after the tests of `ours`: the NIC is nobody's."""
+    if not DEBUG:
+        request.getfixturevalue("ours").end()
+
+
+def stats(guest: Guest) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        guest.run("usrdrv net stats usr0 --json", 60, check=True).out
+    )
+    return found
+
+
+def counters(guest: Guest) -> dict[str, int]:
+    """The module's."""
+    text = guest.run("ethtool -S usr0", check=True).out
+    return {name: int(value) for name, value in re.findall(r"queue0_(\w+): (\d+)", text)}
+
+
+def ping(guest: Guest, *options: str, to: str = FAR, count: int = 5) -> None:
+    result = guest.run(f"ping -c {count} -i 0.2 -W 5 {' '.join(options)} {to}", timeout=60 * SLOWER)
+    assert f"{count} received" in result.out, result.out + result.err
+
+
+def iperf(guest: Guest, *options: str, to: str = FAR) -> dict[str, Any]:
+    """Return iperf3's `end`, of a flow that ended well at both ends."""
+    server = guest.start(f"exec {IN_FAR} iperf3 -s -1 > /tmp/iperf-s.out 2>&1")
+    until(guest, f"{IN_FAR} ss -ltn | grep -q 5201")
+    result = guest.run(f"iperf3 -c {to} -J {' '.join(options)}", timeout=180 * SLOWER)
+    assert result.code == 0, result.out + result.err
+    assert server.wait(30).code == 0
+    found: dict[str, Any] = json.loads(result.out)["end"]
+    return found
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
+    return {name: after[name] - n for name, n in before.items() if isinstance(n, int)}
+
+
+def all_is_well(guest: Guest) -> None:
+    found = stats(guest)
+    for name in ("tx_errors", "rx_errors", "tx_dropped", "rx_dropped", "resets", "restarts"):
+        assert found[name] == 0, (name, found)
+    kernel = counters(guest)
+    assert not kernel["rx_errors"] and not kernel["rx_dropped"] and not kernel["tx_dropped"], kernel
+    assert guest.run("cat /sys/class/net/usr0/usrloop/refused").out.strip() == "0"
+
+
+def test_it_offers_what_the_chip_does(guest: Guest, ours: Ours) -> None:
+    text = guest.run("ethtool -k usr0", check=True).out
+    for line in (
+        *("scatter-gather: on", "tx-checksum-ipv4: on", "tx-checksum-ipv6: off [fixed]"),
+        *("tx-checksum-ip-generic: off [fixed]", "tx-tcp-segmentation: on"),
+        *("tx-tcp6-segmentation: off [fixed]", "tx-udp-segmentation: off [fixed]"),
+        *("rx-checksumming: on", "generic-receive-offload: on"),
+    ):
+        assert line in text, f"{line}\n{text}"
+    assert "usrdrv" in guest.run(f"lspci -k -s {address(0)}", check=True).out
+
+
+def test_pings_of_all_sizes(guest: Guest, ours: Ours) -> None:
+    for size in (0, 56, 200, 214, 215, 300, 1000, 1472, 8000):
+        ping(guest, "-s", str(size), count=3)
+        ping(guest, "-s", str(size), to=FAR6, count=3)
+    all_is_well(guest)
+
+
+def test_tcp_both_ways(guest: Guest, ours: Ours) -> None:
+    for way in ((), ("-R",)):
+        before, counted = stats(guest), counters(guest)
+        moved = iperf(guest, "-n", "16M", *way)
+        assert moved["sum_received"]["bytes"] >= 8 << 20
+        spent, kernel = difference(before, stats(guest)), difference(counted, counters(guest))
+        frames = spent["tx_frames"] + spent["rx_frames"]
+        # The chip filled in or verified checksums; of the data nobody copied a byte.
+        assert spent["tx_checksums"] + spent["rx_checked"] > frames * 0.9, spent
+        assert spent["copied"] <= spent["tx_frames"] * HEADERS
+        data, side = ("rx", "rx") if way else ("tx", "tx")
+        assert kernel[f"{data}_bytes"] > 8 << 20
+        assert kernel[f"{side}_copied"] <= kernel[f"{data}_packets"] * HEADERS, kernel
+        if not way:
+            assert spent["tx_frames"] > 2 * spent["tx_packets"], "large packets were cut"
+    all_is_well(guest)
+
+
+def test_tcp_over_ipv6(guest: Guest, ours: Ours) -> None:
+    """The chip knows nothing of it: the kernel cuts and sums, and the data stay where they are."""
+    for way in ((), ("-R",)):
+        moved = iperf(guest, "-n", "4M", *way, to=FAR6)
+        assert moved["sum_received"]["bytes"] >= 2 << 20
+    all_is_well(guest)
+
+
+def test_udp_both_ways(guest: Guest, ours: Ours) -> None:
+    for way in ((), ("-R",)):
+        lost = []
+        for _ in range(3):  # a busy host
+            udp = iperf(guest, "-u", "-b", "5M", "-t", "2", *way)["sum"]
+            assert udp["packets"] > 500
+            lost.append(udp["lost_percent"])
+            if lost[-1] < 2:
+                break
+        else:
+            raise AssertionError(f"lost, in percent: {lost}")
+
+
+SEND = """
+import hashlib, socket, sys
+s = socket.create_connection((sys.argv[1], 7777), timeout=60)
+with open(sys.argv[2], "rb") as file:
+    s.sendfile(file)
+s.shutdown(socket.SHUT_WR)
+print(s.recv(100).decode())
+"""
+TAKE = """
+import hashlib, socket
+s = socket.create_server(("0.0.0.0", 7777))
+open("/tmp/listening", "w").close()
+c, _ = s.accept()
+total = hashlib.sha256()
+while data := c.recv(1 << 16):
+    total.update(data)
+c.sendall(total.hexdigest().encode())
+"""
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_file_arrives_as_it_was(guest: Guest, ours: Ours, way: str) -> None:
+    """sendfile() from the page cache, to a reader that sums what came."""
+    guest.run(
+        "rm -f /tmp/listening; [ -e /tmp/data ] || head -c 12M /dev/urandom > /tmp/data", check=True
+    )
+    wanted = guest.run("sha256sum < /tmp/data", check=True).out.split()[0]
+    there, here, to = (IN_FAR, "", FAR) if way == "out" else ("", IN_FAR, NEAR)
+    (guest.share / "take.py").write_text(TAKE)
+    (guest.share / f"send-{way}.py").write_text(SEND)
+    server = guest.start(f"exec {there} python3 /share/take.py")
+    until(guest, "test -e /tmp/listening")
+    sender = guest.run(f"{here} python3 /share/send-{way}.py {to} /tmp/data", 180 * SLOWER)
+    assert sender.code == 0, sender.err
+    assert server.wait(60).code == 0
+    assert sender.out.strip() == wanted
+    assert len(wanted) == hashlib.sha256().digest_size * 2
+
+
+def test_it_is_down_and_up_under_load(guest: Guest, ours: Ours) -> None:
+    server = guest.start(f"exec {IN_FAR} iperf3 -s -1")
+    until(guest, f"{IN_FAR} ss -ltn | grep -q 5201")
+    flow = guest.start(f"iperf3 -c {FAR} -t 8")
+    guest.run(
+        "sleep 2; for i in 1 2 3; do ip link set usr0 down; sleep 0.3; ip link set usr0 up; done"
+    )
+    guest.run(f"ip addr replace {NEAR6}/64 dev usr0 nodad")
+    assert flow.wait(120 * SLOWER).code == 0 and server.wait(60).code == 0
+    ping(guest)
+
+
+def test_vlan_with_tags_by_the_chip(guest: Guest, ours: Ours) -> None:
+    """To the wire: ns83820 calls tags that it receives IPv6, so the answer does not come."""
+    guest.run(
+        "ip link add link usr0 name usr0.42 type vlan id 42 && ip addr add 10.92.0.1/24 dev usr0.42 && "
+        "ip link set usr0.42 up && ip neigh add 10.92.0.2 lladdr 02:00:00:00:00:99 dev usr0.42",
+        check=True,
+    )
+    before = counters(guest)
+    guest.run("ping -c 3 -i 0.2 -W 1 -s 1400 10.92.0.2", 30)
+    guest.run("ip link del usr0.42", check=True)
+    assert counters(guest)["tx_packets"] - before["tx_packets"] >= 3
+    all_is_well(guest)
+
+
+def test_killed_driver_comes_back_under_load(guest: Guest, ours: Ours) -> None:
+    """Pages that the chip fetches or fills are not freed before it has lost the bus: else the file would differ."""
+    for number, options in enumerate(("", "-R"), 1):
+        victim = stats(guest)["driver_pid"]
+        server = guest.start(f"exec {IN_FAR} iperf3 -s -1")
+        until(guest, f"{IN_FAR} ss -ltn | grep -q 5201")
+        # Long enough for TCP, which waits longer after each time that nobody answered.
+        client = guest.start(f"iperf3 -c {FAR} {options} -t 25 -J > /tmp/iperf.json")
+        guest.run(f"sleep 5; kill -KILL {victim}", check=True)
+        assert client.wait(120 * SLOWER).code == 0
+        assert server.wait(60).code == 0
+        report = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)
+        seconds = [interval["sum"]["bytes"] for interval in report["intervals"]]
+        assert sum(seconds[:4]) > 1 << 20 and sum(seconds[-4:]) > 1 << 20, seconds
+        found = stats(guest)
+        assert found["driver_pid"] != victim and found["restarts"] == number
+        ping(guest)
+    test_a_file_arrives_as_it_was(guest, ours, "out")
+
+
+@pytest.mark.skipif(DEBUG, reason="as above: it takes ns83820")
+def test_the_kernel_copies_if_asked_to(guest: Guest, unserved: None) -> None:
+    job, said = start(guest, "--no-zero-copy")
+    up(guest)
+    ping(guest, "-s", "1400")
+    assert "tx-checksum-ip-generic: on" in guest.run("ethtool -k usr0", check=True).out
+    kernel = counters(guest)
+    assert kernel["tx_copied"] == kernel["tx_bytes"] and kernel["rx_copied"] == kernel["rx_bytes"]
+    end(guest, job, said)
+
+
+@pytest.mark.parametrize("how", ["close", "claim", "stop", "die"])
+def test_a_server_that_lies(guest: Guest, unserved: None, how: str) -> None:
+    """Then it ends with packets on their way, and everything is given back."""
+    guest.run("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra; true")
+    result = guest.run(f"python3 /src/tests/lab/zero_copy_net.py {address(0)} {how}", 120 * SLOWER)
+    assert result.out == "ok\n", result.err
+    assert result.code == (0 if how != "die" else -9) or result.code == 137, result
+    until(guest, "! ip -br link | grep -q usrbad")
+    until(guest, f"! lspci -k -s {address(0)} | grep -q 'in use: usrdrv'")
+
+
+def test_jumbo_frames_between_two_of_ours(guest: Guest, unserved: None) -> None:
+    """A frame takes several pages; more than the chip can sum are the kernel's to sum."""
+    if not DEBUG:
+        guest.run(
+            f"{IN_FAR} ip link set eth1 down && {IN_FAR} ip link set eth1 netns 1", check=True
+        )
+    guest.run("ip netns add two", check=True)
+    first = start(guest, "--mtu 9000")
+    second = start(guest, "--mtu 9000 --netns two", number=1)
+    up(guest)
+    guest.run(
+        f"ip -n two addr add {FAR}/24 dev usr0 && ip -n two link set usr0 up && sleep 2", check=True
+    )
+    ping(guest, "-M do", "-s 8972")
+    ping(guest, "-M do", "-s 4000")
+    server = guest.start("exec ip netns exec two iperf3 -s")
+    until(guest, "ip netns exec two ss -ltn | grep -q 5201")
+    for way in ("", "-R"):
+        result = guest.run(f"iperf3 -c {FAR} -n 16M -J {way}", 180 * SLOWER)
+        assert result.code == 0, result.out
+        assert json.loads(result.out)["end"]["sum_received"]["bytes"] >= 8 << 20
+    guest.run("ip link set usr0 mtu 1500", check=True)
+    until(guest, "usrdrv net stats usr0 | grep -q 'mtu *1500'")
+    until(guest, "grep -qx 1 /sys/class/net/usr0/carrier")
+    ping(guest)
+    kernel = counters(guest)
+    assert kernel["tx_bytes"] > 8 << 20 and kernel["rx_bytes"] > 8 << 20
+    for side in ("tx", "rx"):
+        assert kernel[f"{side}_copied"] <= kernel[f"{side}_packets"] * HEADERS, kernel
+    assert not kernel["rx_errors"] and not kernel["rx_dropped"], kernel
+    server.signal(2)
+    end(guest, *first)
+    guest.run(f"kill -INT {second[1]['pid']}", check=True)
+    assert second[0].wait(60 * SLOWER).code == 0
