@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,9 +25,10 @@ NEAR, FAR = "10.8.0.1", "10.8.0.2"
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[list[Model]]:
+    cable = f"cable=referee-{uuid.uuid4().hex[:8]}"  # another run on this machine has its own
     with (
-        Model("dp83820", "--option", "cable=referee", "--option", f"mac={NEAR_MAC}") as near,
-        Model("dp83820", "--option", "cable=referee", "--option", f"mac={FAR_MAC}") as far,
+        Model("dp83820", "--option", cable, "--option", f"mac={NEAR_MAC}") as near,
+        Model("dp83820", "--option", cable, "--option", f"mac={FAR_MAC}") as far,
     ):
         yield [near, far]
 
@@ -79,7 +81,7 @@ def udp_arrives(guest: Guest, *options: str) -> None:
 
 
 def ping(guest: Guest, count: int = 5, *options: str) -> None:
-    result = guest.run(f"ping -c {count} -i 0.2 -W 5 {' '.join(options)} {FAR}", timeout=60)
+    result = guest.run(f"ping -c {count} -i 0.2 -w 30 {' '.join(options)} {FAR}", timeout=60)
     assert f"{count} received" in result.out, result.out
 
 
@@ -281,7 +283,7 @@ def vlan_with_priority(guest: Guest) -> None:
     script = ["ip", "netns", "exec", "far", "python3", "-c", TAGS]
     job = guest.start(f"exec {shlex.join(script)} > /tmp/tags.out 2>&1")
     guest.run("for i in $(seq 50); do [ -e /tmp/tags.ready ] && break; sleep 0.2; done")
-    result = guest.run("ping -c 3 -i 0.2 -W 5 10.9.1.2", timeout=60)
+    result = guest.run("ping -c 3 -i 0.2 -w 30 10.9.1.2", timeout=60)
     assert "3 received" in result.out, result.out
     assert job.wait(30).code == 0
     assert guest.run("cat /tmp/tags.out").out.split() == ["43", "5"]

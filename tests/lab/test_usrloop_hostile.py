@@ -33,5 +33,5 @@ def test_a_hostile_server_hurts_nobody(guest_factory: Boot) -> None:
     print(done)
     assert done["left"] == 0
     for what in ("lives", "succeeded", "completed", "received", "scribbled", "disk", "packets"):
-        assert done[what] > 10, f"{what}: {done}"
+        assert done[what] > 3, f"{what}: {done}"
     unload(guest)

@@ -122,7 +122,7 @@ def stats(guest: Guest, *options: str) -> dict[str, Any]:
 
 
 def ping(guest: Guest, *options: str, to: str = FAR) -> None:
-    result = guest.run(f"ping -c 5 -i 0.2 -W 5 {' '.join(options)} {to}", timeout=60)
+    result = guest.run(f"ping -c 5 -i 0.2 -w 30 {' '.join(options)} {to}", timeout=60)
     assert "5 received" in result.out, result.out + result.err
 
 
@@ -275,7 +275,7 @@ def test_models_in_the_drivers_processes(
     guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
 ) -> None:
     for options in ("", "-M do -s 8972"):
-        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 {options} 10.90.0.2")
+        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 -w 30 {options} 10.90.0.2")
         assert "3 received" in result.out, result.out
     server = guest.start("exec ip netns exec right iperf3 -s -1")
     until(guest, "ip netns exec right ss -ltn | grep -q 5201")

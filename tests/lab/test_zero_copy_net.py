@@ -163,7 +163,9 @@ def counters(guest: Guest) -> dict[str, int]:
 
 
 def ping(guest: Guest, *options: str, to: str = FAR, count: int = 5) -> None:
-    result = guest.run(f"ping -c {count} -i 0.2 -W 5 {' '.join(options)} {to}", timeout=60 * SLOWER)
+    result = guest.run(
+        f"ping -c {count} -i 0.2 -w 30 {' '.join(options)} {to}", timeout=60 * SLOWER
+    )
     assert f"{count} received" in result.out, result.out + result.err
 
 
