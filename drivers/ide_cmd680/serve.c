@@ -177,7 +177,9 @@ unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 		on |= IDE_ON_IRQ;
 	if (ready & USRLOOP_READY_EVENT << ON_KICK)
 		on |= IDE_ON_KICK;
-	if (ready & USRLOOP_READY_EVENT << ON_HANGUP || (s->look && !ready && gone(s->ide->dev)))
+	/* It is looked at when nothing happened for a while. */
+	if (ready & USRLOOP_READY_EVENT << ON_HANGUP ||
+	    (s->look && !ready && !(how & USRLOOP_ENTER_NOWAIT) && gone(s->ide->dev)))
 		on |= IDE_ON_HANGUP;
 	if (ready & USRLOOP_READY_WORK)
 		on |= IDE_ON_WORK;
