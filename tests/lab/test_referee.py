@@ -189,6 +189,7 @@ def test_the_kernel_suspends_an_idle_drive_and_a_read_wakes_it(referee: Referee)
     suspended = drive(referee, SMALL)["commands"]
     referee.run("sleep 1")
     assert drive(referee, SMALL)["commands"] == suspended, "nobody wakes it"
+    referee.run(f"echo 60000 >{device}/power/autosuspend_delay_ms")  # once is enough
     referee.run("echo 1 >/proc/sys/vm/drop_caches")
     read = referee.run(f"dd if={disk.path} bs=4k count=2 skip=9 iflag=direct | sha256sum").out
     assert read == written
