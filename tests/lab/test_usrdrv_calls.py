@@ -119,10 +119,9 @@ def test_a_user_in_the_kernel(guest: Guest, tmp_path: Path) -> None:
     guest.run("rmmod claim_user", check=True)
 
 
+@pytest.mark.parametrize("guest", ["iommu"], indirect=True)
 @pytest.mark.kernel_log(allow=[r"DMAR: "])
-def test_direction_is_enforced_by_an_iommu(guest: Guest, request: pytest.FixtureRequest) -> None:
-    if "bare" in request.node.name:
-        pytest.skip("the machine without an IOMMU")
+def test_direction_is_enforced_by_an_iommu(guest: Guest) -> None:
     place = guest.console.position()
     good(guest.run(f"python3 /share/usr_pci_edu.py direction {EDU} {EDU_BESIDE}", 120 * SLOWER))
     assert re.search(rf"DMA Write.*Request device \[{EDU[5:]}\]", guest.kernel_log(place))
