@@ -131,6 +131,7 @@ def test_killed_before(guest: Guest, policy: int) -> None:
 def test_killed_during(guest: Guest, policy: int) -> None:
     """1. fio writes  2. the server is killed at any instant  3. after a while another one comes; twice."""
     chance = random.Random(policy)
+    time.sleep(5)  # the kernel tells of ten errors in that time, and there were some
     log = guest.console.position()
     first = Server(guest, policy=policy, recovery_ms=60000, delay_us=3000 * SLOWER, **DISK)
     job = fio(guest)

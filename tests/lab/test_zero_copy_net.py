@@ -143,7 +143,7 @@ def ours(guest: Guest) -> Iterator[Ours]:
 
 
 @pytest.fixture(scope="module")
-def unserved(request: pytest.FixtureRequest) -> None:
+def unserved(guest: Guest, request: pytest.FixtureRequest) -> None:
     """For those that come after the tests of `ours`: the NIC is nobody's."""
     if not DEBUG:
         request.getfixturevalue("ours").end()

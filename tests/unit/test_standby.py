@@ -76,7 +76,12 @@ def test_it_becomes_the_driver(waiting: Standby) -> None:
     with (
         Counters() as counters,
         DriverProcess(
-            waiting, fds=(counters.fd,), device=device, mtu=1500, offloads=True
+            waiting,
+            fds=(counters.fd,),
+            device=device,
+            mtu=1500,
+            offloads=True,
+            zero_copy=False,
         ) as driver,
     ):
         assert driver.child is child and waiting.child is None
