@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -74,6 +75,8 @@ class Child:
             raise errors.MissingToolError(f"{argv[0]}: {error.strerror}") from error
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)
+        # Closed with us, not at the child's end: who polls for it may learn of that later than another.
+        weakref.finalize(self, os.close, self.pidfd).atexit = False
         self.lines: deque[str] = deque(maxlen=50)
         """What it said until `talk`, then the latest of it."""
         self._talking = False

@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <linux/etherdevice.h>
 #include <linux/if_vlan.h>
+#include <linux/ip.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
@@ -17,6 +18,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/virtio_net.h>
+#include <net/ip.h>
 #include <net/net_namespace.h>
 
 #include "compat.h"
@@ -311,19 +313,40 @@ static void net_stats(struct net_device *netdev, struct rtnl_link_stats64 *stats
 	}
 }
 
+/* Whether a checksum is that of TCP or UDP right behind the outer header, which is IPv4. */
+static bool plain_checksum(const struct sk_buff *skb)
+{
+	int at = skb_network_offset(skb);
+	const struct iphdr *ip;
+	struct iphdr buf;
+
+	if (skb_vlan_tag_present(skb) && skb->vlan_proto != htons(ETH_P_8021Q))
+		return false;
+	if (skb->protocol == htons(ETH_P_8021AD))
+		return false;
+	ip = skb_header_pointer(skb, at, sizeof(buf), &buf);
+	if (!ip || ip->version != 4 || ip_is_fragment(ip) ||
+	    at + ip->ihl * 4 != skb_checksum_start_offset(skb))
+		return false;
+	if (ip->protocol == IPPROTO_TCP)
+		return skb->csum_offset == offsetof(struct tcphdr, check);
+	return ip->protocol == IPPROTO_UDP && skb->csum_offset == offsetof(struct udphdr, check);
+}
+
 /* What the server's device fills in by itself, as nobody else sees the data. */
 static netdev_features_t net_features(struct sk_buff *skb, struct net_device *netdev,
 				      netdev_features_t features)
 {
 	const struct usrloop_info *info = &usrloop_net_dev(netdev)->info;
-	u32 most = info->net.max_csum ?: U32_MAX;
+	u32 tag = skb_vlan_tag_present(skb) ? VLAN_HLEN : 0;	/* it goes into the frame later */
+	u32 most = (info->net.max_csum ?: U32_MAX) - tag;
 
 	features = vlan_features_check(skb, features);
 	if (!usrloop_zero_copy(info) || skb->ip_summed != CHECKSUM_PARTIAL)
 		return features;
 	if (skb->encapsulation || !skb_transport_header_was_set(skb) ||
 	    skb_checksum_start_offset(skb) != skb_transport_offset(skb) ||
-	    head_len(skb) > USRLOOP_NET_HEAD ||
+	    !plain_checksum(skb) || head_len(skb) + tag > USRLOOP_NET_HEAD ||
 	    (skb_is_gso(skb) ? !skb_gso_validate_mac_len(skb, most) : skb->len > most))
 		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
 	return features;
@@ -347,6 +370,8 @@ static int check_params(struct usrloop_info *info)
 	    !(info->features & USRLOOP_NET_CSUM))
 		return -EINVAL;
 	if (usrloop_zero_copy(info) ? info->features & USRLOOP_NET_USO : p->max_csum)
+		return -EINVAL;
+	if (p->max_csum && p->max_csum < ETH_ZLEN)
 		return -EINVAL;
 	if (p->mtu < ETH_MIN_MTU || p->max_mtu < p->mtu || p->max_mtu > ETH_MAX_MTU - ETH_HLEN ||
 	    p->reserved[0] || p->reserved[1] || p->reserved2)

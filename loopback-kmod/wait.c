@@ -30,8 +30,11 @@ static long ready(struct usrloop_end *end)
 static long take_events(struct usrloop_end *end, long mask)
 {
 	if (mask > 0 && mask & USRLOOP_READY_EVENT) {
-		end->reported = xchg(&end->events, 0);
-		mask = (mask & ~USRLOOP_READY_EVENT) | end->reported * USRLOOP_READY_EVENT;
+		unsigned long now = xchg(&end->events, 0);
+
+		/* Of those before, some may not be acknowledged yet. */
+		end->reported |= now;
+		mask = (mask & ~USRLOOP_READY_EVENT) | now * USRLOOP_READY_EVENT;
 	}
 	return mask;
 }
@@ -219,6 +222,7 @@ int usrloop_event_set(struct usrloop_session *session, const struct usrloop_even
 		return -EBUSY;
 	event_clear(event);
 	clear_bit(want->index, &end->events);
+	end->reported &= ~BIT(want->index);
 	event->end = end;
 	if (want->fd >= 0)
 		ret = event_register(event, want);

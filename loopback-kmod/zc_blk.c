@@ -115,6 +115,9 @@ static int map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *
 	struct scatterlist *sg;
 	int mapped, i;
 
+#ifdef CONFIG_NEED_SG_DMA_FLAGS
+	map->sgl->dma_flags = 0;	/* of the last request */
+#endif
 	map->pieces = usrloop_map_sg(rq, map->sgl);
 	map->dir = rq_dma_dir(rq);
 	mapped = dma_map_sg_attrs(usrloop_zc_device(end->zc), map->sgl, map->pieces, map->dir,

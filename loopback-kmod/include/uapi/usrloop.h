@@ -94,7 +94,7 @@ struct usrloop_net_params {
 	__u32 mtu;			/* 68 to 65521 */
 	__u32 max_mtu;			/* the highest that can be set */
 	char name[16];			/* may hold %d; empty: usrnet%d */
-	/* ZERO_COPY: bytes of the longest frame whose checksum is left to the server; 0: any */
+	/* ZERO_COPY: longest frame, bytes, whose checksum the server does, from 60; 0: any */
 	__u32 max_csum;
 	__u32 reserved2;
 };
