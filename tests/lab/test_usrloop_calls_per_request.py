@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,14 +40,23 @@ def guest(model: Model, guest_factory: Boot) -> Guest:
     return guest_factory([model.socket], iommu=True, kmod=True, kernel="base")
 
 
-def calls(guest: Guest, device: str, way: str, depth: int, poll_us: int) -> dict[str, float]:
-    """Serve `device`, read at random from it; return calls for each request by name."""
+@contextmanager
+def serving(guest: Guest, device: str, way: str, poll_us: int) -> Iterator[dict[str, Any]]:
+    """What `usrdrv block` says of the disk that it serves over usrloop."""
     command = [*("usrdrv", "block", device, "--export", "usrloop"), "--poll-us", str(poll_us)]
     served = guest.start(["env", f"USRDRV_PCI={way}", *command, "--json"])
     try:
         while not served.out:
             assert not served.done.wait(0.2), served.err
-        info = json.loads(served.out)
+        yield json.loads(served.out)
+    finally:
+        served.signal(2)
+        assert served.wait(60).code == 0, served.err
+
+
+def calls(guest: Guest, device: str, way: str, depth: int, poll_us: int) -> dict[str, float]:
+    """Serve `device`, read at random from it; return calls for each request by name."""
+    with serving(guest, device, way, poll_us) as info:
         limit = f"cat /sys/block/{Path(info['device']).name}/queue/max_segments"
         zero_copy = int(guest.run(limit, check=True).out) == 256
         assert zero_copy == (way == "usrdrv")
@@ -60,9 +71,6 @@ def calls(guest: Guest, device: str, way: str, depth: int, poll_us: int) -> dict
             240,
             check=True,
         )
-    finally:
-        served.signal(2)
-        assert served.wait(60).code == 0, served.err
     report, _ = json.JSONDecoder().raw_decode(result.out[result.out.index("{") :])
     (job,) = report["jobs"]
     assert job["error"] == 0
@@ -103,22 +111,13 @@ def test_polled_data(guest: Guest, model: Model) -> None:
     control.call(
         model.control, {"op": "fault-add", "fault": {"kind": "slow", "mbps": 50, "seek_ms": 1}}
     )
-    served = guest.start(
-        ["usrdrv", "block", FUNCTION, "--export", "usrloop", "--poll-us", "500", "--json"]
-    )
-    try:
-        while not served.out:
-            assert not served.done.wait(0.2), served.err
-        node = json.loads(served.out)["device"]
+    with serving(guest, FUNCTION, "auto", 500) as info:
         result = guest.run(
-            f"fio --name=v --filename={node} --rw=randwrite --bsrange=4k-128k --direct=1 --size=16M "
+            f"fio --name=v --filename={info['device']} --rw=randwrite --bsrange=4k-128k --direct=1 --size=16M "
             "--ioengine=libaio --iodepth=8 --verify=crc32c --output-format=json",
             240,
             check=True,
         )
-    finally:
-        served.signal(2)
-        assert served.wait(60).code == 0, served.err
     (job,) = json.loads(result.out)["jobs"]
     assert job["error"] == 0
     assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == 16 << 20
