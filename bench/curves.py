@@ -63,6 +63,11 @@ class Run:
     speed: float
     busy: float
 
+    @property
+    def cost(self) -> float:
+        """Processor time for the same work, in seconds a unit."""
+        return self.busy / self.speed
+
 
 def busy(before: str, after: str) -> float:
     """The part of the time between two lines of /proc/stat that was not idle (proc_stat(5))."""
@@ -126,43 +131,48 @@ class Chart:
                     bar.advance(task)
         return runs
 
-    def ratios(self, runs: Sequence[Run]) -> dict[tuple[str, str, int], Estimate]:
-        """Each of ours over the kernel's, of runs in one round; by driver, direction and size."""
+    def ratios(self, runs: Sequence[Run], what: str) -> dict[tuple[str, str, int], Estimate]:
+        """A field of Run, each of ours over the kernel's of the same round; by driver, direction and size."""
         kernel, *_ = self.drivers
         latest: dict[tuple[str, int], float] = {}
         pairs: dict[tuple[str, str, int], list[float]] = {}
         for run in runs:
-            what = (run.direction, run.size)
+            case, value = (run.direction, run.size), getattr(run, what)
             if run.driver == kernel:
-                latest[what] = run.speed
-            elif what in latest:
-                pairs.setdefault((run.driver, *what), []).append(run.speed / latest[what])
+                latest[case] = value
+            elif case in latest:
+                pairs.setdefault((run.driver, *case), []).append(value / latest[case])
         return {key: Estimate.of(values) for key, values in pairs.items()}
 
     def tables(self, runs: Sequence[Run]) -> list[Figures]:
-        """One for each direction; a driver that cannot do a size has a dash."""
-        speed, part, ratio = estimates(runs, "speed"), estimates(runs, "busy"), self.ratios(runs)
-        columns = ["bytes"]
+        """Two for each direction: what was measured, and ratios. A driver that cannot do a size has dashes."""
         kernel, *ours = self.drivers
+        speed, part = estimates(runs, "speed"), estimates(runs, "busy")
+        faster, dearer = self.ratios(runs, "speed"), self.ratios(runs, "cost")
+        measured = ["bytes"]
         for driver in self.drivers:
-            columns += [f"{driver}, {self.unit}", "busy, %"]
-        columns += [f"{driver} / {kernel}" for driver in ours]
+            measured += [f"{driver}, {self.unit}", "busy, %"]
+        compared = ["bytes", *(f"{driver}: {what}" for driver in ours for what in ("speed", "CPU"))]
         found = []
         for direction, title in self.titles.items():
-            rows = []
-            for size in sorted({run.size for run in runs if run.direction == direction}):
-                row = [str(size)]
-                for driver in self.drivers:
-                    key = (driver, direction, size)
-                    if key in speed:
-                        row += [speed[key].text(self.digits), part[key].times(100).text(0)]
-                    else:
-                        row += ["-", "-"]
-                for driver in ours:
-                    over = ratio.get((driver, direction, size))
-                    row.append(over.text(2) if over else "-")
-                rows.append(tuple(row))
-            found.append(Figures(f"{title}: mean and 95 % interval", tuple(columns), tuple(rows)))
+            sizes = sorted({run.size for run in runs if run.direction == direction})
+            values, ratios = [], []
+            for size in sizes:
+                keys = {driver: (driver, direction, size) for driver in self.drivers}
+                row, over = [str(size)], [str(size)]
+                for key in keys.values():
+                    known = key in speed
+                    row.append(speed[key].text(self.digits) if known else "-")
+                    row.append(part[key].times(100).text(0) if known else "-")
+                for key in (keys[driver] for driver in ours):
+                    over += [r[key].text(2) if key in r else "-" for r in (faster, dearer)]
+                values.append(tuple(row))
+                ratios.append(tuple(over))
+            found.append(
+                Figures(f"{title}: mean and 95 % interval", tuple(measured), tuple(values))
+            )
+            name = f"{title}: throughput, and CPU time for the same work, over {kernel}'s"
+            found.append(Figures(name, tuple(compared), tuple(ratios)))
         return found
 
     def plot(self, runs: Sequence[Run], folder: Path) -> list[Path]:

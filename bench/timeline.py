@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Where the time of one request goes, in microseconds, like figure 5 of the 2004 paper.
 
-A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours through
-VFIO and usrloop, or the kernel's NBD client. A request is cut at events of scheduler, interrupts and block layer;
+A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours in each
+of the ways of figure 4. A request is cut at events of scheduler, interrupts and block layer;
 the medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
 """
 
@@ -19,7 +19,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench.paper import KERNEL, LOOP, NBD, arguments, command, lab, pyplot, save
+from bench.paper import arguments, command, lab, pyplot, save
 from bench.report import Figures
 from usrdrv import errors
 from usrdrv.lab.guest import Guest
@@ -38,6 +38,8 @@ REQUESTS: Final = 400
 SERVER = "usrdrv-driver"
 DRIVERS: Final = ("nbdkit", SERVER)
 """What our processes are called: with NBD, with usrloop."""
+OURS: Final = ("vfio-intx", "usrdrv")
+"""What /proc/interrupts calls our devices' interrupts: through VFIO, through our system calls."""
 
 # In a request's order; what is not there (ours has more than the kernel's) is left out. Marks that end in a
 # space are of another course: the kernel's driver, or ours if the request's thread did not sleep meanwhile.
@@ -109,7 +111,9 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
             marks, handler, worker = {"issued": event.time}, 0, 0
         elif "issued" not in marks:
             continue
-        elif event.name == "irq_handler_entry" and "name=vfio-intx" in event.rest:
+        elif event.name == "irq_handler_entry" and event.rest.partition("name=")[2].startswith(
+            OURS
+        ):
             marks.setdefault("interrupt", event.time)
         elif event.name == "irq_handler_entry" and "name=pata_sil680" in event.rest:
             marks.setdefault("interrupt ", event.time)
@@ -208,7 +212,7 @@ def main() -> int:
     args = arguments("timeline", __doc__.splitlines()[0]).parse_args()
 
     def run() -> tuple[list[Figures], list[Path]]:
-        with Console(stderr=True).status("tracing"), lab((KERNEL, LOOP, NBD)) as (guest, paths):
+        with Console(stderr=True).status("tracing"), lab() as (guest, paths):
             found = {driver: trace(guest, path) for driver, path in paths.items()}
         for driver, requests in found.items():
             if len(requests) < REQUESTS / 4:

@@ -37,7 +37,7 @@ RUNS = [
 
 
 def test_ratios_are_of_neighbouring_runs() -> None:
-    found = figure4.CHART.ratios(RUNS)
+    found = figure4.CHART.ratios(RUNS, "speed")
     for driver, ratio in ((LOOP, 2.0), (NBD, 0.5)):
         for key in ((driver, d, s) for d in ("read", "write") for s in (512, 4096)):
             estimate = found.pop(key)
@@ -46,9 +46,16 @@ def test_ratios_are_of_neighbouring_runs() -> None:
 
 
 def test_tables_and_plots(tmp_path: Path) -> None:
-    reads, writes = figure4.CHART.tables(RUNS)
+    reads, over, writes, _ = figure4.CHART.tables(RUNS)
     assert [row[0] for row in reads.rows] == ["512", "4096"] and len(writes.rows) == 2
     assert reads.rows[0][2] == reads.rows[0][4] == "50 ±6", "12.706 * 0.5 %"
+    assert over.rows[0] == (
+        "512",
+        *("2.00 ±0.00", "0.50 ±0.00"),
+        *("0.50 ±0.00", "2.00 ±0.00"),
+        "-",
+        "-",
+    )
     assert all(file.stat().st_size > 1000 for file in figure4.CHART.plot(RUNS, tmp_path))
     lines = {KERNEL: [("handler", 3.0)], NBD: [("handler", 4.0), ("waking the client", 1.0)]}
     assert all(file.stat().st_size > 1000 for file in timeline.plot(lines, tmp_path))
@@ -117,8 +124,10 @@ LOOP_TRACE = """# tracer: nop
 """  # noqa: E501
 
 
-def test_a_request_over_usrloop_is_cut_at_its_two_sleeps() -> None:
-    (request,) = timeline.cut(list(timeline.parse(LOOP_TRACE)), "259,0")
+@pytest.mark.parametrize("interrupt", ["vfio-intx(0000:00:11.0)", "usrdrv"])
+def test_a_request_over_usrloop_is_cut_at_its_two_sleeps(interrupt: str) -> None:
+    trace = LOOP_TRACE.replace("vfio-intx(0000:00:11.0)", interrupt)
+    (request,) = timeline.cut(list(timeline.parse(trace)), "259,0")
     line = timeline.medians([request])
     assert [(name, round(length)) for name, length in line] == [
         ("to the driver's process", 20),
@@ -141,12 +150,12 @@ NET_RUNS = [
 
 
 def test_packet_sizes_that_only_one_driver_has(tmp_path: Path) -> None:
-    found = figure_net.CHART.ratios(NET_RUNS)
+    found = figure_net.CHART.ratios(NET_RUNS, "speed")
     assert {size for _, _, size in found} == {256}
     assert {driver: e.mean for (driver, _, _), e in found.items()} == {
         figure_net.LOOP: 3,
         figure_net.TAP: 2,
     }
-    sent, _ = figure_net.CHART.tables(NET_RUNS)
-    assert sent.rows[1][:3] == ("9018", "-", "-") and sent.rows[1][-1] == "-"
+    sent, over, *_ = figure_net.CHART.tables(NET_RUNS)
+    assert sent.rows[1][:3] == ("9018", "-", "-") and over.rows[1] == ("9018", *"----")
     assert all(file.stat().st_size > 1000 for file in figure_net.CHART.plot(NET_RUNS, tmp_path))
