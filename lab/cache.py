@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -53,13 +54,15 @@ def digest(parts: Iterable[str | bytes]) -> str:
 def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `name`-`key` of the cache; `build` fills it if it is not there.
 
-    Of several processes that ask at once one builds and the others wait. A build that fails leaves nothing.
-    A cache that we may not write, somebody else's, is good for what is in it.
+    Of several processes that ask at once one builds and the others wait; what is there is waited for by nobody.
+    A build that fails leaves nothing. A cache that we may not write, somebody else's, is good for what is in it.
     """
     result = folder() / f"{name}-{key}"
+    with suppress(PermissionError, FileNotFoundError):
+        os.utime(result)
+    if result.exists():
+        return result
     if not os.access(folder(), os.W_OK):
-        if result.exists():
-            return result
         raise errors.PermissionDeniedError(
             f"{folder()}: there is no {result.name}, and no right to build it there; "
             "USRDRV_CACHE_DIR names another cache"
@@ -76,7 +79,6 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-        os.utime(result)
     return result
 
 

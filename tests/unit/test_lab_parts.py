@@ -41,6 +41,15 @@ def test_built_once_also_by_two_at_a_time(folder: Path) -> None:
     assert (folder / "t-1/file").read_text() == "x"
 
 
+def test_what_is_there_waits_for_no_build(folder: Path) -> None:
+    there = cache.cached("t", "1", lambda path: None)
+
+    def build(path: Path) -> None:
+        assert cache.cached("t", "1", lambda path: None) == there
+
+    cache.cached("t", "2", build)
+
+
 def test_a_build_that_fails_leaves_nothing_and_is_tried_again(folder: Path) -> None:
     def fail(path: Path) -> None:
         (path / "half").write_text("x")
