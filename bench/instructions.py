@@ -16,15 +16,17 @@ REQUESTS: Final = 100
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """What is asked for. `direction`: read or write."""
+    """What is asked for. `direction`: read or write; `batch`: requests that are made at once."""
 
     depth: int
     size: int
     direction: str
+    batch: int = 1
 
     @property
     def text(self) -> str:
-        return f"{self.size >> 10} KiB {self.direction}, depth {self.depth}"
+        together = f", {self.batch} at once" if self.batch > 1 else ""
+        return f"{self.size >> 10} KiB {self.direction}, depth {self.depth}{together}"
 
 
 CASES: Final = tuple(

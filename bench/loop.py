@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,13 +36,18 @@ ORDER: Final = (UBLK, USRLOOP, NBD)
 JOBS: Final = (1, 2)
 MILLISECONDS: Final = 300
 """Of a run."""
+BATCH: Final = 16
+"""Requests that a program with many under way makes at once; fio by itself makes each alone."""
 QUICK: Final = (Case(1, 4096, "read"), Case(32, 4096, "read"))
 Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of fio. Latencies, from submission to completion, in microseconds; jobs is also the processors."""
+    """One run of fio. Latencies, from submission to completion, in microseconds; jobs is also the processors.
+
+    switches: fio's threads' context switches for each request.
+    """
 
     way: str
     case: Case
@@ -51,6 +56,16 @@ class Run:
     iops: float
     latency: float
     p99: float
+    switches: float
+
+
+def loads(cases: Sequence[Case]) -> list[Case]:
+    """Cases, those with many requests under way also with a batch of them made at once."""
+    return [
+        replace(case, batch=batch)
+        for case in cases
+        for batch in ((1, BATCH) if case.depth > 1 else (1,))
+    ]
 
 
 def result(text: str, case: Case, jobs: int) -> list[Run]:
@@ -63,9 +78,17 @@ def result(text: str, case: Case, jobs: int) -> list[Run]:
             raise errors.LabError(f"fio: {way}, {case.text}: an error, or nothing done")
         if side["io_bytes"] != side["total_ios"] * case.size or side["short_ios"]:
             raise errors.LabError(f"fio: {way}, {case.text}: short requests")
-        times = side["lat_ns"]["mean"], side["clat_ns"]["percentile"]["99.000000"]
         runs.append(
-            Run(way, case, jobs, side["total_ios"], side["iops"], *(t / 1e3 for t in times))
+            Run(
+                way,
+                case,
+                jobs,
+                side["total_ios"],
+                side["iops"],
+                latency=side["lat_ns"]["mean"] / 1e3,
+                p99=side["clat_ns"]["percentile"]["99.000000"] / 1e3,
+                switches=entry["ctx"] / side["total_ios"],
+            )
         )
     return runs
 
@@ -82,6 +105,11 @@ def measure(guest: Guest, disks: dict[str, str], case: Case, jobs: int, repeats:
         *("direct=1", "ioengine=libaio", "thread", "group_reporting", "norandommap"),
         *("time_based", f"runtime={MILLISECONDS}ms", "stonewall", "new_group"),
     ]
+    if case.batch > 1:
+        options += [
+            f"iodepth_batch_submit={case.batch}",
+            f"iodepth_batch_complete_max={case.depth}",
+        ]
     sections = [f"[{way}]\nfilename={disks[way]}" for way in ORDER] * repeats
     (guest.share / "fio.job").write_text("\n".join(["[global]", *options, *sections, ""]))
     seconds = MILLISECONDS / 1e3 * len(sections)
@@ -104,18 +132,18 @@ def requests(guest: Guest, disk: str, case: Case) -> int:
 
 
 @contextmanager
-def lab(jobs: int, batch: bool = False) -> Iterator[tuple[Guest, dict[str, str]]]:
+def lab(jobs: int) -> Iterator[tuple[Guest, dict[str, str]]]:
     """A guest with as many processors as jobs; one is kept on one of ours, as for all figures."""
     with one_cpu() if jobs == 1 else nullcontext():
         with Guest(kernel=loopback.KERNEL, kmod=True, cpus=jobs) as guest:
-            yield guest, loopback.serve(guest, batch=batch)
+            yield guest, loopback.serve(guest)
 
 
-def collect(cases: Sequence[Case], repeats: int, batch: bool, advance: Advance) -> list[Run]:
+def collect(cases: Sequence[Case], repeats: int, advance: Advance) -> list[Run]:
     runs = []
     for jobs in JOBS:
-        with lab(jobs, batch) as (guest, disks):
-            for case in cases:
+        with lab(jobs) as (guest, disks):
+            for case in loads(cases):
                 advance(f"{case.text}, jobs {jobs}")
                 runs += measure(guest, disks, case, jobs, repeats)
     return runs
@@ -160,6 +188,7 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
         "",
         *(f"{way}, IOPS" for way in WAYS),
         *(f"{way}, us (99 %)" for way in WAYS),
+        "switches",
         *(f"{USRLOOP} / {way}" for way in over),
     )
     for jobs in JOBS:
@@ -175,11 +204,14 @@ def tables(runs: Sequence[Run]) -> list[Figures]:
                 f"({Estimate.of([run.p99 for run in those[way]]).mean:.0f})"
                 for way in WAYS
             )
+            switches = " / ".join(
+                f"{Estimate.of([run.switches for run in those[way]]).mean:.2f}" for way in WAYS
+            )
             ratio = ("{:.2f} ({:.2f}-{:.2f})".format(*over[way][jobs, case]) for way in over)
-            rows.append((case.text, *iops, *latency, *ratio))
+            rows.append((case.text, *iops, *latency, switches, *ratio))
         title = (
-            f"{jobs} job{'s' * (jobs > 1)} and as many processors: mean and 95 % interval; "
-            "latency: mean (99th percentile); ratio: geometric mean (95 % interval)"
+            f"{jobs} job{'s' * (jobs > 1)} and as many processors: mean and 95 % interval; latency: mean "
+            "(99th percentile); fio's context switches for each request; ratio: geometric mean (95 % interval)"
         )
         found.append(Figures(title, columns, tuple(rows)))
     return found
@@ -189,9 +221,6 @@ def main() -> int:
     parser = arguments("loop", __doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="4 KiB reads, five repetitions")
     parser.add_argument("--repeats", type=int, choices=range(2, 61), metavar="2..60", default=25)
-    parser.add_argument(
-        "--batch", action="store_true", help="servers in SCHED_BATCH: a wake-up preempts nobody"
-    )
     args = parser.parse_args()
     return command("loop", args, lambda: take(args))
 
@@ -202,14 +231,14 @@ def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
     repeats = 5 if args.quick else args.repeats
     bar = (TextColumn("{task.description:48}"), BarColumn(), MofNCompleteColumn())
     with Progress(*bar, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        total = len(cases) * (len(JOBS) + 1)
+        total = len(cases) + len(loads(cases)) * len(JOBS)
         task = progress.add_task("starting a guest", total=total)
 
         def advance(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
         counts = count(cases, advance)
-        runs = collect(cases, repeats, args.batch, advance)
+        runs = collect(cases, repeats, advance)
     data = {
         "machine": machine(),
         "instructions": [
@@ -217,7 +246,7 @@ def take(args: argparse.Namespace) -> tuple[list[Figures], list[Path]]:
         ],
         "runs": [asdict(run) for run in runs],
     }
-    path = args.out / ("loop-batch.json" if args.batch else "loop.json")
+    path = args.out / "loop.json"
     path.write_text(json.dumps(data, indent=1) + "\n")
     return [instructions.table(counts, WAYS, USRLOOP), *tables(runs)], [path]
 

@@ -38,11 +38,8 @@ _CFLAGS: Final = (
 _SOCKET: Final = "/run/null.sock"
 
 
-def serve(guest: Guest, ways: Sequence[str] = WAYS, batch: bool = False) -> dict[str, str]:
-    """Start all of them with a queue for each processor of the guest, which has kmod. Return their disks.
-
-    batch: servers have SCHED_BATCH.
-    """
+def serve(guest: Guest, ways: Sequence[str] = WAYS) -> dict[str, str]:
+    """Start all of them with a queue for each processor of the guest, which has kmod. Return their disks."""
     for program, sources in _PROGRAMS.items():
         output = str(guest.share / program)
         _run([find_tool("gcc", "gcc"), *_CFLAGS, "-o", output, *sources], _TOP)
@@ -51,9 +48,6 @@ def serve(guest: Guest, ways: Sequence[str] = WAYS, batch: bool = False) -> dict
     cpus = int(guest.run("nproc", check=True).out)
     start = {USRLOOP: _usrloop, UBLK: _ublk, NBD: _nbd}
     disks = {way: start[way](guest, cpus) for way in ways}
-    if batch:
-        servers = "usrloop_null ublk_null nbdkit"
-        guest.run(f"for p in $(pidof {servers}); do chrt --all-tasks -b -p 0 $p; done", check=True)
     for disk in disks.values():
         _check(guest, disk)
     return disks

@@ -58,11 +58,13 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     A build that fails leaves nothing. A cache that we may not write, somebody else's, is good for what is in it.
     """
     result = folder() / f"{name}-{key}"
-    with suppress(PermissionError, FileNotFoundError):
-        os.utime(result)
+    ours = os.access(folder(), os.W_OK)
+    if ours:
+        with suppress(FileNotFoundError):
+            os.utime(result)
     if result.exists():
         return result
-    if not os.access(folder(), os.W_OK):
+    if not ours:
         raise errors.PermissionDeniedError(
             f"{folder()}: there is no {result.name}, and no right to build it there; "
             "USRDRV_CACHE_DIR names another cache"

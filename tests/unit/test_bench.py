@@ -92,7 +92,7 @@ def loop_report(**changes: Any) -> str:
         "lat_ns": {"mean": 5e4},
         "clat_ns": {"percentile": {"99.000000": 9e4}},
     }
-    jobs = [{"jobname": way, "error": 0, "read": side} for way in loop.ORDER]
+    jobs = [{"jobname": way, "error": 0, "ctx": 5, "read": side} for way in loop.ORDER]
     jobs[1] = {**jobs[1], **{k: v for k, v in changes.items() if k in jobs[1]}}
     jobs[1]["read"] = {**side, **{k: v for k, v in changes.items() if k in side}}
     return f"fio: a note\n{json.dumps({'jobs': jobs})}"
@@ -102,7 +102,7 @@ def test_loop_ratios_are_of_neighbours() -> None:
     case = loop.Case(1, 4096, "read")
     runs = [run for iops in (20, 30) for run in loop.result(loop_report(iops=iops), case, 1)]
     assert [run.way for run in runs] == [*loop.ORDER] * 2
-    assert runs[1].latency == 50 and runs[1].p99 == 90
+    assert runs[1].latency == 50 and runs[1].p99 == 90 and runs[1].switches == 0.5
     assert loop.ratios(runs, "ublk")[1, case][0] == pytest.approx(1.5**0.5)
 
 
