@@ -29,7 +29,7 @@ IGNORED: Final = (
 GUARDED: Final = re.compile(
     r"context imbalance in 'usrdrv_(?:un)?reserve'|lock contexts .*reserve'"
 )
-OBJECTS: Final = ("kernel/irq/", "drivers/base/", "drivers/usrdrv/")
+OBJECTS: Final = ("kernel/irq/", "kernel/dma/", "drivers/base/", "drivers/usrdrv/")
 COMPLAINT: Final = re.compile(
     r"(?:drivers/usrdrv|include/(?:uapi/)?linux/usrdrv)\S*:.*(?:warning|error)"
 )

@@ -88,12 +88,14 @@ class Chip:
         """Power, reset, EEPROM, PHY (section 14.1). Return the station address."""
         device = self._device
         command = device.config_read(0x04, 2)
-        device.config_write(0x04, 2, command | MEMORY | MASTER)
+        device.config_write(0x04, 2, command | MEMORY)
         power = device.config_read(lib.DP83820_CFG_PMCSR, 2)
         device.config_write(
             lib.DP83820_CFG_PMCSR, 2, power & ~(lib.DP83820_PM_STATE | lib.DP83820_PM_PME_EN)
         )
         self.reset()
+        # Not before: it may be receiving into what was the last driver's memory.
+        device.config_write(0x04, 2, command | MEMORY | MASTER)
         self.write(lib.DP83820_CCSR, lib.DP83820_CCSR_PMESTS)
         self.write(lib.DP83820_CCSR, 0)
         self.write(lib.DP83820_WCSR, 0)

@@ -32,7 +32,7 @@ class Chip:
         if r.config_read(0, 4) != R.CMD680_VENDOR | R.CMD680_DEVICE << 16:
             raise errors.NoSuchDeviceError("not a CMD PCI-0680 controller")
         command = r.config_read(PCI_COMMAND, 2)
-        r.config_write(PCI_COMMAND, 2, command | COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER)
+        r.config_write(PCI_COMMAND, 2, command | COMMAND_IO | COMMAND_MEMORY)
         r.config_write(PCI_CACHE_LINE, 1, 1 if r.config_read(PCI_REVISION, 1) else 255)
         r.config_write(R.CMD680_CFG_MODE0, 1, 0)
         r.config_write(R.CMD680_CFG_MODE1, 1, 0)
@@ -56,6 +56,11 @@ class Chip:
             r.config_write(base + 8, 4, modes.SAFE_MWDMA)
             r.config_write(base + 0xC, 4, modes.SAFE_UDMA)
         self._pio.clear()
+
+    def grant_bus(self) -> None:
+        """Let it reach memory; not before both engines are stopped, which may be at the last driver's transfers."""
+        command = self._r.config_read(PCI_COMMAND, 2)
+        self._r.config_write(PCI_COMMAND, 2, command | COMMAND_MASTER)
 
     def quiesce(self) -> None:
         """Take bus mastering away: nothing of this function reaches memory any more."""

@@ -122,6 +122,9 @@ class Controller(Closing):
         self._chip.bring_up()
         mmio = self._options.mmio and self._chip.has_mmio()
         self._channels = [Channel(device, number, mmio=mmio) for number in (0, 1)]
+        for channel in self._channels:
+            channel.stop_engine()
+        self._chip.grant_bus()
         self._thread: threading.Thread | None = None
         self._closed = False
         self.gone = threading.Event()

@@ -22,6 +22,8 @@ NO_IRQ, INTX, MSI = range(3)
 TO_DEVICE, FROM_DEVICE = 1, 2
 CAN_RESET, TRANSLATED, HAS_INTX, INTX_SHARED, HAS_MSI = (1 << bit for bit in range(5))
 CONFIG = 7
+MASTER = 4
+"""Of the command register."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,6 +73,9 @@ class Claim:
     def config(self, at: int, width: int) -> int:
         return int.from_bytes(os.pread(self.fd, width, self.regions[CONFIG].offset + at), "little")
 
+    def set_command(self, value: int) -> None:
+        os.pwrite(self.fd, value.to_bytes(2, "little"), self.regions[CONFIG].offset + 4)
+
     def alloc(self, size: int) -> tuple[int, int, mmap.mmap]:
         """Return id, bus address and the memory."""
         data = self.control(ALLOC, struct.pack("=QQQQII", size, 0, 0, 0, 0, 0))
@@ -116,7 +121,11 @@ class Edu(Claim):
         bar = self.regions[0]
         self.bar = mmap.mmap(self.fd, bar.size, offset=bar.offset)
         self.words = memoryview(self.bar).cast("I")
-        self.write(self.ACK, 0xFFFFFFFF)  # it knows no reset: what the last one left
+        # It knows no reset: what the last one left, and no bus until that is over.
+        assert not self.config(4, 2) & MASTER
+        self.write(self.ACK, 0xFFFFFFFF)
+        self.wait_idle()
+        self.set_command(self.config(4, 2) | MASTER)
 
     def read(self, at: int) -> int:
         return self.words[at // 4]
@@ -129,6 +138,9 @@ class Edu(Claim):
             self.write(at, value & 0xFFFFFFFF)
             self.write(at + 4, value >> 32)
         self.write(self.COMMAND, command | 1)
+        self.wait_idle()
+
+    def wait_idle(self) -> None:
         deadline = time.monotonic() + 10
         while self.read(self.COMMAND) & 1:
             assert time.monotonic() < deadline, "the transfer does not end"

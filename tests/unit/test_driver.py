@@ -63,6 +63,26 @@ def test_config_space_after_bring_up() -> None:
         assert device.config_read(0xBC, 4) == 0x40094009
 
 
+def test_no_bus_before_the_engines_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim of a function that cannot be reset may find them at the last driver's transfers."""
+    with open_device("model:cmd680?ram=1M") as device:
+        device.config_write(4, 2, 3)
+        engines, running = (0, 8), []
+        for engine in engines:
+            device.write8(4, engine, 1)
+        assert all(device.read8(4, engine) & 1 for engine in engines)
+        write = device.config_write
+
+        def spy(at: int, width: int, value: int) -> None:
+            if at == 4 and value & 4:
+                running.extend(device.read8(4, engine) & 1 for engine in engines)
+            write(at, width, value)
+
+        monkeypatch.setattr(device, "config_write", spy)
+        with open_driver(device):
+            assert running == [0, 0]
+
+
 @pytest.mark.parametrize("mmio", [True, False])
 @pytest.mark.parametrize("mode", ["UDMA6", "PIO4"])
 def test_four_drives_at_once_through_either_window(mmio: bool, mode: str) -> None:

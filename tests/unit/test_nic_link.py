@@ -164,6 +164,22 @@ def test_a_good_eeprom_is_not_worth_a_word(board: Device, caplog: pytest.LogCapt
     assert not caplog.records
 
 
+def test_no_bus_before_the_chip_is_reset(board: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim of a function that cannot be reset may find it receiving for the last driver."""
+    board.write32(1, lib.DP83820_CR, lib.DP83820_CR_RXE)
+    assert board.read32(1, lib.DP83820_CR) & lib.DP83820_CR_RXE
+    receiving, write = [], board.config_write
+
+    def spy(at: int, width: int, value: int) -> None:
+        if at == 4 and value & 4:
+            receiving.append(board.read32(1, lib.DP83820_CR) & lib.DP83820_CR_RXE)
+        write(at, width, value)
+
+    monkeypatch.setattr(board, "config_write", spy)
+    with Nic(board):
+        assert receiving == [0]
+
+
 def test_a_wrong_checksum_is_logged(board: Device, caplog: pytest.LogCaptureFixture) -> None:
     """The address may be right for all that."""
     write_eeprom(board, lib.DP83820_EE_CHECKSUM, 0x1234)

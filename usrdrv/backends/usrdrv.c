@@ -224,9 +224,7 @@ int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, un
 	ret = u->r.fd < 0 ? -errno : learn_regions(u);
 	u->r.dev.claim_fd = u->r.dev.hangup_fd = u->r.fd;
 	u->r.dev.hangup_events = EPOLLHUP;
-	/* What the last driver left in its registers is gone, as with VFIO; some functions know no reset. */
-	if (!ret && do_reset(&u->r.dev) == -ENODEV)
-		ret = -ENODEV;
+	/* The claim has reset it, as with VFIO; some functions know no reset. */
 	if (!ret)
 		ret = connect_interrupt(u);
 	if (ret)
