@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv import errors, names
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
@@ -163,3 +163,9 @@ class Function:
                     f"{self.address}: {driver} did not take it (see the kernel's log)"
                 )
             time.sleep(0.01)
+
+
+def present(device: str) -> bool:
+    """Whether the kernel still has the function that is named; true of what is no PCI function."""
+    name = names.parse(device)
+    return not isinstance(name, names.PciName) or Function(name.address, BUS).exists
