@@ -137,10 +137,11 @@ static void measure(struct dp *dp, unsigned int frames)
 	dp_write(dp, DP83820_IHR, loaded ? 1 : 0);
 }
 
+/* A chip without a link may keep what it has; but not what the kernel waits for. */
 static void watchdog(struct dp *dp)
 {
 	dp_tx_reclaim(dp);
-	if (dp_tx_outstanding(dp) && atomic_load_explicit(&dp->link, memory_order_relaxed) &&
+	if (dp_tx_outstanding(dp) && (dp->tx.awaited || atomic_load_explicit(&dp->link, memory_order_relaxed)) &&
 	    dp_now_ms() - dp->tx.progress_ms >= dp->config.watchdog_ms)
 		freeze(dp, DP_EVENT_STUCK);
 }
