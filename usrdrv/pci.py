@@ -17,6 +17,11 @@ BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
 USRDRV: Final = "usrdrv"
 """The driver of usrdrv-patch; what it has was claimed by a process."""
+OPTION: Final = {
+    VFIO: "CONFIG_VFIO_PCI, module vfio-pci",
+    USRDRV: "CONFIG_USRDRV, patches of usrdrv-patch",
+}
+"""What a kernel that lacks the driver was built without."""
 IFF_UP: Final = 1
 PATIENCE: Final = 10.0
 """Seconds that a driver may take to let a function go or take it."""
@@ -124,7 +129,7 @@ class Function:
         if not (self.bus / "drivers" / driver).exists():
             subprocess.run(["modprobe", driver], capture_output=True, check=False)
         if not (self.bus / "drivers" / driver).exists():
-            raise errors.MissingToolError(f"the kernel's module {driver} (CONFIG_VFIO_PCI)")
+            raise errors.MissingToolError(f"the kernel has no driver {driver} ({OPTION[driver]})")
         words = [str(self.bus), self.address, driver, before or ""]
         guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "usrdrv-guard", *words],
