@@ -195,8 +195,24 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest.run("umount /mnt", check=True)
 
 
+PF_MEMALLOC_NOIO = 1 << 19
+"""Of PR_SET_IO_FLUSHER (linux/sched.h)."""
+
+
+def waits_for_no_disk(guest: Guest, pid: str, thread: str = "") -> bool:
+    """Whether its memory is locked, and to get more it does no I/O."""
+    status = f"grep -v ' 0 kB' /proc/{pid}/status | grep -q VmLck"
+    flags = guest.run(
+        f"{status} && cat /proc/{pid}/task/{thread or pid}/stat | sed 's/.*)//' | cut -d' ' -f8"
+    ).out.split()
+    return bool(flags) and all(int(word) & PF_MEMALLOC_NOIO for word in flags)
+
+
 def test_the_process_that_waited_takes_over(guest: Guest) -> None:
-    """1. both are killed  2. the driver is: its successor is the process that waited  3. another one waits."""
+    """1. both are killed  2. the driver is: its successor is the process that waited  3. another one waits.
+
+    None of them waits for the disk, as for a page of its own that was swapped out there.
+    """
 
     def pids(name: str) -> list[str]:
         return guest.run(["pgrep", "-x", name]).out.split()
@@ -213,6 +229,10 @@ def test_the_process_that_waited_takes_over(guest: Guest) -> None:
     assert pids("usrdrv-driver") == before
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     guest.run(f"dd if={served.device} of=/dev/null bs=64k count=16 iflag=direct", check=True)
+    supervisor = guest.run("ps -o ppid= -C usrdrv-driver", check=True).out
+    for who in (*pids("usrdrv-driver"), *pids("usrdrv-standby"), supervisor.strip()):
+        assert waits_for_no_disk(guest, who), who
+    assert waits_for_no_disk(guest, pids("usrdrv-driver")[0], "*"), "a thread from before"
     assert served.end() == 0, served.job.err
     nothing_is_left(guest, way)
 

@@ -78,7 +78,10 @@ def test_one_that_is_bound_already_is_left_alone(bus: Path) -> None:
 
 @pytest.mark.parametrize(
     ("driver", "missing"),
-    [(pci.VFIO, "vfio-pci.*CONFIG_VFIO_PCI"), (pci.USRDRV, "usrdrv.*CONFIG_USRDRV, .*usrdrv-patch")],
+    [
+        (pci.VFIO, "vfio-pci.*CONFIG_VFIO_PCI"),
+        (pci.USRDRV, "usrdrv.*CONFIG_USRDRV, .*usrdrv-patch"),
+    ],
 )
 def test_what_a_kernel_lacks_is_named(
     bus: Path, monkeypatch: pytest.MonkeyPatch, driver: str, missing: str
