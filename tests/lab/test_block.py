@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO
@@ -302,6 +303,40 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, w
     served.signal_driver("CONT")
     assert served.end() == 0, served.job.err
     assert served.restarts == 2
+    nothing_is_left(guest, way)
+
+
+def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, model: Model) -> None:
+    """Who looks at the chip owes the interrupt's acknowledgement; errors of commands come in between.
+
+    Without it the next command that takes longer than the looking ends when it is missed, after 500 ms.
+    """
+    way = WAYS[1]
+    served = Served(guest, way, "--poll-us", "50")
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    log = guest.console.position()
+    fio = start_fio(guest, "/mnt")
+    for kind in ("crc", "dma-abort") * 2:
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O between errors")
+        assert not fio.done.is_set()
+        fault = {"kind": kind, "on": "write", "count": 1}
+        control.call(model.control, {"op": "fault-add", "fault": fault})
+        wait(lambda: not control.call(model.control, {"op": "fault-list"}), 60, f"{kind} is met")
+    all_was_written_and_verified(guest, fio)
+    slow = {"kind": "slow", "seek_ms": 5, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": slow})
+    try:
+        begun = time.monotonic()
+        guest.run(f"dd if={device} of=/dev/null bs=4k count=40 iflag=direct", 120, check=True)
+        assert 40 * 0.005 < time.monotonic() - begun < 40 * 0.1
+    finally:
+        control.call(model.control, {"op": "fault-clear", "id": number})
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}", 120, check=True)
+    assert served.end() == 0 and not served.restarts, served.job.err
     nothing_is_left(guest, way)
 
 
