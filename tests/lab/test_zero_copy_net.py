@@ -316,6 +316,27 @@ def test_vlan_with_tags_by_the_chip(guest: Guest, ours: Ours) -> None:
     all_is_well(guest)
 
 
+def test_checksums_that_the_chip_does_not_know(guest: Guest, ours: Ours) -> None:
+    """Nobody but the chip sees the data: where it does not know the place, the kernel fills in the sum before."""
+    guest.run(
+        "rm -f /tmp/taking; ip link add link usr0 name usr0.9 type vlan proto 802.1ad id 9 && "
+        "ip addr add 10.93.0.1/24 dev usr0.9 && ip link set usr0.9 up && "
+        f"ip neigh add 10.93.0.2 lladdr {FAR_MAC} dev usr0.9",
+        check=True,
+    )
+    before = stats(guest)
+    taker = guest.start(f"exec {IN_FAR} python3 /src/tests/lab/odd_checksums.py take eth1")
+    until(guest, "test -e /tmp/taking")
+    guest.run(f"python3 /src/tests/lab/odd_checksums.py send usr0 {FAR_MAC}", 60, check=True)
+    result = taker.wait(60 * SLOWER)
+    guest.run("ip link del usr0.9", check=True)
+    names = ("plain", "802.1ad", "inner", "802.1ad by the kernel")
+    assert json.loads(result.out) == dict.fromkeys(names, True), result
+    spent = difference(before, stats(guest))
+    assert spent["tx_dropped"] == 0 and spent["tx_checksums"] >= 1, spent
+    all_is_well(guest)
+
+
 def test_killed_driver_comes_back_under_load(guest: Guest, ours: Ours) -> None:
     """Pages that the chip fetches or fills are not freed before it has lost the bus: else the file would differ."""
     for number, options in enumerate(("", "-R"), 1):
