@@ -7,7 +7,6 @@ ours, without an IOMMU.
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import time
@@ -15,18 +14,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import disks
 import pytest
+from disks import (
+    LOAD,
+    SIZE,
+    all_was_written_and_verified,
+    driver,
+    lives_through_deaths,
+    make_image,
+    sectors_written,
+    start_fio,
+    wait,
+)
 
 from usrdrv.devices import control
-from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO
 
 Boot = Callable[..., Guest]
-
-ADDRESS = "0000:00:10.0"
-SIZE = 64 << 20
-LOAD = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,7 @@ WAYS = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    image = tmp_path_factory.mktemp("block") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(SIZE)
+    image = make_image(tmp_path_factory.mktemp("block"))
     with Model("cmd680", "--image", str(image)) as model:
         yield model
 
@@ -87,80 +92,22 @@ def way(request: pytest.FixtureRequest) -> Way:
     return chosen
 
 
-class Served:
-    """`usrdrv block` in the guest, with a line of JSON when it is usable."""
+class Served(disks.Served):
+    """By one of the ways, with a line of JSON when it is usable."""
 
     def __init__(self, guest: Guest, way: Way, *arguments: str) -> None:
-        self.guest = guest
+        super().__init__(guest, *arguments, "--export", way.export, process=way.process)
         self.way = way
-        # A shell's background job would not get SIGINT.
-        words = ["usrdrv", "block", ADDRESS, *arguments, "--export", way.export, "--json"]
-        self.job: Job = guest.start(words)
-        wait(lambda: self.job.out or self.job.done.is_set(), 90, "usrdrv block")
-        assert self.job.out, self.job.err
-        self.info = json.loads(self.job.out)
-        self.device = self.info["device"]
-
-    def kill_driver(self) -> None:
-        """kill -9, and wait until there is another one in its place."""
-        before = self.restarts
-        self.signal_driver("KILL")
-        wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
-
-    def signal_driver(self, name: str) -> None:
-        self.guest.run(f"pkill -{name} -x {self.way.process}", check=True)
 
     @property
     def child(self) -> str:
         """What `usrdrv block` calls the driver's process."""
         return {"nbd": "nbdkit", "usrloop": "driver"}[self.way.export]
 
-    @property
-    def restarts(self) -> int:
-        return self.job.err.count("; restarted in ")
-
-    def end(self, number: int = signal.SIGINT) -> int:
-        self.job.signal(number)
-        return self.job.wait(60).code
-
-
-def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.1)
-
-
-def sectors_written(guest: Guest, device: str) -> int:
-    """From the kernel's own account (Documentation/block/stat.rst)."""
-    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
-
-
-def driver(guest: Guest) -> str:
-    link = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
-    return link.strip().rpartition("/")[2]
-
 
 def nothing_is_left(guest: Guest, way: Way) -> None:
     assert guest.run(way.left).out == ""
     assert driver(guest) == "pata_sil680"
-
-
-def start_fio(guest: Guest, folder: str) -> Job:
-    return guest.start(
-        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        "--output-format=json --output=/share/fio.json"
-    )
-
-
-def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
-    result = fio.wait(300)
-    assert result.code == 0, result.err
-    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
-    assert report["error"] == 0
-    assert report["write"]["io_bytes"] == LOAD
-    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
 
 
 def test_a_file_system_lives_through_three_deaths_of_its_driver(
@@ -173,16 +120,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
     guest.run(f"mount {device}p1 /mnt", check=True)
     log = guest.console.position()
-    fio = start_fio(guest, "/mnt")
-    for _ in range(3):
-        before = sectors_written(guest, device)
-        wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")
-        assert not fio.done.is_set()
-        served.kill_driver()
-    before = sectors_written(guest, device)
-    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
-    all_was_written_and_verified(guest, fio)
-    assert served.restarts == 3
+    lives_through_deaths(served, "/mnt")
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}p1", 120, check=True)
