@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,9 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
             f"{folder()}: there is no {result.name}, and no right to build it there; "
             "USRDRV_CACHE_DIR names another cache"
         )
+    with suppress(FileNotFoundError):
+        os.utime(result)
+        return result  # without waiting for who builds another one
     with (folder() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -50,6 +51,9 @@ def test_a_build_that_fails_leaves_nothing_and_is_tried_again(folder: Path) -> N
         cache.cached("t", "1", fail)
     assert [path.name for path in folder.iterdir()] == ["t.lock"]
     assert cache.cached("t", "1", lambda path: None).is_dir()
+    with (cache.folder() / "t.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody builds another one
+        assert cache.cached("t", "1", fail).is_dir()
 
 
 def test_what_nobody_asked_for_in_weeks_is_dropped(folder: Path) -> None:
