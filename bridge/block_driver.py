@@ -7,7 +7,6 @@ rings to the driver's C part, which is on its own from then on; `stats` tells th
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from usrdrv import errors, loop
 from usrdrv.bridge.driver_worker import GONE, Worker, run
+from usrdrv.bridge.memory import stay_in_memory, unlimited
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 
@@ -23,22 +23,17 @@ STORAGE: Final = 0x01
 """PCI base class."""
 CLASS: Final = 0x0B
 
-PR_SET_IO_FLUSHER: Final = 57
-MCL_CURRENT: Final = 1
-
-
-def stay_in_memory() -> None:
-    """Never wait for the disk that we serve: not to allocate memory, not for a page of our own.
-
-    prctl(2), mlockall(2). Without the right to it, it works as long as nobody swaps to that disk.
-    """
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
-    libc.mlockall(MCL_CURRENT)
-
 
 class BlockWorker(Worker):
     """One drive."""
+
+    def settle(self) -> None:
+        """A standby that was swapped out could be so to the disk that waits for it.
+
+        Here also because there are no threads yet.
+        """
+        if unlimited():
+            stay_in_memory()
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         name, index = request["device"], request["drive"]

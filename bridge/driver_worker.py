@@ -47,6 +47,9 @@ class Worker(ABC):
         """Have the process end as if the supervisor had asked for it. From any thread."""
         self._sock.shutdown(socket.SHUT_RD)
 
+    def settle(self) -> None:  # noqa: B027 (nothing, as a rule)
+        """Do what can be done before there is a device. A standby waits when this returns."""
+
     @abstractmethod
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device, start its driver and say `ready`; `stack` ends them."""
@@ -82,8 +85,11 @@ def run(kind: type[Worker]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     sock = socket.socket(fileno=int(sys.argv[1]))
     worker = kind(sock)
-    if not select.select([sock], [], [], 0)[0]:  # nobody waits for us
+    early = not select.select([sock], [], [], 0)[0]  # nobody waits for us
+    if early:
         drivers.preload()
+    worker.settle()
+    if early:
         _call_it(STANDBY)
     try:
         with ExitStack() as stack:

@@ -19,6 +19,7 @@ from usrdrv import errors, loop
 from usrdrv.bridge import mounts
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
+from usrdrv.bridge.memory import stay_in_memory
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
@@ -183,6 +184,7 @@ class LoopAttachment:
             server.serve(self._id)
             self._control.start()
             self._open(os.O_RDONLY if drive.read_only else os.O_RDWR)
+            stay_in_memory()  # or nobody would start the next driver while a disk for swap has none
         except BaseException:
             self.close()
             raise
@@ -209,6 +211,7 @@ class LoopAttachment:
     def reconnect(self) -> None:
         """Have the restarted driver serve it: what was under way is sent again."""
         self._server.serve(self._id)
+        stay_in_memory()
 
     def close(self) -> None:
         """Take the device away, also while in use: whoever uses it gets I/O errors."""

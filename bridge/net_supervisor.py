@@ -171,6 +171,7 @@ class Interface(Closing):
         end.set_link(0)
         self.speed = 0
         self.driver.close()
+        child, device = self.driver.child, self._settings.device
         self._deaths.append(died)
         if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
             raise errors.DeviceError(
@@ -181,6 +182,8 @@ class Interface(Closing):
             time.sleep(pause)
             if signals.waiting:
                 return
+            if child.unplugged(device):
+                raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
             try:
                 self.driver = self._start(lambda: signals.waiting)
                 self._begin(end)

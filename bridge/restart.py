@@ -10,6 +10,7 @@ from typing import Final
 
 from usrdrv import errors, names
 from usrdrv.bridge.exports import Attachment, Server
+from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
@@ -48,16 +49,21 @@ class Restarter:
         if self._patience:
             self._server.prepare()
 
+    def _still_there(self, dead: Child) -> None:
+        device = self._server.device
+        if self._server.device_gone() or dead.unplugged(device):
+            raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
+
     def bring_back(self) -> None:
         """Start the driver again and hand the kernel its new connection.
 
         DeviceError: it is not to be had, and why. InterruptedError: a signal came meanwhile.
         """
         server = self._server
-        died, how = time.monotonic(), server.child.status()
-        if server.device_gone():
-            raise errors.NoSuchDeviceError(f"{server.device}: the driver ended, its device is gone")
-        last = f"{server.device}: {server.child.name} {how}"
+        died, dead = time.monotonic(), server.child
+        how = dead.status()
+        self._still_there(dead)
+        last = f"{server.device}: {dead.name} {how}"
         if not self._patience:
             raise errors.NoSuchDeviceError(last)
         self._deaths.append(died)
@@ -65,6 +71,7 @@ class Restarter:
             raise errors.DeviceError(f"{last}: {DEATHS} deaths within {WINDOW:.0f} s; given up")
         for pause in PAUSES:
             time.sleep(pause)
+            self._still_there(dead)
             left = died + self._patience - time.monotonic()
             if left <= 0:
                 break

@@ -54,21 +54,20 @@ def digest(parts: Iterable[str | bytes]) -> str:
 def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `name`-`key` of the cache; `build` fills it if it is not there.
 
-    Of several processes that ask at once one builds and the others wait; what is there is waited for by nobody.
-    A build that fails leaves nothing. A cache that we may not write, somebody else's, is good for what is in it.
+    Of several processes that ask at once one builds and the others wait. A build that fails leaves nothing.
+    A cache that we may not write, somebody else's, is good for what is in it.
     """
     result = folder() / f"{name}-{key}"
-    ours = os.access(folder(), os.W_OK)
-    if ours:
-        with suppress(FileNotFoundError):
-            os.utime(result)
-    if result.exists():
-        return result
-    if not ours:
+    if not os.access(folder(), os.W_OK):
+        if result.exists():
+            return result
         raise errors.PermissionDeniedError(
             f"{folder()}: there is no {result.name}, and no right to build it there; "
             "USRDRV_CACHE_DIR names another cache"
         )
+    with suppress(FileNotFoundError):
+        os.utime(result)
+        return result  # without waiting for who builds another one
     with (folder() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
@@ -81,6 +80,7 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
+        os.utime(result)
     return result
 
 

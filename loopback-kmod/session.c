@@ -67,6 +67,16 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 	rcuwait_init(&end->wait);
 }
 
+/* What a server has the kernel keep for it; with it the pages that frames from the wire go to. */
+static unsigned long pages_of(const struct usrloop_info *info, const struct usrloop_layout *layout)
+{
+	unsigned long pages = layout->size >> PAGE_SHIFT;
+
+	if (info->type == USRLOOP_NET && usrloop_zero_copy(info))
+		pages += (unsigned long)info->queues * info->depth;
+	return pages;
+}
+
 /**
  * usrloop_session_alloc() - make the memory of a server
  * @dev:	counted as long as the session is there
@@ -91,7 +101,8 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	if (ret)
 		goto err_free;
 	if (!capable(CAP_IPC_LOCK)) {
-		ret = account_locked_vm(current->mm, s->layout.size >> PAGE_SHIFT, true);
+		s->locked = pages_of(&dev->info, &s->layout);
+		ret = account_locked_vm(current->mm, s->locked, true);
 		if (ret)
 			goto err_free;
 		s->mm = current->mm;
@@ -117,7 +128,7 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 
 err_account:
 	if (s->mm) {
-		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
+		account_locked_vm(s->mm, s->locked, false);
 		mmdrop(s->mm);
 	}
 err_free:
@@ -135,7 +146,7 @@ void usrloop_session_free(struct usrloop_session *s)
 	if (s->zc)
 		usrloop_zc_end(s);
 	if (s->mm) {
-		account_locked_vm(s->mm, s->layout.size >> PAGE_SHIFT, false);
+		account_locked_vm(s->mm, s->locked, false);
 		mmdrop(s->mm);
 	}
 	vfree(s->mem);

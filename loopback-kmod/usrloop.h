@@ -183,6 +183,7 @@ struct usrloop_session {
 	void *mem;
 	wait_queue_head_t poll;
 	struct mm_struct *mm;		/* whose RLIMIT_MEMLOCK pays, or NULL */
+	unsigned long locked;		/* pages that it pays for */
 	struct usrloop_zc *zc;		/* NULL: data are copied */
 	struct usrloop_end end[];	/* one for each queue */
 };

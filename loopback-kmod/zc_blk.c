@@ -78,7 +78,8 @@ static void unmap(struct usrloop_zc *zc, struct usrloop_map *map)
 	if (!map->pieces)
 		return;
 	dma_unmap_sg(usrloop_zc_device(zc), map->sgl, map->pieces, map->dir);
-	WRITE_ONCE(map->pieces, 0);
+	/* Pairs with mapped(): what dma_unmap_sg() did, such as to copy back, came before. */
+	smp_store_release(&map->pieces, 0);
 }
 
 static void unmap_all(struct usrloop_zc *zc)
@@ -89,12 +90,18 @@ static void unmap_all(struct usrloop_zc *zc)
 		unmap(zc, &of(zc)->map[i]);
 }
 
+/*
+ * unmap() may run meanwhile, for a completion or the end of the claim: once it looks done, pages
+ * go to others. Nothing is mapped meanwhile: map() was under queue->lock, which whoever took the
+ * queue's end had since.
+ */
 static bool mapped(const struct usrloop_zc *zc, bool any)
 {
 	unsigned int i;
 
 	for (i = 0; i < of(zc)->maps; i++)
-		if (READ_ONCE(of(zc)->map[i].pieces))
+		/* Pairs with unmap(). */
+		if (smp_load_acquire(&of(zc)->map[i].pieces))
 			return true;
 	return false;
 }

@@ -66,7 +66,8 @@ static void unmap_sent(struct device *device, struct usrloop_sent *sent)
 		else
 			dma_unmap_page(device, piece->addr, piece->len, DMA_TO_DEVICE);
 	}
-	WRITE_ONCE(sent->pieces, 0);
+	/* Pairs with mapped(): what is unmapped is so for whoever sees this. */
+	smp_store_release(&sent->pieces, 0);
 }
 
 static void unmap_place(struct device *device, struct usrloop_place *place)
@@ -74,7 +75,8 @@ static void unmap_place(struct device *device, struct usrloop_place *place)
 	if (!place->mapped)
 		return;
 	dma_unmap_page(device, place->addr, PAGE_SIZE, DMA_FROM_DEVICE);
-	WRITE_ONCE(place->mapped, false);
+	/* Likewise. */
+	smp_store_release(&place->mapped, false);
 }
 
 /* A page that the device can write to. The claim was entered. */
@@ -157,15 +159,22 @@ static void unmap_all(struct usrloop_zc *zc)
 	}
 }
 
-/* Others wait for packets to the wire; the pages are the session's as long as that is there. */
+/*
+ * Others wait for packets to the wire; the pages are the session's as long as that is there. The
+ * claim may end meanwhile: once they look unmapped, memory goes to others.
+ */
 static bool mapped(const struct usrloop_zc *zc, bool any)
 {
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->slots; i++)
-		if (READ_ONCE(of(zc)->sent[i].pieces) ||
-		    (any && READ_ONCE(of(zc)->place[i].mapped)))
+	for (i = 0; i < of(zc)->slots; i++) {
+		/* Pairs with unmap_sent(). */
+		if (smp_load_acquire(&of(zc)->sent[i].pieces))
 			return true;
+		/* Pairs with unmap_place(). */
+		if (any && smp_load_acquire(&of(zc)->place[i].mapped))
+			return true;
+	}
 	return false;
 }
 

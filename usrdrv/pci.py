@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv import errors, names
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
 USRDRV: Final = "usrdrv"
 """The driver of usrdrv-patch; what it has was claimed by a process."""
+OPTION: Final = {
+    VFIO: "CONFIG_VFIO_PCI, module vfio-pci",
+    USRDRV: "CONFIG_USRDRV, patches of usrdrv-patch",
+}
+"""What a kernel that lacks the driver was built without."""
 IFF_UP: Final = 1
 PATIENCE: Final = 10.0
 """Seconds that a driver may take to let a function go or take it."""
@@ -124,7 +129,7 @@ class Function:
         if not (self.bus / "drivers" / driver).exists():
             subprocess.run(["modprobe", driver], capture_output=True, check=False)
         if not (self.bus / "drivers" / driver).exists():
-            raise errors.MissingToolError(f"the kernel's module {driver} (CONFIG_VFIO_PCI)")
+            raise errors.MissingToolError(f"the kernel has no driver {driver} ({OPTION[driver]})")
         words = [str(self.bus), self.address, driver, before or ""]
         guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "usrdrv-guard", *words],
@@ -163,3 +168,9 @@ class Function:
                     f"{self.address}: {driver} did not take it (see the kernel's log)"
                 )
             time.sleep(0.01)
+
+
+def present(device: str) -> bool:
+    """Whether the kernel still has the function that is named; true of what is no PCI function."""
+    name = names.parse(device)
+    return not isinstance(name, names.PciName) or Function(name.address, BUS).exists

@@ -119,7 +119,19 @@ static void choose_interrupts(struct dp *dp)
 	}
 }
 
-/* Count frames; many of them in a window mean load. */
+/* A chip without a link may keep what it has; but not what the kernel waits for. */
+static void watchdog(struct dp *dp)
+{
+	dp_tx_reclaim(dp);
+	if (dp_tx_outstanding(dp) && (dp->tx.awaited || atomic_load_explicit(&dp->link, memory_order_relaxed)) &&
+	    dp_now_ms() - dp->tx.progress_ms >= dp->config.watchdog_ms)
+		freeze(dp, DP_EVENT_STUCK);
+}
+
+/*
+ * Count frames; many of them in a window mean load. The transmitter is looked at here, as received frames alone
+ * keep us from ever sleeping for long.
+ */
 static void measure(struct dp *dp, unsigned int frames)
 {
 	uint64_t now = dp_now_ms();
@@ -131,18 +143,11 @@ static void measure(struct dp *dp, unsigned int frames)
 	loaded = dp->window_frames >= LOADED_FRAMES * (now - dp->window_ms) / WINDOW_MS;
 	dp->window_ms = now;
 	dp->window_frames = 0;
+	watchdog(dp);
 	if (loaded == dp->loaded)
 		return;
 	dp->loaded = loaded;
 	dp_write(dp, DP83820_IHR, loaded ? 1 : 0);
-}
-
-static void watchdog(struct dp *dp)
-{
-	dp_tx_reclaim(dp);
-	if (dp_tx_outstanding(dp) && atomic_load_explicit(&dp->link, memory_order_relaxed) &&
-	    dp_now_ms() - dp->tx.progress_ms >= dp->config.watchdog_ms)
-		freeze(dp, DP_EVENT_STUCK);
 }
 
 /* Nothing to do: let the interrupt through, unless a short sleep is all there is to it. */
@@ -169,7 +174,6 @@ static void rest(struct dp *dp)
 	woken = dp->port->ops->wait(dp->port, timeout, dp->tx.pulling);
 	if (!woken && timeout != POLL_US && !dp->frozen) {
 		measure(dp, 0);
-		watchdog(dp);
 		if (!dp->masked && dp_rx_waiting(dp)) {
 			dp->stats->lost_interrupts++;
 			acknowledge(dp);

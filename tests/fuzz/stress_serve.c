@@ -48,7 +48,7 @@ static struct {
 	uint64_t bus;			/* tables: of the data */
 	uint32_t sq_tail, cq_head;
 	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
-	unsigned int reported;		/* eventfds that ENTER told of last */
+	unsigned int reported;		/* eventfds that ENTER told of, to be acknowledged */
 	struct usrloop_sqe sent[DEPTH];	/* by tag */
 	int busy[DEPTH], want[DEPTH];	/* want: the result */
 	uint32_t seq, flying;
@@ -207,7 +207,7 @@ static int events(int timeout)
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
 		if (p[i].revents & POLLIN && read(p[i].fd, &count, sizeof(count)) == sizeof(count))
 			bits |= USRLOOP_READY_EVENT << i;
-	kernel.reported = bits / USRLOOP_READY_EVENT;
+	kernel.reported |= (unsigned int)bits / USRLOOP_READY_EVENT;
 	return bits;
 }
 
@@ -220,7 +220,8 @@ static int enter(unsigned long arg)
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS && arg & USRLOOP_ENTER_ACK; i++)
 		if (kernel.reported & 1u << i && kernel.event[i].ack_fd >= 0)
 			eventfd_write(kernel.event[i].ack_fd, 1);
-	kernel.reported = 0;
+	if (arg & USRLOOP_ENTER_ACK)
+		kernel.reported = 0;
 	if (!(next() % 64))
 		return -EINTR;
 	if (atomic_load(&stop)) {

@@ -7,7 +7,6 @@ ours, without an IOMMU.
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import time
@@ -15,17 +14,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import disks
 import pytest
+from disks import (
+    LOAD,
+    SIZE,
+    all_was_written_and_verified,
+    driver,
+    lives_through_deaths,
+    make_image,
+    sectors_written,
+    start_fio,
+    wait,
+)
 
-from usrdrv.lab.guest import Guest, Job
+from usrdrv.devices import control
+from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO
 
 Boot = Callable[..., Guest]
-
-ADDRESS = "0000:00:10.0"
-SIZE = 64 << 20
-LOAD = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,7 @@ WAYS = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    image = tmp_path_factory.mktemp("block") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(SIZE)
+    image = make_image(tmp_path_factory.mktemp("block"))
     with Model("cmd680", "--image", str(image)) as model:
         yield model
 
@@ -86,80 +92,22 @@ def way(request: pytest.FixtureRequest) -> Way:
     return chosen
 
 
-class Served:
-    """`usrdrv block` in the guest, with a line of JSON when it is usable."""
+class Served(disks.Served):
+    """By one of the ways, with a line of JSON when it is usable."""
 
     def __init__(self, guest: Guest, way: Way, *arguments: str) -> None:
-        self.guest = guest
+        super().__init__(guest, *arguments, "--export", way.export, process=way.process)
         self.way = way
-        # A shell's background job would not get SIGINT.
-        words = ["usrdrv", "block", ADDRESS, *arguments, "--export", way.export, "--json"]
-        self.job: Job = guest.start(words)
-        wait(lambda: self.job.out or self.job.done.is_set(), 90, "usrdrv block")
-        assert self.job.out, self.job.err
-        self.info = json.loads(self.job.out)
-        self.device = self.info["device"]
-
-    def kill_driver(self) -> None:
-        """kill -9, and wait until there is another one in its place."""
-        before = self.restarts
-        self.signal_driver("KILL")
-        wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
-
-    def signal_driver(self, name: str) -> None:
-        self.guest.run(f"pkill -{name} -x {self.way.process}", check=True)
 
     @property
     def child(self) -> str:
         """What `usrdrv block` calls the driver's process."""
         return {"nbd": "nbdkit", "usrloop": "driver"}[self.way.export]
 
-    @property
-    def restarts(self) -> int:
-        return self.job.err.count("; restarted in ")
-
-    def end(self, number: int = signal.SIGINT) -> int:
-        self.job.signal(number)
-        return self.job.wait(60).code
-
-
-def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.1)
-
-
-def sectors_written(guest: Guest, device: str) -> int:
-    """From the kernel's own account (Documentation/block/stat.rst)."""
-    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
-
-
-def driver(guest: Guest) -> str:
-    link = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
-    return link.strip().rpartition("/")[2]
-
 
 def nothing_is_left(guest: Guest, way: Way) -> None:
     assert guest.run(way.left).out == ""
     assert driver(guest) == "pata_sil680"
-
-
-def start_fio(guest: Guest, folder: str) -> Job:
-    return guest.start(
-        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        "--output-format=json --output=/share/fio.json"
-    )
-
-
-def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
-    result = fio.wait(300)
-    assert result.code == 0, result.err
-    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
-    assert report["error"] == 0
-    assert report["write"]["io_bytes"] == LOAD
-    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
 
 
 def test_a_file_system_lives_through_three_deaths_of_its_driver(
@@ -172,16 +120,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest.run(f"echo ',,L' | sfdisk -q {device} && mkfs.ext4 -q {device}p1", 120, check=True)
     guest.run(f"mount {device}p1 /mnt", check=True)
     log = guest.console.position()
-    fio = start_fio(guest, "/mnt")
-    for _ in range(3):
-        before = sectors_written(guest, device)
-        wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")
-        assert not fio.done.is_set()
-        served.kill_driver()
-    before = sectors_written(guest, device)
-    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
-    all_was_written_and_verified(guest, fio)
-    assert served.restarts == 3
+    lives_through_deaths(served, "/mnt")
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}p1", 120, check=True)
@@ -195,8 +134,24 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest.run("umount /mnt", check=True)
 
 
+PF_MEMALLOC_NOIO = 1 << 19
+"""Of PR_SET_IO_FLUSHER (linux/sched.h)."""
+
+
+def waits_for_no_disk(guest: Guest, pid: str, thread: str = "") -> bool:
+    """Whether its memory is locked, and to get more it does no I/O."""
+    status = f"grep -v ' 0 kB' /proc/{pid}/status | grep -q VmLck"
+    flags = guest.run(
+        f"{status} && cat /proc/{pid}/task/{thread or pid}/stat | sed 's/.*)//' | cut -d' ' -f8"
+    ).out.split()
+    return bool(flags) and all(int(word) & PF_MEMALLOC_NOIO for word in flags)
+
+
 def test_the_process_that_waited_takes_over(guest: Guest) -> None:
-    """1. both are killed  2. the driver is: its successor is the process that waited  3. another one waits."""
+    """1. both are killed  2. the driver is: its successor is the process that waited  3. another one waits.
+
+    None of them waits for the disk, as for a page of its own that was swapped out there.
+    """
 
     def pids(name: str) -> list[str]:
         return guest.run(["pgrep", "-x", name]).out.split()
@@ -213,6 +168,10 @@ def test_the_process_that_waited_takes_over(guest: Guest) -> None:
     assert pids("usrdrv-driver") == before
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     guest.run(f"dd if={served.device} of=/dev/null bs=64k count=16 iflag=direct", check=True)
+    supervisor = guest.run("ps -o ppid= -C usrdrv-driver", check=True).out
+    for who in (*pids("usrdrv-driver"), *pids("usrdrv-standby"), supervisor.strip()):
+        assert waits_for_no_disk(guest, who), who
+    assert waits_for_no_disk(guest, pids("usrdrv-driver")[0], "*"), "a thread from before"
     assert served.end() == 0, served.job.err
     nothing_is_left(guest, way)
 
@@ -282,6 +241,50 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, w
     served.signal_driver("CONT")
     assert served.end() == 0, served.job.err
     assert served.restarts == 2
+    nothing_is_left(guest, way)
+
+
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
+def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, model: Model) -> None:
+    """Who looks at the chip owes the interrupt's acknowledgement; errors of commands come in between.
+
+    Without it every command that takes longer than the looking ends when somebody looks for hung ones: 100 ms.
+    """
+    way = WAYS[1]
+    served = Served(guest, way, "--poll-us", "50")
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    log = guest.console.position()
+    fio = start_fio(guest, "/mnt")
+    for kind in ("crc", "dma-abort") * 2:
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O between errors")
+        assert not fio.done.is_set()
+        fault = {"kind": kind, "on": "write", "count": 1}
+        control.call(model.control, {"op": "fault-add", "fault": fault})
+        wait(lambda: not control.call(model.control, {"op": "fault-list"}), 60, f"{kind} is met")
+    all_was_written_and_verified(guest, fio)
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    # One that fails is ended by another thread, which wakes the one that owes.
+    bad = {"kind": "bad-sector", "lba": 80 << 10, "sectors": 8, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": bad})
+    read = f"dd if={device} of=/dev/null bs=4k skip=10k count=1 iflag=direct"
+    for _ in range(3):
+        assert "Input/output error" in guest.run(read, 60).err
+    control.call(model.control, {"op": "fault-clear", "id": number})
+    slow = {"kind": "slow", "seek_ms": 5, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": slow})
+    try:
+        begun = time.monotonic()
+        guest.run(f"dd if={device} of=/dev/null bs=4k count=40 iflag=direct", 120, check=True)
+        took = time.monotonic() - begun
+        print(f"{took / 40 * 1000:.0f} ms")
+        assert 0.005 < took / 40 < 0.08
+    finally:
+        control.call(model.control, {"op": "fault-clear", "id": number})
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}", 120, check=True)
+    assert served.end() == 0 and not served.restarts, served.job.err
     nothing_is_left(guest, way)
 
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from nics import cabled, end, iperf, ping, start, stats, udp_arrives
 
 from usrdrv.devices import control
-from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
 
@@ -25,12 +25,8 @@ NEAR, FAR = "10.8.0.1", "10.8.0.2"
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[list[Model]]:
-    cable = f"cable=referee-{uuid.uuid4().hex[:8]}"  # another run on this machine has its own
-    with (
-        Model("dp83820", "--option", cable, "--option", f"mac={NEAR_MAC}") as near,
-        Model("dp83820", "--option", cable, "--option", f"mac={FAR_MAC}") as far,
-    ):
-        yield [near, far]
+    with cabled(NEAR_MAC, FAR_MAC) as models:
+        yield models
 
 
 @pytest.fixture(scope="module")
@@ -48,41 +44,11 @@ def counters(model: Model) -> dict[str, int]:
     return found
 
 
-def iperf(guest: Guest, *options: str) -> dict[str, Any]:
-    """iperf3 from near to far, with the same bytes counted at both ends. Returns iperf3's `end`."""
-    server = guest.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
-    guest.run(
-        "for i in $(seq 50); do ip netns exec far ss -ltn | grep -q 5201 && break; sleep 0.1; done"
-    )
-    result = guest.run(f"iperf3 -c {FAR} -J {' '.join(options)}", timeout=120)
-    assert result.code == 0, result.out + result.err
-    assert server.wait(30).code == 0
-    end: dict[str, Any] = json.loads(result.out)["end"]
-    return end
-
-
 def moved(end: dict[str, Any]) -> int:
     """Bytes that arrived: what was sent, but for what was on its way when the time was over."""
     sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]
     assert received > 0 and abs(sent - received) < 8 << 20
     return int(received)
-
-
-def udp_arrives(guest: Guest, *options: str) -> None:
-    """Datagrams at a rate that an emulated machine keeps up with; on a busy host, at one of three tries."""
-    lost = []
-    for _ in range(3):
-        udp = iperf(guest, "-u", "-b", "5M", "-t", "3", *options)["sum"]
-        assert udp["packets"] > 1000
-        lost.append(udp["lost_percent"])
-        if lost[-1] < 2:
-            return
-    raise AssertionError(f"lost, in percent: {lost}")
-
-
-def ping(guest: Guest, count: int = 5, *options: str) -> None:
-    result = guest.run(f"ping -c {count} -i 0.2 -w 30 {' '.join(options)} {FAR}", timeout=60)
-    assert f"{count} received" in result.out, result.out
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +73,12 @@ def test_probe_says_what_is_there(stock: Guest) -> None:
 
 
 def test_stock_at_both_ends(stock: Guest, models: list[Model]) -> None:
-    ping(stock)
-    ping(stock, 3, "-s", "8000")  # fragments
+    ping(stock, FAR)
+    ping(stock, FAR, "-s", "8000", count=3)  # fragments
     before = [counters(model) for model in models]
     for options in ((), ("-R",)):
-        assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
-        udp_arrives(stock, *options)
+        assert moved(iperf(stock, FAR, "-n", "16M", *options)) >= 8 << 20
+        udp_arrives(stock, FAR, *options)
     after = [counters(model) for model in models]
     for old, new in zip(before, after, strict=True):
         assert new["tx_frames"] - old["tx_frames"] > 5000
@@ -137,7 +103,7 @@ def test_what_ethtool_and_ip_say_of_stock(stock: Guest, models: list[Model]) -> 
         )
 
     before = counted()
-    ping(stock, 20)
+    ping(stock, FAR, count=20)
     after = counted()
     for way in range(2):
         kernel, chip = (after[i][way] - before[i][way] for i in range(2))
@@ -160,7 +126,7 @@ def test_link_loss_is_noticed(stock: Guest, models: list[Model]) -> None:
     log = stock.kernel_log(since)
     assert "eth0: link now down" in log or re.search(r"eth0: link now .*down", log), log
     assert "link now 1000 mbps, full duplex and up." in log
-    ping(stock)
+    ping(stock, FAR)
 
 
 def test_an_interface_that_is_up_is_not_taken(stock: Guest) -> None:
@@ -169,46 +135,34 @@ def test_an_interface_that_is_up_is_not_taken(stock: Guest) -> None:
     assert "ns83820 has it and it is in use: interface eth0 is up" in result.err
 
 
-def start_ours(guest: Guest, number: int, name: str, *options: str) -> tuple[Job, dict[str, Any]]:
-    """`usrdrv net` on a NIC of the guest; what it said of itself."""
-    out = f"/tmp/{name}.out"
-    words = " ".join(options)
-    job = guest.start(
-        f"exec usrdrv net {address(number)} {words} --json > {out} 2> /tmp/{name}.err"
-    )
-    guest.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done", timeout=60)
-    return job, json.loads(guest.run(f"head -n 1 {out}", check=True).out)
-
-
 @pytest.fixture(scope="module")
 def ours(stock: Guest) -> Iterator[dict[str, Any]]:
     """Our driver at the far end, through VFIO."""
     stock.run("ip -n far link set eth1 down && ip -n far link set eth1 netns 1", check=True)
-    job, said = start_ours(stock, 1, "net", "--netns far")
+    job, said = start(stock, "net", f"{address(1)} --netns far")
     assert said["mac"] == FAR_MAC and said["netns"] == "far"
     stock.run(
         f"ip -n far addr add {FAR}/24 dev usr0 && ip -n far link set usr0 up && sleep 3", check=True
     )
     yield said
-    stock.run(f"kill -INT {said['pid']}", check=True)
-    assert job.wait(30).code == 0
+    end(stock, job, said)
     assert "usr0" not in stock.run("ip -n far -br link", check=True).out
     assert "ns83820" in stock.run(f"lspci -k -s {address(1)}", check=True).out, "given back"
 
 
 def test_our_driver_against_stock(stock: Guest, ours: dict[str, Any], models: list[Model]) -> None:
     assert "vfio-pci" in stock.run(f"lspci -k -s {address(1)}", check=True).out
-    ping(stock)
+    ping(stock, FAR)
     before = counters(models[1])
     for options in ((), ("-R",)):
-        assert moved(iperf(stock, "-n", "16M", *options)) >= 8 << 20
-        udp_arrives(stock, *options)
+        assert moved(iperf(stock, FAR, "-n", "16M", *options)) >= 8 << 20
+        udp_arrives(stock, FAR, *options)
     after = counters(models[1])
-    stats = json.loads(stock.run("usrdrv net stats usr0 --netns far --json", check=True).out)
+    found = stats(stock, "--netns", "far")
     frames = after["tx_frames"] - before["tx_frames"] + after["rx_frames"] - before["rx_frames"]
     assert frames > 10_000
-    assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
-    assert stats["rx_checked"] > stats["rx_frames"] * 0.9
+    assert found["tx_errors"] == found["rx_errors"] == found["resets"] == 0
+    assert found["rx_checked"] > found["rx_frames"] * 0.9
     # What a PCI round trip costs is not paid per frame.
     assert after["register_reads"] - before["register_reads"] < frames / 5
 
@@ -248,10 +202,10 @@ def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any])
     assert server.wait(30).code == 0
     end = json.loads(stock.run("cat /tmp/iperf.json", check=True).out)["end"]
     assert moved(end) and end["sum_sent"]["bytes"] >= size
-    stats = json.loads(stock.run("usrdrv net stats usr0 --netns far --json", check=True).out)
-    assert stats["restarts"] == 1 and stats["driver_pid"] != ours["driver_pid"]
+    found = stats(stock, "--netns", "far")
+    assert found["restarts"] == 1 and found["driver_pid"] != ours["driver_pid"]
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
-    ping(stock)
+    ping(stock, FAR)
 
 
 TAGS = """
@@ -294,29 +248,28 @@ def test_jumbo_frames_between_two_of_ours(
     stock: Guest, ours: dict[str, Any], models: list[Model]
 ) -> None:
     stock.run("ip link set eth0 down", check=True)
-    job, said = start_ours(stock, 0, "near", "--mtu 9000 --ifname near0")
+    job, said = start(stock, "near", f"{address(0)} --mtu 9000 --ifname near0")
     assert said["mac"] == NEAR_MAC
     stock.run(
         f"ip -n far link set usr0 mtu 9000 && ip addr add {NEAR}/24 dev near0 && "
         "ip link set near0 up && sleep 3",
         check=True,
     )
-    ping(stock, 5, "-M do", "-s 8972")
+    ping(stock, FAR, "-M do", "-s 8972", count=5)
     result = stock.run(f"ping -c 1 -W 1 -M do -s 8973 {FAR}")
     assert result.code != 0 and "Message too long" in result.out + result.err
     before = counters(models[1])
     for options in ((), ("-R",)):
-        assert moved(iperf(stock, "-n", "32M", *options)) >= 24 << 20
+        assert moved(iperf(stock, FAR, "-n", "32M", *options)) >= 24 << 20
     after = counters(models[1])
     for way in ("tx", "rx"):
         frames = after[f"{way}_frames"] - before[f"{way}_frames"]
         octets = after[f"{way}_bytes"] - before[f"{way}_bytes"]
         assert octets > 24 << 20 and octets / frames > 3000, "acknowledgements and all"
     for options in ((), ("-R",)):
-        udp_arrives(stock, "-l", "1400", *options)
+        udp_arrives(stock, FAR, "-l", "1400", *options)
     vlan_with_priority(stock)
-    stats = json.loads(stock.run("usrdrv net stats near0 --json", check=True).out)
-    assert stats["mtu"] == 9000
-    assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
-    stock.run(f"kill -INT {said['pid']}", check=True)
-    assert job.wait(30).code == 0
+    found = stats(stock, ifname="near0")
+    assert found["mtu"] == 9000
+    assert found["tx_errors"] == found["rx_errors"] == found["resets"] == 0
+    end(stock, job, said)

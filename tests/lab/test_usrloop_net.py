@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nics import end, ping, start, stats, until
 
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Job
@@ -92,38 +93,8 @@ def guest(wire: Wire, guest_factory: Boot, through: str) -> Iterator[Guest]:
     guest.close()  # the next one wants the model
 
 
-def start(guest: Guest, name: str, command: str) -> tuple[Job, dict[str, Any]]:
-    """Start `usrdrv net` with its output in /tmp/NAME.*. Returns the job and what it announced."""
-    out, err = f"/tmp/{name}.out", f"/tmp/{name}.err"
-    job = guest.start(f"exec usrdrv net {command} --json > {out} 2> {err}")
-    guest.run(f"for i in $(seq 100); do grep -q ifname {out} && break; sleep 0.3; done")
-    line = guest.run(f"head -n 1 {out}", check=True).out
-    assert line, guest.run(f"cat {err}").out
-    return job, json.loads(line)
-
-
-def until(guest: Guest, condition: str, seconds: int = 20) -> None:
-    """Wait for a command to succeed."""
-    result = guest.run(
-        f"for i in $(seq {seconds * 5}); do {condition} && exit 0; sleep 0.2; done; exit 1",
-        timeout=seconds * 5,
-    )
-    assert result.code == 0, f"{condition}: does not happen: {result.out}{result.err}"
-
-
 def carrier(up: bool) -> str:
     return f"grep -qx {int(up)} /sys/class/net/usr0/carrier"
-
-
-def stats(guest: Guest, *options: str) -> dict[str, Any]:
-    words = " ".join(("usrdrv net stats usr0 --json", *options))
-    found: dict[str, Any] = json.loads(guest.run(words, check=True).out)
-    return found
-
-
-def ping(guest: Guest, *options: str, to: str = FAR) -> None:
-    result = guest.run(f"ping -c 5 -i 0.2 -w 30 {' '.join(options)} {to}", timeout=60)
-    assert "5 received" in result.out, result.out + result.err
 
 
 def iperf(guest: Guest, *options: str) -> dict[str, Any]:
@@ -144,8 +115,7 @@ def served(guest: Guest) -> Iterator[dict[str, Any]]:
     )
     until(guest, carrier(True))
     yield said
-    guest.run(f"kill -INT {said['pid']}", check=True)
-    assert job.wait(30).code == 0
+    end(guest, job, said)
     assert "usr0" not in guest.run("ip -br link", check=True).out
     assert "ns83820" in guest.run(f"lspci -k -s {address(0)}", check=True).out, "given back"
 
@@ -171,12 +141,12 @@ def test_it_is_an_interface_like_any(guest: Guest, served: dict[str, Any], throu
 
 
 def test_both_ways(guest: Guest, served: dict[str, Any]) -> None:
-    ping(guest)
-    ping(guest, "-s", "8000")  # fragments
+    ping(guest, FAR)
+    ping(guest, FAR, "-s", "8000")  # fragments
     before = stats(guest)
     for options in ((), ("-R",)):
-        end = iperf(guest, "-n", "64M", *options)["end"]
-        assert end["sum_received"]["bytes"] > 48 << 20
+        ended = iperf(guest, "-n", "64M", *options)["end"]
+        assert ended["sum_received"]["bytes"] > 48 << 20
     after = stats(guest)
     spent = {name: after[name] - before[name] for name, n in after.items() if isinstance(n, int)}
     frames = spent["tx_frames"] + spent["rx_frames"]
@@ -204,15 +174,15 @@ def test_changes_by_the_user_reach_the_chip(
     guest.run("ip link set usr0 mtu 9000", check=True)
     until(guest, "usrdrv net stats usr0 | grep -q 'mtu *9000'")
     until(guest, carrier(True))
-    ping(guest, "-M", "do", "-s", "8972")
-    end = iperf(guest, "-n", "32M")["end"]
-    assert end["sum_received"]["bytes"] > 24 << 20
+    ping(guest, FAR, "-M", "do", "-s", "8972")
+    ended = iperf(guest, "-n", "32M")["end"]
+    assert ended["sum_received"]["bytes"] > 24 << 20
     wire.set_mtu(1500)
     guest.run("ip link set usr0 mtu 1500", check=True)
     until(guest, "usrdrv net stats usr0 | grep -q 'mtu *1500'")
     guest.run("ip link set usr0 address 02:00:00:00:00:99 && sleep 2", check=True)
     until(guest, carrier(True))
-    ping(guest)
+    ping(guest, FAR)
     assert guest.run("ip link set usr0 mtu 9001").code, "more than the chip can"
 
 
@@ -220,14 +190,14 @@ def test_link_loss_is_carrier_loss(guest: Guest, served: dict[str, Any], wire: W
     wire.fault(kind="link-down", ms=1500)
     until(guest, carrier(False))
     until(guest, carrier(True))
-    ping(guest)
+    ping(guest, FAR)
 
 
 def test_taken_down_and_up(guest: Guest, served: dict[str, Any]) -> None:
     guest.run("ip link set usr0 down; sleep 1; ip link set usr0 up", check=True)
     guest.run(f"ip route replace {BEYOND} via {FAR}", check=True)
     until(guest, carrier(True))
-    ping(guest)
+    ping(guest, FAR)
 
 
 def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any]) -> None:
@@ -249,7 +219,7 @@ def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any
         assert NEAR in shown and BEYOND in shown
     assert stats(guest)["restarts"] == 2
     assert "was killed by SIGKILL; restarted in" in guest.run("cat /tmp/net.err").out
-    ping(guest)
+    ping(guest, FAR)
     refused = guest.run("cat /sys/class/net/usr0/usrloop/refused", check=True).out.strip()
     assert refused == "0"
 
@@ -294,8 +264,7 @@ def test_killed_supervisor_leaves_nothing(
     until(guest, "! ip netns exec left ip -br link | grep -q usr0")
     until(guest, f"! test -e /proc/{left['driver_pid']}")
     until(guest, "ip -n right link show usr0 | grep -q NO-CARRIER")
-    guest.run(f"kill -INT {right['pid']}", check=True)
-    assert ended.wait(20).code == 0
+    end(guest, ended, right)
     assert "usr0" not in guest.run("ip -n right -br link", check=True).out
 
 
@@ -305,8 +274,7 @@ def test_tap_on_request(guest: Guest, served: dict[str, Any]) -> None:
     assert (said["ifname"], said["export"]) == ("usr1", "tap")
     assert guest.run("cat /tmp/tap.err", check=True).out == ""
     assert "driver: tun" in guest.run("ethtool -i usr1", check=True).out
-    guest.run(f"kill -INT {said['pid']}", check=True)
-    assert job.wait(20).code == 0
+    end(guest, job, said)
 
 
 def test_a_name_that_is_taken(guest: Guest, served: dict[str, Any]) -> None:

@@ -433,6 +433,36 @@ def eventfds_end_the_wait() -> None:
 
 
 @check
+def an_event_is_acknowledged_however_late() -> None:
+    """ENTER without ACK, and with other events, in between; not one that was registered anew meanwhile."""
+    acknowledge = lib.USRLOOP_ENTER_NOWAIT | lib.USRLOOP_ENTER_ACK
+    with Control() as control:
+        control.create(SMALL)
+        server = Server(control, control.attach())
+        one, two, ack = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3))
+        register(control, one, 0, ack)
+        register(control, two, 1)
+        os.eventfd_write(one, 1)
+        assert server.enter() == lib.USRLOOP_READY_EVENT
+        os.eventfd_write(two, 1)
+        assert server.enter() == lib.USRLOOP_READY_EVENT << 1
+        assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == 0
+        refused(errno.EAGAIN, os.eventfd_read, ack)
+        assert server.enter(flags=acknowledge) == 0
+        assert os.eventfd_read(ack) == 1
+        assert server.enter(flags=acknowledge) == 0
+        refused(errno.EAGAIN, os.eventfd_read, ack)
+        os.eventfd_write(one, 1)
+        assert server.enter() == lib.USRLOOP_READY_EVENT
+        register(control, one, 0, ack)
+        assert server.enter(flags=acknowledge) == 0
+        refused(errno.EAGAIN, os.eventfd_read, ack)
+        server.close()
+        for fd in (one, two, ack):
+            os.close(fd)
+
+
+@check
 def eventfds_wake_poll() -> None:
     with Control() as control:
         control.create(SMALL)

@@ -6,10 +6,14 @@ It has claimed a NIC and tells it nothing, so what is in the pages is what the k
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from usrdrv import errors, loop
@@ -39,6 +43,36 @@ def refused_to_attach(wanted: str, id: int, claim: int) -> None:
             assert wanted in str(error), error
         else:
             raise AssertionError(f"attached with {claim}")
+
+
+def ipc_lock(on: bool) -> None:
+    """Have CAP_IPC_LOCK in force, or not (capset(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=Ii", 0x20080522, 0)
+    words = ctypes.create_string_buffer(24)
+    assert libc.capget(header, words) == 0
+    caps = list(struct.unpack("=6I", words.raw))
+    caps[0] = caps[0] | 1 << 14 if on else caps[0] & ~(1 << 14)
+    assert libc.capset(header, struct.pack("=6I", *caps)) == 0
+
+
+def locked() -> int:
+    """Bytes that count against our RLIMIT_MEMLOCK."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmLck:")[2].split()[0]) << 10
+
+
+def attach_with_a_limit(control: loop.Control, id: int, claim: int) -> Any:
+    """Without CAP_IPC_LOCK what the kernel keeps for us counts: the session, and the pages for frames."""
+    before, limits = locked(), resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    ipc_lock(False)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (before + DEPTH * PAGE, limits[1]))
+    refused_to_attach("RLIMIT_MEMLOCK", id, claim)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
+    attach = control.attach(lib.USRLOOP_NET, id, claim)
+    ipc_lock(True)
+    assert locked() - before == attach.size + DEPTH * PAGE
+    return attach
 
 
 class Bad:
@@ -128,13 +162,14 @@ def bad_completions(bad: Bad) -> None:
 
 
 def main(address: str, how: str) -> None:
+    before = locked()
     with open_device(address) as device, loop.Control() as control:
         wanted = loop.Interface(name=NAME, features=FEATURES, depth=DEPTH)
         id = int(control.create(wanted).id)
         refused_to_attach("Bad file descriptor", id, -1)
         with open("/dev/null", "rb") as null:
             refused_to_attach("Invalid argument", id, null.fileno())
-        attach = control.attach(lib.USRLOOP_NET, id, device.claim_fd)
+        attach = attach_with_a_limit(control, id, device.claim_fd)
         assert attach.claim_fd == device.claim_fd
         refused_to_attach("in use", id, device.claim_fd)
         device.config_read(0, 4)  # the claim is there
@@ -159,6 +194,7 @@ def main(address: str, how: str) -> None:
             print("ok", flush=True)
             os.kill(os.getpid(), 9)
         bad.server.close()
+    assert locked() == before
     print("ok", flush=True)
 
 

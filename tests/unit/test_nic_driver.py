@@ -461,6 +461,16 @@ def test_stuck_transmitter_is_reset() -> None:
         assert numbered(pair, 5) == [0, 1, 2, 3, 4]
 
 
+def test_stuck_transmitter_is_reset_also_while_frames_arrive() -> None:
+    with Pair(options=Options(watchdog=0.5)) as pair:
+        pair.a.fault("stuck-tx")
+        pair.a.send(pair.frame(100))
+        for _ in range(60):
+            pair.b.send(pair.a.mac + pair.b.mac + pair.frame(100)[12:])
+            time.sleep(0.05)
+        assert pair.a.stats("resets") == 1
+
+
 def test_bus_error_is_recovered_from() -> None:
     with Pair() as pair:
         assert numbered(pair, 3) == [0, 1, 2]

@@ -76,12 +76,22 @@ def test_one_that_is_bound_already_is_left_alone(bus: Path) -> None:
     assert (function.path / "driver_override").read_text() == ""
 
 
-def test_a_kernel_without_vfio_pci_is_named(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("driver", "missing"),
+    [
+        (pci.VFIO, "vfio-pci.*CONFIG_VFIO_PCI"),
+        (pci.USRDRV, "usrdrv.*CONFIG_USRDRV, .*usrdrv-patch"),
+    ],
+)
+def test_what_a_kernel_lacks_is_named(
+    bus: Path, monkeypatch: pytest.MonkeyPatch, driver: str, missing: str
+) -> None:
     monkeypatch.setattr(pci.subprocess, "run", lambda *args, **kwargs: None)
     (bus / "drivers/vfio-pci").rmdir()
-    with pytest.raises(errors.MissingToolError, match="CONFIG_VFIO_PCI"):
-        with Function(ADDRESS, bus).bound():
+    with pytest.raises(errors.MissingToolError, match=missing) as caught:
+        with Function(ADDRESS, bus).bound(driver):
             pass
+    assert ("VFIO" in str(caught.value)) == (driver == pci.VFIO)
 
 
 def test_a_driver_that_does_not_take_it_is_an_error_and_undone(

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from usrdrv import errors
-from usrdrv.bridge import restart
+from usrdrv import errors, pci
+from usrdrv.bridge import process, restart
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
@@ -16,9 +17,15 @@ from usrdrv.bridge.supervisor import START_TIMEOUT
 class Child:
     how = "was killed by SIGKILL"
     name = "nbdkit"
+    present = 0
+    """How often the function is still there, for one that died of its registers; 0: another death."""
 
     def status(self) -> str:
         return self.how
+
+    def unplugged(self, device: str) -> bool:
+        self.present -= 1
+        return self.present == 0
 
 
 class Server:
@@ -125,6 +132,34 @@ def test_a_device_that_is_gone_is_gone() -> None:
     with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
         restarter(server).bring_back()
     assert server.starts == 0
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_one_that_was_unplugged_is_gone_as_soon_as_the_kernel_says_so(looks: int) -> None:
+    """It dies of its registers before the function has left sysfs; the next one finds none, or is not started."""
+    server = Server(*[errors.NoSuchDeviceError("no such PCI device")] * 9)
+    server.child.present = looks
+    with pytest.raises(errors.NoSuchDeviceError, match="/s: the driver ended, its device is gone"):
+        restarter(server).bring_back()
+    assert server.starts == max(looks - 2, 0)
+
+
+def test_only_a_death_by_its_registers_is_taken_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pci, "BUS", tmp_path)
+    there, gone = "0000:03:00.0", "0000:04:00.0"
+    (tmp_path / "devices" / there).mkdir(parents=True)
+    for number, device, unplugged in (
+        ("BUS", gone, True),
+        ("BUS", there, False),
+        ("BUS", "04:00.0", True),
+        ("BUS", "vfio-user:/s", False),
+        ("KILL", gone, False),
+    ):
+        child = process.Child("sh", ["/bin/sh", "-c", f"kill -{number} $$"])
+        assert child.wait(10)
+        assert child.unplugged(device) == unplugged, (number, device)
 
 
 def test_one_that_was_told_to_end_by_somebody_else_is_started_again(

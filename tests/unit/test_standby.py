@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from usrdrv.bridge.standby import Standby
 from usrdrv.net.counters import Counters
 
 MODULE = "usrdrv.bridge.net_driver"
+DISK = "usrdrv.bridge.block_driver"
 SUPERVISOR = f"""
 import time
 from usrdrv.bridge.standby import Standby
@@ -98,6 +100,16 @@ def test_it_has_imported_all_that_a_driver_needs_and_holds_nothing(waiting: Stan
     links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
     assert sum(link.startswith("socket:") for link in links) == 1
     assert len(links) == 4, links
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: nothing may be locked without limit")
+def test_that_of_a_disk_is_not_swapped_out_to_it() -> None:
+    for module, locked in ((DISK, True), (MODULE, False)):
+        with Standby(module) as waiting:
+            waiting.prepare()
+            status = Path(f"/proc/{ready(waiting).pid}/status").read_text()
+        size, held = (int(re.findall(rf"{name}:\s*(\d+)", status)[0]) for name in ("RSS", "Lck"))
+        assert held > size * 0.9 if locked else held == 0
 
 
 def test_without_one_a_process_is_started(waiting: Standby) -> None:

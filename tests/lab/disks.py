@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""`usrdrv block` in a guest, and those who load its disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from usrdrv.lab.guest import Guest, Job
+
+ADDRESS = "0000:00:10.0"
+SIZE = 64 << 20
+LOAD = 10 << 20
+
+
+def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.1)
+
+
+def make_image(folder: Path) -> Path:
+    """An empty disk."""
+    path = folder / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    return path
+
+
+class Served:
+    """`usrdrv block` with such arguments. process: what its driver's is called."""
+
+    def __init__(self, guest: Guest, *arguments: str, process: str = "usrdrv-driver") -> None:
+        self.guest = guest
+        self._process = process
+        # A shell's background job would not get SIGINT.
+        self.job: Job = guest.start(["usrdrv", "block", ADDRESS, *arguments, "--json"])
+        wait(lambda: "\n" in self.job.out or self.job.done.is_set(), 90, "usrdrv block")
+        assert self.job.out, self.job.err
+        self.info: Any = json.loads(self.job.out)
+        self.device: str = self.info["device"]
+
+    @property
+    def restarts(self) -> int:
+        return self.job.err.count("; restarted in ")
+
+    def signal_driver(self, name: str) -> None:
+        self.guest.run(f"pkill -{name} -x {self._process}", check=True)
+
+    def kill_driver(self) -> None:
+        """kill -9, and wait until there is another one in its place."""
+        before = self.restarts
+        self.signal_driver("KILL")
+        wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.job.signal(number)
+        return self.job.wait(60).code
+
+
+def driver(guest: Guest) -> str:
+    """The kernel's that has the controller."""
+    link = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
+    return link.strip().rpartition("/")[2]
+
+
+def sectors_written(guest: Guest, device: str) -> int:
+    """From the kernel's own account (Documentation/block/stat.rst)."""
+    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
+
+
+def start_fio(guest: Guest, folder: str) -> Job:
+    return guest.start(
+        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
+        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
+        "--output-format=json --output=/share/fio.json"
+    )
+
+
+def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
+    result = fio.wait(300)
+    assert result.code == 0, result.err
+    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
+    assert report["error"] == 0
+    assert report["write"]["io_bytes"] == LOAD
+    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
+
+
+def lives_through_deaths(served: Served, folder: str) -> None:
+    """A file system at `folder` on the disk, while its driver dies three times under load."""
+    guest, device = served.guest, served.device
+    fio = start_fio(guest, folder)
+    for _ in range(3):
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")  # type: ignore[misc]
+        assert not fio.done.is_set()
+        served.kill_driver()
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
+    all_was_written_and_verified(guest, fio)
+    assert served.restarts == 3

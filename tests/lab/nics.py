@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""`usrdrv net` in a guest, the NICs that it drives, and those who load them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kmod import SLOWER
+
+from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.models import Model
+
+
+@contextmanager
+def cabled(*macs: str) -> Iterator[list[Model]]:
+    """Two NICs at the ends of a cable."""
+    cable = f"cable=lab-{uuid.uuid4().hex[:8]}"  # another run on this machine has its own
+    first, second = (("--option", cable, "--option", f"mac={mac}") for mac in macs)
+    with Model("dp83820", *first) as near, Model("dp83820", *second) as far:
+        yield [near, far]
+
+
+def until(guest: Guest, condition: str, seconds: int = 30) -> None:
+    """Wait for a command to succeed."""
+    result = guest.run(
+        f"for i in $(seq {seconds * 5}); do {condition} && exit 0; sleep 0.2; done; exit 1",
+        timeout=seconds * 5 * SLOWER,
+    )
+    assert result.code == 0, f"{condition}: does not happen: {result.out}{result.err}"
+
+
+def start(guest: Guest, name: str, command: str) -> tuple[Job, dict[str, Any]]:
+    """Start `usrdrv net` with its output in /tmp/NAME.*. Returns the job and what it announced."""
+    out, err = f"/tmp/{name}.out", f"/tmp/{name}.err"
+    guest.run(f"rm -f {out}", check=True)
+    job = guest.start(f"exec usrdrv net {command} --json > {out} 2> {err}")
+    guest.run(
+        f"for i in $(seq 200); do grep -q ifname {out} && break; sleep 0.3; done", 120 * SLOWER
+    )
+    line = guest.run(f"head -n 1 {out}", check=True).out
+    assert line, guest.run(f"cat {err}").out
+    said: dict[str, Any] = json.loads(line)
+    return job, said
+
+
+def end(guest: Guest, job: Job, said: dict[str, Any]) -> None:
+    """Have it end as it should."""
+    guest.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(60 * SLOWER).code == 0, guest.run("cat /tmp/*.err").out
+
+
+def stats(guest: Guest, *options: str, ifname: str = "usr0") -> dict[str, Any]:
+    """The driver's counters."""
+    words = ["usrdrv", "net", "stats", ifname, "--json", *options]
+    found: dict[str, Any] = json.loads(guest.run(words, 60, check=True).out)
+    return found
+
+
+def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
+    words = " ".join(options)
+    result = guest.run(f"ping -c {count} -i 0.2 -w 30 {words} {to}", timeout=60 * SLOWER)
+    assert f"{count} received" in result.out, result.out + result.err
+
+
+def iperf(guest: Guest, to: str, *options: str, namespace: str = "far") -> dict[str, Any]:
+    """iperf3 to a server in a namespace. Return its `end`, of a flow that ended well at both ends."""
+    inside = f"ip netns exec {namespace}"
+    server = guest.start(f"exec {inside} iperf3 -s -1 > /tmp/iperf-s.out 2>&1")
+    until(guest, f"{inside} ss -ltn | grep -q 5201")
+    result = guest.run(f"iperf3 -c {to} -J {' '.join(options)}", timeout=180 * SLOWER)
+    assert result.code == 0, result.out + result.err
+    assert server.wait(30 * SLOWER).code == 0
+    found: dict[str, Any] = json.loads(result.out)["end"]
+    return found
+
+
+def udp_arrives(guest: Guest, to: str, *options: str) -> None:
+    """Datagrams at a rate that an emulated machine keeps up with; on a busy host, at one of three tries."""
+    lost = []
+    for _ in range(3):
+        udp = iperf(guest, to, "-u", "-b", "5M", "-t", "3", *options)["sum"]
+        assert udp["packets"] > 1000
+        lost.append(udp["lost_percent"])
+        if lost[-1] < 2:
+            return
+    raise AssertionError(f"lost, in percent: {lost}")
