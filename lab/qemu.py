@@ -83,6 +83,9 @@ def command(
         *("panic=-1", "random.trust_cpu=on", "no_timer_check"),
         *(("intel_iommu=on", "iommu=pt") if machine.iommu else ()),
         *(("norandmaps",) if machine.counting else ()),
+        # A page that virtiofsd fills behind TCG's back, and that held code before, would run that code. Written to
+        # by the guest when it gets it, it is translated anew. Debian's kernels do so by themselves.
+        *(("init_on_alloc=1",) if accelerator.startswith("tcg") else ()),
         *parameters,
         machine.append,
     ]

@@ -51,6 +51,16 @@ def test_it_boots_and_drives_the_model_both_ways(guest_factory: Boot) -> None:
         guest.close()
 
 
+def test_programs_are_what_they_are_when_memory_was_others(guest_factory: Boot) -> None:
+    """Their files are read again, into pages that held other programs."""
+    guest = guest_factory(kernel="base")
+    programs = ("python3 -c 'import json, ctypes'", "perl -e 1", "fio --version", "lspci --version")
+    for _ in range(5):
+        guest.run(" && ".join(programs), 60, check=True)
+        guest.run("sync; echo 3 >/proc/sys/vm/drop_caches", check=True)
+    guest.close()
+
+
 def test_modules_can_be_built_against_it(guest_factory: Boot, tmp_path: Path) -> None:
     (tmp_path / "hello.c").write_text(MODULE)
     (tmp_path / "Makefile").write_text("obj-m := hello.o\n")

@@ -227,7 +227,7 @@ def test_devices_have_the_slots_that_are_promised(tmp_path: Path) -> None:
     words = " ".join(command)
     assert words.index("intel-iommu") < words.index("vfio-user-pci")
     parameters = command[command.index("-append") + 1].split()
-    assert {"word", "intel_iommu=on", "no_timer_check"} <= set(parameters)
+    assert {"word", "intel_iommu=on", "no_timer_check", "init_on_alloc=1"} <= set(parameters)
 
 
 def test_a_kernel_that_there_is_not() -> None:
