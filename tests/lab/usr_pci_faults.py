@@ -230,7 +230,7 @@ def failslab(_: str, address: str) -> None:
                 claim.irq_set(INTX)
         assert error_of(call) == "", name
     opened[0].close()
-    assert outcomes["open"] > 3 and min(outcomes.values()) > 0, outcomes
+    assert min(outcomes.values()) >= 3, outcomes
 
 
 def poison(*_: str) -> None:
