@@ -126,9 +126,10 @@ def measure(guest: Guest, disks: dict[str, str], case: Case, jobs: int, repeats:
 
 
 def requests(guest: Guest, disk: str, case: Case) -> int:
-    """Requests of a disk so far, by the kernel's account (Documentation/block/stat.rst)."""
+    """Requests of a disk so far, merged ones too, by the kernel's account (Documentation/block/stat.rst)."""
     fields = guest.run(f"cat /sys/block/{Path(disk).name}/stat", check=True).out.split()
-    return int(fields[0 if case.direction == "read" else 4])
+    first = 0 if case.direction == "read" else 4
+    return int(fields[first]) + int(fields[first + 1])
 
 
 @contextmanager
