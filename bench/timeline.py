@@ -42,10 +42,12 @@ OURS: Final = ("vfio-intx", "usrdrv")
 """What /proc/interrupts calls our devices' interrupts: through VFIO, through our system calls."""
 
 # In a request's order; what is not there (ours has more than the kernel's) is left out. Marks that end in a
-# space are of another course: the kernel's driver, or ours if the request's thread did not sleep meanwhile.
+# space are of another course: the kernel's driver, or ours if a thread did not sleep meanwhile.
 PIECES: Final = (
     ("to the driver's process", "issued", "received"),
     ("queueing the command", "received", "waiting"),
+    ("queueing the command, the drive, and its interrupt", "received", "early "),
+    ("handler, and the answer to the kernel ", "early ", "answered"),
     ("the drive, and its interrupt", "waiting", "interrupt"),
     ("waking the handler", "interrupt", "handler"),
     ("handler, until it wakes the request's thread", "handler", "handled"),
@@ -115,6 +117,8 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
             OURS
         ):
             marks.setdefault("interrupt", event.time)
+            if "received" in marks and "waiting" not in marks:
+                marks.setdefault("early ", event.time)
         elif event.name == "irq_handler_entry" and "name=pata_sil680" in event.rest:
             marks.setdefault("interrupt ", event.time)
         elif event.name == "sched_waking":

@@ -139,6 +139,19 @@ def test_a_request_over_usrloop_is_cut_at_its_two_sleeps(interrupt: str) -> None
     ]
 
 
+def test_a_request_over_usrloop_whose_interrupt_finds_the_driver_awake() -> None:
+    lines = LOOP_TRACE.splitlines()
+    slept = ("1.000060", "1.000210", "1.000230")
+    trace = "\n".join(line for line in lines if not any(time in line for time in slept))
+    (request,) = timeline.cut(list(timeline.parse(trace)), "259,0")
+    assert [(name, round(length)) for name, length in timeline.medians([request])] == [
+        ("to the driver's process", 20),
+        ("queueing the command, the drive, and its interrupt", 170),
+        ("handler, and the answer to the kernel", 60),
+        ("waking the client", 30),
+    ]
+
+
 NET_RUNS = [
     Run(driver, direction, size, mbps * (1 + repeat), 0.5)
     for repeat in range(2)
