@@ -32,6 +32,12 @@ def make_image(folder: Path) -> Path:
     return path
 
 
+def end_all(guest: Guest) -> None:
+    """Leave nothing that a failed test had started to the next one."""
+    guest.run("pkill -9 -x fio; pkill -9 -f '[u]srdrv block'; umount -l /mnt")
+    wait(lambda: driver(guest) == "pata_sil680", 60, "the kernel's driver has it again")
+
+
 class Served:
     """`usrdrv block` with such arguments. process: what its driver's is called."""
 
@@ -75,8 +81,10 @@ def sectors_written(guest: Guest, device: str) -> int:
 
 
 def start_fio(guest: Guest, folder: str) -> Job:
+    """Write for at least six seconds, however fast the disk is: what is to happen meanwhile takes its time."""
     return guest.start(
         f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
+        "--thinktime=20ms --thinktime_blocks=8 "
         "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
         "--output-format=json --output=/share/fio.json"
     )
@@ -98,7 +106,7 @@ def lives_through_deaths(served: Served, folder: str) -> None:
     for _ in range(3):
         before = sectors_written(guest, device)
         wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")  # type: ignore[misc]
-        assert not fio.done.is_set()
+        assert not fio.done.is_set(), (served.restarts, fio.out, fio.err)
         served.kill_driver()
     before = sectors_written(guest, device)
     wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")

@@ -21,6 +21,7 @@ from disks import (
     SIZE,
     all_was_written_and_verified,
     driver,
+    end_all,
     lives_through_deaths,
     make_image,
     sectors_written,
@@ -84,6 +85,12 @@ def guest(  # in this order: the model outlives it
     guest = guest_factory([model.socket], kernel=kernel, iommu=through == VFIO, kmod=True)
     yield guest
     guest.close()  # the next one wants the model
+
+
+@pytest.fixture(autouse=True)
+def alone(guest: Guest) -> Iterator[None]:
+    yield
+    end_all(guest)
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.export)
@@ -244,6 +251,12 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, w
     nothing_is_left(guest, way)
 
 
+def seconds(guest: Guest, command: str) -> float:
+    begun = time.monotonic()
+    guest.run(command, 60, check=True)
+    return time.monotonic() - begun
+
+
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
 def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, model: Model) -> None:
     """Who looks at the chip owes the interrupt's acknowledgement; errors of commands come in between.
@@ -275,11 +288,12 @@ def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, mode
     slow = {"kind": "slow", "seek_ms": 5, "on": "read"}
     number = control.call(model.control, {"op": "fault-add", "fault": slow})
     try:
-        begun = time.monotonic()
-        guest.run(f"dd if={device} of=/dev/null bs=4k count=40 iflag=direct", 120, check=True)
-        took = time.monotonic() - begun
-        print(f"{took / 40 * 1000:.0f} ms")
-        assert 0.005 < took / 40 < 0.08
+        took = [
+            seconds(guest, f"dd if={device} of=/dev/null bs=4k count=8 iflag=direct")
+            for _ in range(5)
+        ]
+        # The best: a busy host makes it longer, and what is looked for makes each of them 800 ms.
+        assert 0.04 < min(took) < 0.64, took
     finally:
         control.call(model.control, {"op": "fault-clear", "id": number})
     guest.run("umount /mnt", check=True)

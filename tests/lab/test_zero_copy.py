@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import disks
 import pytest
-from disks import ADDRESS, driver, lives_through_deaths, make_image, sectors_written, wait
+from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image, sectors_written, wait
 from kmod import HERE, SOURCE, TOP
 
 from usrdrv.devices import control
@@ -79,12 +78,11 @@ class Served(disks.Served):
         file = f"/sys/block/{Path(self.device).name}/queue/{name}"
         return int(self.guest.run(f"cat {file}", check=True).out)
 
-    def kill(self) -> None:
-        """For the next test, if this one failed."""
-        if not self.job.done.is_set():
-            self.guest.run("umount -l /mnt/zc 2>&-; pkill -CONT -x usrdrv-driver")
-            self.job.signal(signal.SIGTERM)
-            self.job.wait(60)
+
+@pytest.fixture(autouse=True)
+def alone(guest: Guest) -> Iterator[None]:
+    yield
+    end_all(guest)
 
 
 @pytest.fixture
@@ -92,11 +90,8 @@ def served(guest: Guest) -> Iterator[Served]:
     """A disk, whose driver's end leaves nothing."""
     served = Served(guest)
     assert served.limit("max_segments") == 256, "it is not zero copy"
-    try:
-        yield served
-        assert served.end() == 0, served.job.err
-    finally:
-        served.kill()
+    yield served
+    assert served.end() == 0, served.job.err
     nothing_is_left(guest)
 
 
@@ -162,10 +157,10 @@ def trims(counters: Any) -> int:
 def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest: Guest, served: Served
 ) -> None:
-    guest.run(f"mkfs.ext4 -q {served.device} && mkdir -p /mnt/zc", 60, check=True)
-    guest.run(f"mount {served.device} /mnt/zc", 60, check=True)
-    lives_through_deaths(served, "/mnt/zc")
-    guest.run("umount /mnt/zc", 60, check=True)
+    guest.run(f"mkfs.ext4 -q {served.device}", 60, check=True)
+    guest.run(f"mount {served.device} /mnt", 60, check=True)
+    lives_through_deaths(served, "/mnt")
+    guest.run("umount /mnt", 60, check=True)
     good(guest.run(f"fsck.ext4 -fn {served.device}", 60))
 
 
@@ -177,25 +172,23 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
     with_another: a process that has the claim open as well, which therefore does not end by itself.
     """
     served = Served(guest, "--restart-time", "0")
-    try:
-        with slow(model, 4000):
-            job = guest.start(f"{SCRIPT} held {served.device}")
-            done = json.loads(good(job.wait(60)).out.splitlines()[-1])
-            assert done["errno"] == "" and done["seconds"] > 3.5, "the transfer is held open"
-            keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
-            wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 30, keeper.err)
-            job = guest.start(f"{SCRIPT} held {served.device}")
-            wait(lambda: "reading" in job.out, 30, "client")
-            time.sleep(1)
-            served.signal_driver("KILL")
-            done = json.loads(good(job.wait(60)).out.splitlines()[-1])
-            assert done["errno"] == "EIO" and done["seconds"] < 3.5, done
-            poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120)
-            found = json.loads(good(poison).out)
-            assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
-            good(keeper.wait(60))
-    finally:
-        served.kill()
+    with slow(model, 4000):
+        job = guest.start(f"{SCRIPT} held {served.device}")
+        done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+        assert done["errno"] == "" and done["seconds"] > 3.5, "the transfer is held open"
+        keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
+        wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 30, keeper.err)
+        job = guest.start(f"{SCRIPT} held {served.device}")
+        wait(lambda: "reading" in job.out, 30, "client")
+        time.sleep(1)
+        served.signal_driver("KILL")
+        done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+        assert done["errno"] == "EIO" and done["seconds"] < 3.5, done
+        poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120)
+        found = json.loads(good(poison).out)
+        assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
+        good(keeper.wait(60))
+    assert served.job.wait(60).code == 1
     nothing_is_left(guest)
 
 
