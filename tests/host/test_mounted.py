@@ -26,10 +26,18 @@ def sh(*argv: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[st
 
 @contextmanager
 def mounted(device: str, where: Path) -> Iterator[Path]:
+    """On a mount that is shared: a namespace that another test makes meanwhile loses it, too, and is no user."""
+    folder = where / "disk"
     where.mkdir(exist_ok=True)
-    sh("mount", device, where)
+    sh("mount", "-t", "tmpfs", "none", where)
     try:
-        yield where
+        sh("mount", "--make-shared", where)
+        folder.mkdir()
+        sh("mount", device, folder)
+        try:
+            yield folder
+        finally:
+            sh("umount", folder)
     finally:
         sh("umount", where)
 
