@@ -69,17 +69,21 @@ class Restarter:
         self._deaths.append(died)
         if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
             raise errors.DeviceError(f"{last}: {DEATHS} deaths within {WINDOW:.0f} s; given up")
+        until, tried = died + self._patience, False
         for pause in PAUSES:
             time.sleep(pause)
             self._still_there(dead)
-            left = died + self._patience - time.monotonic()
+            left = until - time.monotonic()
             if left <= 0:
                 break
             try:
                 server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
                 self._attachment.reconnect()
             except errors.UsrdrvError as error:
-                last = str(error)
+                # A later try that only had no time left says less than the one before it.
+                if not tried or time.monotonic() < until:
+                    last = str(error)
+                tried = True
                 continue
             self._count += 1
             took = time.monotonic() - died

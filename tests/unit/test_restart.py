@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,22 @@ def test_one_that_does_not_come_back_says_why() -> None:
     with pytest.raises(errors.DeviceError, match="SIGKILL and does not come back: no such luck"):
         restarter(server).bring_back()
     assert server.starts == 3
+
+
+def test_a_try_that_had_no_time_left_is_not_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+
+    def start(hurried: Any, timeout: float) -> None:
+        server.starts += 1
+        if server.starts == 1:
+            raise errors.DeviceError("no such luck")
+        time.sleep(timeout)
+        raise errors.DeviceError(f"does not answer within {timeout:.0f} s")
+
+    monkeypatch.setattr(server, "start", start)
+    with pytest.raises(errors.DeviceError, match="does not come back: no such luck"):
+        restarter(server, patience=1).bring_back()
+    assert server.starts == 2
 
 
 def test_a_process_waits_only_where_it_may_be_wanted() -> None:
