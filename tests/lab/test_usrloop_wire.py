@@ -77,21 +77,20 @@ def ping(guest: Guest, to: str = "10.8.0.2", size: int = 56) -> None:
     guest.run(f"ping -c 3 -i 0.05 -w 20 -q -s {size} -M do {to}", 60, check=True)
 
 
-def iperf(guest: Guest, *more: str) -> float:
-    """Return Mb/s of a second of TCP."""
+def iperf(guest: Guest, *more: str) -> None:
+    """A MiB of TCP, to the last byte."""
     guest.run(f"{FAR} iperf3 -s -1 -D --pidfile /tmp/iperf3", check=True)
     wait(lambda: guest.run(f"{FAR} ss -ltn | grep -q 5201").code == 0, 20, "iperf3")
-    said = guest.run(f"iperf3 -c 10.8.0.2 -t 1 -J {' '.join(more)}", 60 * SLOWER, check=True).out
-    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e6
+    said = guest.run(f"iperf3 -c 10.8.0.2 -n 1M -J {' '.join(more)}", 60 * SLOWER, check=True).out
+    assert json.loads(said)["end"]["sum_received"]["bytes"] >= 1 << 20
 
 
 @BOTH
 def test_it_carries_packets(guest: Guest, pair: Job) -> None:
     """ping of several sizes, jumbo frames, TCP both ways; nothing is dropped, wrong or refused."""
     ping(guest, size=1472)
-    forward, backward = iperf(guest), iperf(guest, "-R")
-    assert forward > 1 and backward > 1
-    print(f"TCP {forward:.0f} and {backward:.0f} Mb/s")
+    iperf(guest)
+    iperf(guest, "-R")
     guest.run(f"ip link set usrneta mtu 9000 && {FAR} ip link set usrnetb mtu 9000", check=True)
     ping(guest, size=8972)
     assert guest.run("ip link set usrneta mtu 9001").code != 0
@@ -121,7 +120,7 @@ def test_offloads_are_as_agreed(guest: Guest, pair: Job, request: pytest.Fixture
     assert (size / packets > 2000) == with_them, f"{size / packets:.0f} bytes a packet"
     if with_them:
         guest.run("ethtool -K usrneta tso off tx off && ethtool -K usrneta rx off", check=True)
-        assert iperf(guest) > 1
+        iperf(guest)
         used = [
             k for k, v in counters(guest).items() if v and re.fullmatch(r"queue\d_tx_packets", k)
         ]
