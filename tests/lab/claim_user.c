@@ -89,7 +89,13 @@ static int take(int fd)
 	index = ret ? ret : usrdrv_claim_enter(claim);
 	if (index >= 0) {
 		bus = dma_map_page(usrdrv_claim_device(claim), page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL);
+		if (dma_mapping_error(usrdrv_claim_device(claim), bus)) {
+			bus = 0;
+			ret = -ENOMEM;
+		}
 		usrdrv_claim_exit(claim, index);
+	}
+	if (index >= 0 && !ret) {
 		ret = usrdrv_claim_irq_take(claim, &user, &signals);
 		usrdrv_claim_irq_unmask(claim);
 	}
