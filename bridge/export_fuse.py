@@ -66,11 +66,12 @@ def _unwanted_mounts(needed: Sequence[Path]) -> list[bytes]:
     return found[::-1]
 
 
-def _leave_namespace(unwanted: Sequence[bytes]) -> None:
+def _leave_namespace(needed: Sequence[Path]) -> None:
     """In the child: a private copy of the mounts, without the ones that it would pin for others."""
     if _libc.unshare(CLONE_NEWNS) or _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
         os._exit(126)
-    for path in unwanted:
+    # Looked up in the copy: what somebody mounted a moment before is in it.
+    for path in _unwanted_mounts(needed):
         _libc.umount2(path, MNT_DETACH)
 
 
@@ -88,14 +89,12 @@ class FuseAttachment:
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="mnt-", dir=run_directory()))
         nbdfuse = find_tool("nbdfuse", "libnbd-bin")
-        unwanted = _unwanted_mounts(
-            (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))
-        )
+        needed = (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))
         read_only = ["-r"] if export.read_only else []
         self._child = Child(
             "nbdfuse",
             [nbdfuse, *read_only, str(self._folder / FILE), endpoint.uri],
-            prepare=(lambda: _leave_namespace(unwanted)) if self._private else None,
+            prepare=(lambda: _leave_namespace(needed)) if self._private else None,
             parent_death=signal.SIGKILL if self._private else signal.SIGTERM,
         )
         self.children = (self._child,)

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+MOMENT: Final = 0.1
+"""Seconds."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -29,7 +34,19 @@ def _mount_tables() -> Iterator[Path]:
 
 
 def users(name: str, sysfs: Path = Path("/sys/block")) -> list[str]:
-    """Where the disk `name` (such as loop0) or a partition of it is in use, in words."""
+    """Where the disk `name` (such as loop0) or a partition of it is in use, in words.
+
+    Who makes a mount namespace (a container that starts) has all mounts in it for a moment: no user.
+    """
+    found = _users(name, sysfs)
+    if found:
+        time.sleep(MOMENT)
+        still = _users(name, sysfs)
+        found = [user for user in found if user in still]
+    return found
+
+
+def _users(name: str, sysfs: Path) -> list[str]:
     disks = [sysfs / name, *(p.parent for p in (sysfs / name).glob(f"{name}p*/partition"))]
     numbers, nodes = set(), {f"/dev/{disk.name}" for disk in disks}
     found: list[str] = []

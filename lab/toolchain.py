@@ -148,8 +148,10 @@ def _make(source: Path, work: Path, name: str, base: Path, arguments: Sequence[s
         releases = dict(line.split() for line in (base / "kernels").read_text().splitlines())
         headers = f"/usr/src/linux-headers-{releases[name]}"
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
+        # As a slave: what others unmount meanwhile is gone here, too, not kept in use by a compiler.
+        unshare = (find_tool("unshare", "util-linux"), "--mount", "--propagation", "slave", *user)
         command = [
-            *(find_tool("unshare", "util-linux"), "--mount", *user, "sh", "-c", _INSIDE, "sh"),
+            *(*unshare, "sh", "-c", _INSIDE, "sh"),
             *(str(base), str(work), "make", "-C", headers, "M=/work", *common),
         ]
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/tmp"}

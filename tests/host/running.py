@@ -69,7 +69,10 @@ class Running:
         return self.wait(timeout)
 
     def wait(self, timeout: float = 60) -> int:
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {timeout} s: {self.stderr}") from None
 
     def __enter__(self) -> Self:
         return self

@@ -69,7 +69,8 @@ def test_a_user_without_rights_and_somebody_elses_cache(place: Path) -> None:
     mount = 'mount --bind "$0" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
     done = subprocess.run(
         [
-            *("unshare", "--mount", "sh", "-c", mount, str(cache.folder()), str(place / "cache")),
+            *("unshare", "--mount", "--propagation", "slave", "sh", "-c", mount),
+            *(str(cache.folder()), str(place / "cache")),
             *(*user, *LAB, "run", "--iommu", "--model", "cmd680 --ram 16M", "--folder", str(place)),
             *("--", "id -u; usrdrv identify 0000:00:10.0 && echo done >/host/out"),
         ],

@@ -3,6 +3,7 @@
 
 import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,17 @@ def test_users_of_the_root_file_system(tmp_path: Path) -> None:
     assert mounts.users("disk9", tmp_path) == ["/dev/dm-7"]
     (disk / "dev").write_text(line.split()[2] + "\n")
     assert mounts.users("disk9", tmp_path)[:2] == ["/dev/dm-7", "/"]
+
+
+def test_who_is_gone_in_a_moment_is_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief, lasting = (tmp_path / "disk9/holders" / name for name in ("dm-7", "dm-8"))
+    for holder in (brief, lasting):
+        holder.mkdir(parents=True)
+    (tmp_path / "disk9/dev").write_text("999:999\n")
+    monkeypatch.setattr(time, "sleep", lambda seconds: brief.rmdir())
+    assert mounts.users("disk9", tmp_path) == ["/dev/dm-8"]
 
 
 def test_mount_points_with_spaces() -> None:
