@@ -66,6 +66,22 @@ def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
     assert f"{count} received" in result.out, result.out + result.err
 
 
+@contextmanager
+def kept_going(guest: Guest, to: str, inside: str = "") -> Iterator[None]:
+    """Ping meanwhile from where the kernel's ns83820 sends.
+
+    What stopped its queue, such as a link that went, is over with netif_start_queue() and then
+    netif_wake_queue(), which has nothing to do any more: packets wait until somebody sends another one.
+    A TCP whose packets are among those, and that gets no answers, does not.
+    """
+    job = guest.start(f"exec {inside} ping -q -i 0.5 {to}")
+    try:
+        yield
+    finally:
+        job.signal()
+        job.wait(30 * SLOWER)
+
+
 def iperf(guest: Guest, to: str, *options: str, namespace: str = "far") -> dict[str, Any]:
     """iperf3 to a server in a namespace. Return its `end`, of a flow that ended well at both ends."""
     inside = f"ip netns exec {namespace}"

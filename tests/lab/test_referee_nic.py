@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from nics import cabled, end, iperf, ping, start, stats, udp_arrives
+from nics import cabled, end, iperf, kept_going, ping, start, stats, udp_arrives
 
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
@@ -188,17 +188,18 @@ def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any])
     size, before = 48 << 20, 8 << 20
     server = stock.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
     stock.run("sleep 1")
-    client = stock.start(f"iperf3 -c {FAR} -n {size} -J > /tmp/iperf.json")
     tx = "/sys/class/net/eth0/statistics/tx_bytes"
-    killed = stock.run(
-        f"sent=$(cat {tx}); while [ $(($(cat {tx}) - sent)) -lt {before} ]; do sleep 0.05; done; "
-        f"kill -KILL {ours['driver_pid']} && echo $(($(cat {tx}) - sent))",
-        timeout=120,
-        check=True,
-    )
-    at_death = int(killed.out)
-    assert before < at_death < size // 2
-    assert client.wait(240).code == 0
+    with kept_going(stock, FAR):
+        client = stock.start(f"iperf3 -c {FAR} -n {size} -J > /tmp/iperf.json")
+        killed = stock.run(
+            f"sent=$(cat {tx}); while [ $(($(cat {tx}) - sent)) -lt {before} ]; do sleep 0.05; done; "
+            f"kill -KILL {ours['driver_pid']} && echo $(($(cat {tx}) - sent))",
+            timeout=120,
+            check=True,
+        )
+        at_death = int(killed.out)
+        assert before < at_death < size // 2
+        assert client.wait(240).code == 0
     assert server.wait(30).code == 0
     end = json.loads(stock.run("cat /tmp/iperf.json", check=True).out)["end"]
     assert moved(end) and end["sum_sent"]["bytes"] >= size

@@ -18,7 +18,7 @@ from typing import Any
 import nics
 import pytest
 from kmod import DEBUG, KERNEL, SLOWER
-from nics import cabled, iperf, ping, stats, udp_arrives, until
+from nics import cabled, iperf, kept_going, ping, stats, udp_arrives, until
 
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
@@ -289,9 +289,10 @@ def test_killed_driver_comes_back_under_load(guest: Guest, ours: Ours) -> None:
         server = guest.start(f"exec {IN_FAR} iperf3 -s -1")
         until(guest, f"{IN_FAR} ss -ltn | grep -q 5201")
         # Long enough for TCP, which waits longer after each time that nobody answered.
-        client = guest.start(f"iperf3 -c {FAR} {options} -t 25 -J > /tmp/iperf.json")
-        guest.run(f"sleep 5; kill -KILL {victim}", check=True)
-        assert client.wait(120 * SLOWER).code == 0
+        with kept_going(guest, NEAR, IN_FAR):
+            client = guest.start(f"iperf3 -c {FAR} {options} -t 25 -J > /tmp/iperf.json")
+            guest.run(f"sleep 5; kill -KILL {victim}", check=True)
+            assert client.wait(120 * SLOWER).code == 0
         assert server.wait(60).code == 0
         report = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)
         seconds = [interval["sum"]["bytes"] for interval in report["intervals"]]
