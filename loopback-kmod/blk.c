@@ -289,6 +289,40 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	return good;
 }
 
+/*
+ * Whether a queue is still a server's. Who is served by another now is not ended by the old one;
+ * what he has been given carries another seq.
+ */
+static bool serves(const struct usrloop_end *end)
+{
+	bool ours;
+
+	rcu_read_lock();
+	ours = rcu_dereference(end->queue->end) == end;
+	rcu_read_unlock();
+	return ours;
+}
+
+/* Have batched requests ended. Return: what ENTER says of those that were refused. */
+static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *batch,
+			      unsigned int refused)
+{
+	if (batch->complete)
+		batch->complete(batch);
+	if (likely(!refused))
+		return 0;
+	atomic64_add(refused, &end->queue->dev->refused);
+	return USRLOOP_READY_REFUSED;
+}
+
+static unsigned int blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
+{
+	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
+	DEFINE_IO_COMP_BATCH(batch);
+
+	return end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch));
+}
+
 static unsigned int blk_collect(struct usrloop_end *end)
 {
 	/* Pairs with the server's release: what it wrote before is there. */
@@ -299,13 +333,7 @@ static unsigned int blk_collect(struct usrloop_end *end)
 
 	if (end->cq_head == tail)
 		return 0;
-	/*
-	 * Whoever is served by another now is not ended here; what he has been given carries
-	 * another seq.
-	 */
-	rcu_read_lock();
-	ours = rcu_dereference(end->queue->end) == end;
-	rcu_read_unlock();
+	ours = serves(end);
 	if (unlikely(tail - end->cq_head > end->mask + 1)) {
 		/* More than the ring can hold: nonsense. What it holds may be read all the same. */
 		refused = 1;
@@ -323,12 +351,7 @@ static unsigned int blk_collect(struct usrloop_end *end)
 		end->cq_head++;
 		refused += !ours || !take_completion(end, &cqe, &batch);
 	}
-	if (batch.complete)
-		batch.complete(&batch);
-	if (likely(!refused))
-		return 0;
-	atomic64_add(refused, &end->queue->dev->refused);
-	return USRLOOP_READY_REFUSED;
+	return end_batch(end, &batch, refused);
 }
 
 /* Do to each request that is in state @from what the caller wants. */
@@ -520,4 +543,5 @@ const struct usrloop_kind usrloop_blk_kind = {
 	.detached	= blk_detached,
 	.resize		= blk_resize,
 	.collect	= blk_collect,
+	.finish		= blk_finish,
 };

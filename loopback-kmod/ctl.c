@@ -210,6 +210,18 @@ static long do_eventfd(struct usrloop_file *f, void __user *arg)
 	return usrloop_event_set(s, &event);
 }
 
+static long do_finish(struct usrloop_file *f, void __user *arg)
+{
+	struct usrloop_session *s = session_of(f);
+	struct usrloop_finish finish;
+
+	if (!s)
+		return -ENOTCONN;
+	if (copy_from_user(&finish, arg, sizeof(finish)))
+		return -EFAULT;
+	return usrloop_finish_set(s, &finish);
+}
+
 static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct usrloop_file *f = file->private_data;
@@ -233,6 +245,8 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return do_attach(f, user);
 	case USRLOOP_IOC_EVENTFD:
 		return do_eventfd(f, user);
+	case USRLOOP_IOC_FINISH:
+		return do_finish(f, user);
 	default:	/* said before anything is read */
 		return -ENOTTY;
 	case USRLOOP_IOC_START:

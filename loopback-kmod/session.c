@@ -142,7 +142,11 @@ err_free:
  */
 void usrloop_session_free(struct usrloop_session *s)
 {
+	unsigned int i;
+
 	usrloop_events_clear(s);
+	for (i = 0; i < s->dev->info.queues; i++)
+		usrloop_finish_clear(&s->end[i]);
 	if (s->zc)
 		usrloop_zc_end(s);
 	if (s->mm) {

@@ -12,6 +12,7 @@
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
  *	net_rx.c	and packets from the wire
+ *	finish.c	requests that ENTER ends by itself
  *	zerocopy.c	data that the server's device reaches where they are
  *	zc_blk.c, zc_net.c	of the two kinds
  *
@@ -68,6 +69,7 @@
 struct net_device;
 struct request;
 struct usrloop_dev;
+struct usrloop_finish_steps;
 struct usrloop_queue;
 struct usrloop_session;
 struct usrloop_zc;
@@ -154,6 +156,7 @@ struct usrloop_end {
 	unsigned long events;		/* bit n: eventfd n was signalled */
 	unsigned long reported;		/* those that ENTER returned last */
 	struct usrloop_event event[USRLOOP_EVENTFDS];
+	struct usrloop_finish_steps *finish;	/* or NULL */
 };
 
 /* The kernel's own account of a queue. */
@@ -211,6 +214,8 @@ struct usrloop_kind {
 	 * USRLOOP_READY_REFUSED.
 	 */
 	unsigned int (*collect)(struct usrloop_end *end);
+	/* Complete one request with 0; likewise. May be NULL. */
+	unsigned int (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
 };
 
 extern const struct usrloop_kind usrloop_blk_kind;
@@ -274,8 +279,11 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 	return end->data + (size_t)slot * end->slot_size;
 }
 
-/* zerocopy.c, zc_blk.c */
+/* finish.c, zerocopy.c, zc_blk.c */
 #if IS_ENABLED(CONFIG_USRDRV)
+int usrloop_finish(struct usrloop_end *end, u32 tag, u32 seq);
+int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want);
+void usrloop_finish_clear(struct usrloop_end *end);
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
 void usrloop_zc_end(struct usrloop_session *session);
 void usrloop_zc_recall(struct usrloop_session *session);
@@ -284,6 +292,19 @@ void usrloop_zc_exit(struct usrloop_zc *zc, int index);
 int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe);
 void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
 #else	/* no device has the feature */
+static inline int usrloop_finish(struct usrloop_end *end, u32 tag, u32 seq)
+{
+	return -EAGAIN;
+}
+
+static inline int usrloop_finish_set(struct usrloop_session *session,
+				     const struct usrloop_finish *want)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void usrloop_finish_clear(struct usrloop_end *end) {}
+
 static inline int usrloop_zc_begin(struct usrloop_session *session, int claim_fd)
 {
 	return -EOPNOTSUPP;

@@ -53,26 +53,57 @@ static long poll_for(struct usrloop_end *end, u32 us)
 	return mask;
 }
 
-static long sleep_for(struct usrloop_end *end)
+/* @left: jiffies */
+static long sleep_for(struct usrloop_end *end, long *left)
 {
-	u32 ms = READ_ONCE(end->ring->timeout_ms);
-	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
 	long mask;
 
 	prepare_to_rcuwait(&end->wait);
 	for (;;) {
 		set_current_state(TASK_INTERRUPTIBLE);
 		mask = ready(end);
-		if (mask || !left)
+		if (mask || !*left)
 			break;
 		if (signal_pending(current)) {
 			mask = -EINTR;
 			break;
 		}
-		left = schedule_timeout(left);
+		*left = schedule_timeout(*left);
 	}
 	finish_rcuwait(&end->wait);
 	return mask;
+}
+
+/* Wait for what ENTER reports. With @finish, the end of a request is seen to on the way. */
+static long wait_for(struct usrloop_end *end, bool finish)
+{
+	u32 ms = READ_ONCE(end->ring->timeout_ms), poll_us = end->queue->dev->info.poll_us;
+	/* Once, as everything there. */
+	u32 tag = READ_ONCE(end->ring->finish_tag), seq = READ_ONCE(end->ring->finish_seq);
+	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
+	long finished = 0, mask;
+
+	for (;;) {
+		mask = ready(end);
+		if (!mask && poll_us)
+			mask = poll_for(end, poll_us);
+		if (!mask)
+			mask = sleep_for(end, &left);
+		if (finish && mask > 0 && mask & USRLOOP_READY_EVENT) {
+			int ret = usrloop_finish(end, tag, seq);
+
+			finish = false;
+			if (ret >= 0) {
+				finished = USRLOOP_READY_FINISHED | ret;
+				continue;
+			}
+		}
+		break;
+	}
+	/* A server that was interrupted has to know of it all the same. */
+	if (mask == -EINTR && finished)
+		mask = 0;
+	return mask < 0 ? mask : mask | finished;
 }
 
 static void acknowledge(struct usrloop_end *end)
@@ -92,7 +123,8 @@ static void acknowledge(struct usrloop_end *end)
  *
  * Context: process, no locks.
  * Return: USRLOOP_READY_* bits, 0 after the time-out; -ESTALE the device was taken from this
- * server; -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL.
+ * server; -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL, also for a FINISH of
+ * which nothing is known.
  */
 long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 {
@@ -103,25 +135,26 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	long mask;
 
 	if (arg & ~(unsigned long)(USRLOOP_ENTER_QUEUE | USRLOOP_ENTER_NOWAIT |
-				   USRLOOP_ENTER_ACK) ||
+				   USRLOOP_ENTER_ACK | USRLOOP_ENTER_FINISH) ||
 	    index >= dev->info.queues)
 		return -EINVAL;
 	end = &session->end[index];
 	if (test_and_set_bit_lock(0, &end->entered))
 		return -EBUSY;
+	mask = -EINVAL;
+	if (arg & USRLOOP_ENTER_FINISH && (!end->finish || arg & USRLOOP_ENTER_NOWAIT))
+		goto out;
 	refused = dev->kind->collect(end);
 	if (arg & USRLOOP_ENTER_ACK)
 		acknowledge(end);
-	mask = ready(end);
-	if (!mask && !refused && !(arg & USRLOOP_ENTER_NOWAIT)) {
-		if (dev->info.poll_us)
-			mask = poll_for(end, dev->info.poll_us);
-		if (!mask)
-			mask = sleep_for(end);
-	}
+	if (refused || arg & USRLOOP_ENTER_NOWAIT)
+		mask = ready(end);
+	else
+		mask = wait_for(end, arg & USRLOOP_ENTER_FINISH);
 	mask = take_events(end, mask);
 	if (mask >= 0)
 		mask |= refused;
+out:
 	clear_bit_unlock(0, &end->entered);
 	return mask;
 }

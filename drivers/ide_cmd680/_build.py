@@ -17,6 +17,7 @@ SOURCES = [
     "command.c",
     "pio.c",
     "events.c",
+    "finish.c",
     "dispatch.c",
     "block.c",
     "serve.c",

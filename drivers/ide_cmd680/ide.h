@@ -274,6 +274,11 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l);
 int ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l);
 void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now);
 
+/* finish.c */
+void ide_finish_steps(const struct ide_channel *ch, struct usrloop_finish *finish);
+struct ide_request *ide_only_request(const struct ide_channel *ch);
+void ide_finished(struct ide_channel *ch);
+
 /* pio.c */
 void ide_pio_write_sector(struct ide_channel *ch);
 void ide_pio_read_sector(struct ide_channel *ch);

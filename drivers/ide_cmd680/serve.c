@@ -3,7 +3,8 @@
  * A drive served to usrloop: its requests come out of the kernel's ring, in the dispatcher's own sleep,
  * and the chip moves data straight to and from the ring's slots, or to and from the pages that the slots
  * name (zero copy). One system call waits for both the interrupt and new requests, hands over what is
- * complete and unmasks the interrupt.
+ * complete and unmasks the interrupt. With zero copy it can end the only request at the chip by itself, and
+ * returns with the next one: one system call for each.
  *
  * Everything here is the dispatcher's, but for completions that the control plane's thread brings about
  * (an error's verdict, the end): those wait in a list.
@@ -30,6 +31,7 @@ struct served {
 	uint32_t seq;
 	uint32_t len;			/* bytes */
 	enum usrdrv_block_op op;
+	int ended;			/* by usrloop itself */
 };
 
 struct ide_serve {
@@ -45,6 +47,7 @@ struct ide_serve {
 	int bounce;			/* data is memory of ours: the device cannot reach the slots */
 	int joined;			/* ENTER knows our eventfds; the dispatcher's */
 	int look;			/* the device's hang-up is no eventfd */
+	int finishes;			/* usrloop knows how the chip says that a DMA command is done */
 	unsigned int per_slot;		/* segments */
 	struct served *request;
 	struct ide_segment *segment;
@@ -61,7 +64,7 @@ static void hand_over(struct ide_serve *s, struct served *r)
 	 * At the end of the device, or ours, the request is left as it is: whoever is started next gets it
 	 * again, or the kernel fails it when nobody is.
 	 */
-	if (status == -ENODEV)
+	if (status == -ENODEV || r->ended)
 		return;
 	if (!status && s->bounce && r->op == USRDRV_BLOCK_READ)
 		memcpy(loop_slot(&s->q, tag), s->segment[tag * s->per_slot].page, r->len);
@@ -123,8 +126,37 @@ static int join(struct ide_serve *s)
 		ret = set_event(s, ON_KICK, s->ide->kick_fd, -1);
 	if (!ret && dev->hangup_fd >= 0)
 		s->look = set_event(s, ON_HANGUP, dev->hangup_fd, -1) != 0;
+	if (!ret && s->tables) {
+		struct usrloop_finish finish = { .queue = s->q.index, .index = ON_IRQ };
+
+		ide_finish_steps(s->drive->channel, &finish);
+		s->finishes = !ioctl(s->q.fd, USRLOOP_IOC_FINISH, &finish);
+	}
 	s->joined = !ret;
 	return ret;
+}
+
+/* The request that is at the chip, if it is the only one and nothing is left to do once the chip has done it. */
+static struct served *only_one(struct ide_serve *s)
+{
+	struct ide_channel *ch = s->drive->channel;
+	struct ide_request *request;
+
+	pthread_mutex_lock(&ch->lock);
+	request = ide_only_request(ch);
+	ide_unlock(ch);
+	return request && request->complete == complete ? (struct served *)request : NULL;
+}
+
+static void ended(struct served *r)
+{
+	struct ide_channel *ch = r->serve->drive->channel;
+
+	r->ended = 1;
+	pthread_mutex_lock(&ch->lock);
+	ide_finished(ch);
+	ide_unlock(ch);
+	ide_run_channel(ch);
 }
 
 /**
@@ -160,17 +192,27 @@ int ide_serve_unmasks(const struct ide_serve *s)
  */
 unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 {
+	struct served *r = NULL;
 	unsigned int on = 0;
 	int ready;
 
 	if (!s->joined && join(s))
 		return IDE_ON_END;
 	drain(s);
+	if (s->finishes && !(how & USRLOOP_ENTER_NOWAIT))
+		r = only_one(s);
+	if (r) {
+		how |= USRLOOP_ENTER_FINISH;
+		s->q.ring->finish_tag = (uint32_t)(r - s->request);
+		s->q.ring->finish_seq = r->seq;
+	}
 	if (s->look && (timeout < 0 || timeout > LOOK_MS))
 		timeout = LOOK_MS;
 	ready = loop_enter(&s->q, how, timeout < 0 ? 0 : (unsigned int)timeout);
 	if (ready == -EINTR)
 		return 0;
+	if (ready > 0 && ready & USRLOOP_READY_FINISHED)
+		ended(r);
 	if (ready < 0 || ready & USRLOOP_READY_STOP)
 		return IDE_ON_END;
 	if (ready & USRLOOP_READY_EVENT << ON_IRQ)
@@ -236,6 +278,7 @@ static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 	r->seq = sqe->seq;
 	r->len = sqe->len;
 	r->op = op_of(sqe);
+	r->ended = 0;
 	r->request.left = 0;
 	r->request.status = check(s, r, sqe);
 	if (!r->request.status && s->drive->channel->state == IDE_DEAD)

@@ -185,6 +185,38 @@ struct usrloop_eventfd {
 	__s32 ack_fd;			/* signalled by USRLOOP_ENTER_ACK; -1: none */
 };
 
+/* FINISH: what is done in ENTER, and in this order, once the eventfd was signalled. */
+/* read a register; go on only if (it & mask) == value */
+#define USRLOOP_STEP_EXPECT	1
+/* write ((what the first EXPECT read >> shift) & mask) | value to it */
+#define USRLOOP_STEP_WRITE	2
+#define USRLOOP_STEPS		8
+
+struct usrloop_step {
+	__u8 op;			/* USRLOOP_STEP_* */
+	__u8 bar;			/* 0 to 5, of the claimed function */
+	__u8 width;			/* of the register: 1, 2 or 4 bytes */
+	__u8 shift;			/* WRITE: 0 to 31; else 0 */
+	__u32 offset;			/* a multiple of width */
+	__u32 mask;
+	__u32 value;
+};
+
+/*
+ * FINISH: how the function of a block device with ZERO_COPY tells that a request is done with. With
+ * USRLOOP_ENTER_FINISH, ENTER takes all steps when that eventfd was signalled, and no other. If all
+ * that was expected is there, it completes the request that the ring names, signals the eventfd's
+ * ack_fd, and goes on waiting. Else the eventfd is reported as ever; what is left to do then is the
+ * server's.
+ */
+struct usrloop_finish {
+	__u32 queue;
+	__u32 index;			/* of the eventfd */
+	__u32 steps;			/* 0: no more */
+	__u32 reserved;
+	struct usrloop_step step[USRLOOP_STEPS];
+};
+
 #define USRLOOP_OP_READ		0
 #define USRLOOP_OP_WRITE	1
 #define USRLOOP_OP_FLUSH	2
@@ -259,7 +291,9 @@ struct usrloop_ring {
 	__u32 cq_tail;			/* completions so far */
 	__u32 rx_tail;			/* packets so far */
 	__u32 timeout_ms;		/* how long ENTER waits; 0: for ever */
-	__u32 pad2[12];
+	__u32 finish_tag;		/* with ENTER_FINISH: the request that FINISH is about */
+	__u32 finish_seq;
+	__u32 pad2[10];
 };
 
 /*
@@ -270,12 +304,15 @@ struct usrloop_ring {
 #define USRLOOP_READY_STOP	0x02	/* the device was stopped: nothing comes any more */
 /* a completion named no request in flight, or had bad fields */
 #define USRLOOP_READY_REFUSED	0x04
+/* the request that finish_tag names was completed, with 0 */
+#define USRLOOP_READY_FINISHED	0x08
 #define USRLOOP_READY_EVENT	0x10	/* << index: that eventfd was signalled */
 
 #define USRLOOP_ENTER_QUEUE	0xffff
 #define USRLOOP_ENTER_NOWAIT	0x10000
 /* signal ack_fd of each eventfd that was reported, before waiting */
 #define USRLOOP_ENTER_ACK	0x20000
+#define USRLOOP_ENTER_FINISH	0x40000	/* see FINISH; not with NOWAIT */
 #define USRLOOP_IOC_VERSION	_IOR('U', 0x60, struct usrloop_version)
 #define USRLOOP_IOC_CREATE	_IOWR('U', 0x61, struct usrloop_info)
 #define USRLOOP_IOC_QUERY	_IOWR('U', 0x62, struct usrloop_info)
@@ -288,6 +325,7 @@ struct usrloop_ring {
 #define USRLOOP_IOC_EVENTFD	_IOW('U', 0x69, struct usrloop_eventfd)
 #define USRLOOP_IOC_CARRIER	_IOW('U', 0x6a, struct usrloop_target)
 #define USRLOOP_IOC_ENTER	_IO('U', 0x6b)
+#define USRLOOP_IOC_FINISH	_IOW('U', 0x6c, struct usrloop_finish)
 /* cffi: end */
 
 #endif
