@@ -13,7 +13,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image, sectors_written, wait
 from kmod import HERE, SOURCE, TOP
 
+from usrdrv import errors
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
@@ -106,14 +107,19 @@ def good(result: Result) -> Result:
 
 
 @contextmanager
-def slow(model: Model, milliseconds: int) -> Iterator[None]:
-    """Reads of the drive take so long until the first byte."""
-    fault = {"kind": "slow", "seek_ms": milliseconds, "on": "read"}
-    number = control.call(model.control, {"op": "fault-add", "fault": fault})
+def broken(model: Model, *faults: dict[str, Any]) -> Iterator[None]:
+    numbers = [control.call(model.control, {"op": "fault-add", "fault": fault}) for fault in faults]
     try:
         yield
     finally:
-        control.call(model.control, {"op": "fault-clear", "id": number})
+        for number in numbers:
+            with suppress(errors.UsrdrvError):  # it may be used up
+                control.call(model.control, {"op": "fault-clear", "id": number})
+
+
+def slow(model: Model, milliseconds: int) -> AbstractContextManager[None]:
+    """Reads of the drive take so long until the first byte."""
+    return broken(model, {"kind": "slow", "seek_ms": milliseconds, "on": "read"})
 
 
 def test_no_byte_is_copied(guest: Guest, served: Served, translated: str) -> None:
@@ -126,6 +132,33 @@ def test_pieces(guest: Guest, served: Served, image: Path) -> None:
     done = json.loads(good(guest.run(f"{SCRIPT} pieces {served.device}", 120)).out)
     assert done["bytes"] > 1 << 20
     assert hashlib.sha256(image.read_bytes()[: done["bytes"]]).hexdigest() == done["sha256"]
+
+
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0, sector 65544 ", r"Buffer I/O error"])
+def test_what_does_not_end_well_is_the_driver_s_to_see_to(
+    guest: Guest, served: Served, model: Model
+) -> None:
+    """One request at a time, most of which end without it."""
+    faults: list[dict[str, Any]] = [
+        {"kind": "crc", "count": 2},
+        {"kind": "spurious-irq", "count": 20},
+        {"kind": "lost-irq", "count": 2},
+        {"kind": "dma-abort", "count": 1},
+    ]
+    load = (
+        f"fio --name=v --filename={served.device} --rw=randwrite --bsrange=4k-128k --direct=1 --size=8M "
+        "--ioengine=psync --verify=crc32c --verify_fatal=1 --output-format=json"
+    )
+    with broken(model, *faults):
+        (job,) = json.loads(good(guest.run(load, 240)).out)["jobs"]
+        left = control.call(model.control, {"op": "fault-list"})
+    assert job["error"] == 0
+    assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == 8 << 20
+    assert not left, "faults that nobody met"
+    read = f"dd if={served.device} of=/dev/null bs=4k skip=%d count=1 iflag=direct"
+    with broken(model, {"kind": "bad-sector", "lba": 8193 * 8 + 3, "on": "read"}):
+        for place, fails in ((8192, False), (8193, True), (8194, False)):
+            assert (guest.run(read % place, 60).code != 0) == fails, place
 
 
 def test_zeroes_and_trim(guest: Guest, served: Served, model: Model, image: Path) -> None:
@@ -261,6 +294,7 @@ def unbound(guest: Guest) -> Iterator[None]:
     [
         "table",
         "idle",
+        "finish",
         *(f"taken {how}" for how in ("timeout", "detach", "stop", "delete", "claim")),
     ],
 )

@@ -183,6 +183,8 @@ def calls_for_no_device() -> None:
             lib.USRLOOP_IOC_EVENTFD,
             ffi.new("struct usrloop_eventfd *"),
         )
+        steps = ffi.new("struct usrloop_finish *")
+        refused(errno.ENOTCONN, raw, control, lib.USRLOOP_IOC_FINISH, steps)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, 0x5401, 0)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_VERSION ^ 0x8000_0000, 0)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_START | 0x7F, bytearray(16))
@@ -430,6 +432,19 @@ def eventfds_end_the_wait() -> None:
         server.close()
         for fd in (one, two, ack):
             os.close(fd)
+
+
+@check
+def only_a_claimed_function_ends_requests_by_itself() -> None:
+    """With one: zero_copy.py, finish()."""
+    with Control() as control:
+        control.create(SMALL)
+        server = Server(control, control.attach())
+        steps = ffi.new("struct usrloop_finish *", {"steps": 1})
+        refused(errno.EOPNOTSUPP, raw, control, lib.USRLOOP_IOC_FINISH, steps)
+        refused(errno.EFAULT, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_FINISH, 8)
+        assert server.enter(flags=lib.USRLOOP_ENTER_FINISH) == -errno.EINVAL
+        server.close()
 
 
 @check

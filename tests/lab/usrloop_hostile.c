@@ -45,6 +45,7 @@
 #define BLOCK_ID	0
 #define NET_ID		0
 #define CLIENTS		4
+#define SCRATCH		0x4c	/* of BAR 5; does nothing */
 
 static struct {
 	atomic_ulong calls, succeeded, completed, received, scribbled, reads, errors, packets, lives, claims;
@@ -100,12 +101,29 @@ static void random_info(struct usrloop_info *info, uint64_t *seed)
 		((uint8_t *)info)[next(seed) % sizeof(*info)] = next(seed);
 }
 
+/* It writes to the chip's scratch register only: the rest of the machine is not to be harmed. */
+static void random_steps(struct usrloop_finish *finish, uint64_t *seed)
+{
+	*finish = (struct usrloop_finish){ .queue = next(seed) % 3, .index = next(seed) % 5, .steps = next(seed) % 4 };
+	for (unsigned int i = 0; i < finish->steps; i++) {
+		struct usrloop_step *step = &finish->step[i];
+
+		*step = (struct usrloop_step){ .op = USRLOOP_STEP_EXPECT, .bar = 5, .width = 1 << next(seed) % 3 };
+		step->offset = next(seed) % 16 ? next(seed) % 64 * 4 : next(seed);
+		if (!(next(seed) % 3))
+			step->value = step->mask = next(seed) % 2;
+		if (!(next(seed) % 3))
+			*step = (struct usrloop_step){ .op = USRLOOP_STEP_WRITE, .bar = 5, .width = 4, .offset = SCRATCH,
+						       .mask = next(seed), .shift = next(seed) % 33 };
+	}
+}
+
 static void random_call(uint64_t *seed)
 {
 	static const unsigned long requests[] = {
 		USRLOOP_IOC_VERSION, USRLOOP_IOC_CREATE, USRLOOP_IOC_QUERY, USRLOOP_IOC_START, USRLOOP_IOC_STOP,
 		USRLOOP_IOC_DELETE, USRLOOP_IOC_RESIZE, USRLOOP_IOC_DETACH, USRLOOP_IOC_ATTACH, USRLOOP_IOC_EVENTFD,
-		USRLOOP_IOC_CARRIER, USRLOOP_IOC_ENTER, USRLOOP_IOC_ENTER,
+		USRLOOP_IOC_CARRIER, USRLOOP_IOC_FINISH, USRLOOP_IOC_ENTER, USRLOOP_IOC_ENTER,
 	};
 	unsigned long request = requests[next(seed) % (sizeof(requests) / sizeof(requests[0]))];
 	union {
@@ -113,6 +131,7 @@ static void random_call(uint64_t *seed)
 		struct usrloop_target target;
 		struct usrloop_eventfd event;
 		struct usrloop_attach attach;
+		struct usrloop_finish finish;
 		uint8_t bytes[512];
 	} u;
 	int fd = life.fd, own = -1;
@@ -132,7 +151,10 @@ static void random_call(uint64_t *seed)
 						    .ack_fd = next(seed) % 2 ? life.event : -1 };
 		break;
 	case USRLOOP_IOC_ENTER:
-		argument = next(seed) % 3 | (next(seed) % 4) << 16;
+		argument = next(seed) % 3 | (next(seed) % 8) << 16;
+		break;
+	case USRLOOP_IOC_FINISH:
+		random_steps(&u.finish, seed);
 		break;
 	default:
 		u.target = (struct usrloop_target){ .type = 1 + next(seed) % 2,
@@ -189,14 +211,14 @@ static __attribute__((noreturn)) void *scribbler(void *argument)
 
 		switch (next(&seed) % 4) {
 		case 0:		/* what the server writes at the begin of a ring: indexes, time-out */
-			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 4] = next(&seed) >> 16;
+			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 6] = next(&seed) >> 16;
 			break;
 		case 1:		/* rings */
 			at = next(&seed) % life.attach.ring_stride;
 			ring[at] = next(&seed) >> 16;
 			break;
 		case 2:		/* indexes that are nearly right */
-			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 4] += next(&seed) % 3;
+			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 6] += next(&seed) % 3;
 			break;
 		default:
 			at = next(&seed) % life.attach.size;

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from usr_pci import Claim, error_of
-from usrloop_rig import attach, create_refused, refused, wait
+from usrloop_rig import attach, create_refused, raw, refused, wait
 
-from usrdrv.loop import Control, Disk, Server, lib
+from usrdrv.loop import Control, Disk, Server, ffi, lib
 
 PAGE = 4096
 SIZE = 1 << 20
@@ -284,8 +284,172 @@ def idle(address: str) -> None:
         create_refused(errno.EINVAL, ZERO_COPY, **changes)
 
 
+SOFTWARE, SCRATCH = 0x4C, 0x01
+"""Registers of BAR 5 that do nothing, of 32 bits and of 6: stand-ins for a status and an acknowledgement."""
+BELL, OTHER = 2, 0
+"""Places of eventfds."""
+EXPECTED, ECHOED = 0x2A_5A_00_00, 0x2A
+STEPS = [
+    {"op": lib.USRLOOP_STEP_EXPECT, "bar": 5, "width": 4, "offset": SOFTWARE}
+    | {"mask": 0x00FF0000, "value": EXPECTED & 0x00FF0000},
+    {"op": lib.USRLOOP_STEP_WRITE, "bar": 5, "width": 1, "offset": SCRATCH}
+    | {"shift": 24, "mask": 0x3E, "value": 1},
+    {"op": lib.USRLOOP_STEP_EXPECT, "bar": 5, "width": 1, "offset": SCRATCH}
+    | {"mask": 0x3F, "value": ECHOED | 1},
+]
+
+
+class Finishing:
+    """A disk, its server, the registers of the function that it has claimed, and a client that reads."""
+
+    def __init__(self, address: str) -> None:
+        self.claim = Claim(address)
+        self.control = Control()
+        self.device = f"/dev/usrblk{self.control.create(ZERO_COPY).id}"
+        self.server = Server(self.control, self.control.attach(claim_fd=self.claim.fd))
+        self.bell, self.other, self.ack = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3))
+        for index, fd, ack in ((BELL, self.bell, self.ack), (OTHER, self.other, -1)):
+            event = {"index": index, "fd": fd, "ack_fd": ack}
+            raw(
+                self.control,
+                lib.USRLOOP_IOC_EVENTFD,
+                ffi.new("struct usrloop_eventfd *", event),
+            )
+        self.control.start()
+        self.answers: list[str] = []
+        self._opened, self._go = threading.Event(), threading.Event()
+        self.client = threading.Thread(target=self._read, daemon=True)
+        self.client.start()
+        while not self._opened.is_set():  # who opens it first looks for partitions
+            self.server.enter(timeout_ms=100)
+            while sqe := lib.loop_next(self.server.queue[0]):
+                lib.loop_complete(self.server.queue[0], sqe.tag, sqe.seq, 0)
+        self._go.set()
+        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_WORK
+        self.next()
+
+    def _read(self) -> None:
+        memory = mmap.mmap(-1, PAGE)
+        fd = os.open(self.device, os.O_RDWR | os.O_DIRECT)
+        self._opened.set()
+        self._go.wait()
+        for number in range(4):
+            self.answers.append(error_of(os.preadv, fd, [memory], number * PAGE))
+        os.close(fd)
+
+    def next(self) -> None:
+        """The request that was brought is that which can be finished."""
+        self.sqe = lib.loop_next(self.server.queue[0])
+        ring = self.server.queue[0].ring
+        ring.finish_tag, ring.finish_seq = self.sqe.tag, self.sqe.seq
+
+    def complete(self) -> None:
+        """As ever; there is another request then."""
+        lib.loop_complete(self.server.queue[0], self.sqe.tag, self.sqe.seq, 0)
+        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_WORK
+        self.next()
+
+    def register(self, at: int, width: int) -> int:
+        return int.from_bytes(
+            os.pread(self.claim.fd, width, self.claim.regions[5].offset + at), "little"
+        )
+
+    def put(self, value: int) -> None:
+        os.pwrite(
+            self.claim.fd, value.to_bytes(4, "little"), self.claim.regions[5].offset + SOFTWARE
+        )
+
+    def finish(self, timeout_ms: int = 10000, *bells: int) -> int:
+        """ENTER, at which the eventfds are signalled after a while. What it returns."""
+        timer = threading.Timer(0.3, lambda: [os.eventfd_write(fd, 1) for fd in bells])
+        timer.start()
+        got = self.server.enter(flags=lib.USRLOOP_ENTER_FINISH, timeout_ms=timeout_ms)
+        timer.join()
+        return got
+
+    def acknowledged(self) -> bool:
+        return error_of(os.eventfd_read, self.ack) == ""
+
+    def steps(self, *steps: dict[str, int], **changes: int) -> None:
+        wanted = {"index": BELL, "steps": len(steps), "step": list(steps), **changes}
+        raw(self.control, lib.USRLOOP_IOC_FINISH, ffi.new("struct usrloop_finish *", wanted))
+
+
+def finish(address: str) -> None:
+    """Requests that ENTER ends by itself, and when it does not; nobody but us looks at the registers."""
+    f = Finishing(address)
+    event, finished = lib.USRLOOP_READY_EVENT, lib.USRLOOP_READY_FINISHED
+    for nothing in (f.finish(100), f.server.enter(flags=0x80000)):
+        assert nothing == -errno.EINVAL
+    bad: list[dict[str, int]] = [
+        *({"op": op} for op in (0, 3, 255)),
+        *({"bar": bar} for bar in (4, 6, 255)),
+        *({"width": width} for width in (0, 3, 8)),
+        *({"offset": offset} for offset in (2, 253, 256, 0xFFFFFFFC)),
+        {"shift": 1},
+    ]
+    for change in bad:
+        refused(errno.EINVAL, f.steps, {**STEPS[0], **change})
+    refused(errno.EINVAL, f.steps, {**STEPS[1], "shift": 32})
+    for wrong in ({"queue": 1}, {"index": 4}, {"steps": 9}, {"reserved": 1}):
+        refused(errno.EINVAL, f.steps, *STEPS, **wrong)
+    f.steps(*STEPS)
+    assert (
+        f.server.enter(flags=lib.USRLOOP_ENTER_FINISH | lib.USRLOOP_ENTER_NOWAIT) == -errno.EINVAL
+    )
+
+    # Done: ENTER returns with the next request.
+    f.put(EXPECTED)
+    busy: list[str] = []
+    threading.Timer(0.1, lambda: busy.append(error_of(f.steps, *STEPS))).start()
+    assert f.finish(10000, f.bell) == finished | lib.USRLOOP_READY_WORK
+    assert busy == ["EBUSY"] and f.answers == [""] and f.acknowledged()
+    assert f.register(SCRATCH, 1) & 0x3F == ECHOED | 1
+    f.next()
+
+    # Not done: the server hears of it. Nor is anything done if it is not the one event alone.
+    f.put(EXPECTED ^ 0x00010000)
+    assert f.finish(10000, f.bell) == event << BELL
+    f.put(EXPECTED)
+    assert f.finish(10000, f.other) == event << OTHER
+    os.eventfd_write(f.bell, 1)
+    os.eventfd_write(f.other, 1)
+    assert f.finish() == event << BELL | event << OTHER
+    # The first step is as it should be, the last one is not.
+    f.steps(STEPS[0], STEPS[1], {**STEPS[2], "value": ECHOED})
+    assert f.finish(10000, f.bell) == event << BELL
+    assert len(f.answers) == 1 and not f.acknowledged()
+    f.server.enter(flags=lib.USRLOOP_ENTER_NOWAIT | lib.USRLOOP_ENTER_ACK)
+    assert f.acknowledged()
+    f.complete()
+
+    # Another use of the slot, and no slot: the device has been told, and nobody's request ends.
+    f.steps(*STEPS)
+    for tag, seq in ((f.sqe.tag, f.sqe.seq + 1), (0xFFFFFFFF, f.sqe.seq)):
+        f.server.queue[0].ring.finish_tag, f.server.queue[0].ring.finish_seq = tag, seq
+        assert f.finish(600, f.bell) == finished | lib.USRLOOP_READY_REFUSED
+    assert len(f.answers) == 2 and f.acknowledged()
+    assert f.control.query().refused == 2
+    f.complete()
+
+    # A signal takes nothing away: it is told with what was done before, then by itself.
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    assert f.finish(10000, f.bell) == finished
+    f.client.join(10)
+    assert f.answers == [""] * 4
+    f.steps()
+    assert f.finish(100) == -errno.EINVAL
+    f.steps(*STEPS)
+    f.control.delete(force=True)
+    f.claim.close()
+    refused(errno.ENODEV, f.steps, *STEPS)
+    f.server.close()
+    f.control.close()
+
+
 SCENARIOS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (pages, pieces, held, keep_claim, table, taken, idle)
+    for function in (pages, pieces, held, keep_claim, table, taken, idle, finish)
 }
 SCENARIOS[sys.argv[1]](*sys.argv[2:])
