@@ -260,11 +260,11 @@ static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 }
 
 /*
- * What the server says of one request; it is ended, or put into @batch. Return: whether it was
- * one in flight.
+ * What the server says of one request; it is ended, or put into @batch. @entered: its claim is, by
+ * the caller. Return: whether it was one in flight.
  */
 static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe,
-			    struct io_comp_batch *batch)
+			    struct io_comp_batch *batch, bool entered)
 {
 	struct usrloop_queue *q = end->queue;
 	struct usrloop_slot *slot;
@@ -279,7 +279,9 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 		return false;
 	if (!good)
 		result = -EIO;
-	if (end->zc)
+	if (entered)
+		usrloop_zc_unmap_entered(end, cqe->tag);
+	else if (end->zc)
 		usrloop_zc_unmap(end, cqe->tag);
 	else if (!result && req_op(slot->request) == REQ_OP_READ)
 		copy_in(end, slot->request);
@@ -320,7 +322,7 @@ static unsigned int blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
 	DEFINE_IO_COMP_BATCH(batch);
 
-	return end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch));
+	return end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch, true));
 }
 
 static unsigned int blk_collect(struct usrloop_end *end)
@@ -349,7 +351,7 @@ static unsigned int blk_collect(struct usrloop_end *end)
 		};
 
 		end->cq_head++;
-		refused += !ours || !take_completion(end, &cqe, &batch);
+		refused += !ours || !take_completion(end, &cqe, &batch, false);
 	}
 	return end_batch(end, &batch, refused);
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A request that is done is ended in its server's ENTER, which does not have to return for that:
+ * A request that is done is ended while its server sleeps in ENTER, which need not wake up for it:
  * the server has said beforehand, as a list of steps, how its device tells that it is done, and how
- * it is told that this was heard.
+ * it is told that this was heard. That is done in the interrupt's handler; or, for one that came
+ * before its server was in ENTER, by the server's thread there.
  *
  * The steps are for registers of the function that the server has claimed, which it reaches anyway.
  */
 #include <linux/pci.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 
 #include "compat.h"
 #include "usrloop.h"
@@ -21,8 +23,21 @@ struct finish_step {
 	void __iomem *at;
 };
 
+/* A request, as the server says. */
+struct named {
+	u32 tag;
+	u32 seq;
+};
+
 struct usrloop_finish_steps {
+	struct usrdrv_irq_filter filter;
+	struct usrloop_end *end;
 	struct pci_dev *pdev;		/* of the session's claim */
+	spinlock_t lock;		/* what follows, but for what never changes */
+	bool armed;			/* a request is to be ended */
+	struct named request;		/* which */
+	long said;			/* USRLOOP_READY_* of what was ended */
+	struct named taken;		/* the handler's own */
 	unsigned int index;		/* of the eventfd */
 	unsigned int n;
 	struct finish_step step[USRLOOP_STEPS];
@@ -78,40 +93,119 @@ static bool run(const struct usrloop_finish_steps *f)
 	return true;
 }
 
+/*
+ * With the lock held, and in the claim. Return: whether a request is to be ended now, and which.
+ * From here on its server may hear of that, and name another one.
+ */
+static bool device_is_done(struct usrloop_finish_steps *f, struct named *request)
+{
+	if (!f->armed || !run(f))
+		return false;
+	f->armed = false;
+	f->said |= USRLOOP_READY_FINISHED;
+	*request = f->request;
+	return true;
+}
+
+static void end_request(struct usrloop_finish_steps *f, const struct named *request)
+{
+	const struct usrloop_kind *kind = f->end->queue->dev->kind;
+	unsigned int refused = kind->finish(f->end, request->tag, request->seq);
+	unsigned long flags;
+
+	if (likely(!refused))
+		return;
+	spin_lock_irqsave(&f->lock, flags);
+	f->said |= refused;
+	spin_unlock_irqrestore(&f->lock, flags);
+}
+
+static bool take_interrupt(struct usrdrv_irq_filter *filter)
+{
+	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
+	bool done;
+
+	spin_lock(&f->lock);
+	done = device_is_done(f, &f->taken);
+	spin_unlock(&f->lock);
+	return done;
+}
+
+static void interrupt_taken(struct usrdrv_irq_filter *filter)
+{
+	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
+
+	end_request(f, &f->taken);
+}
+
 /**
- * usrloop_finish() - end a request whose device says that it is done with it
+ * usrloop_finish_begin() - let a request be ended from now on
  * @end:	of the thread in ENTER, which is the caller
  * @tag:	what the server says of the request
  * @seq:	likewise
+ */
+void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq)
+{
+	struct usrloop_finish_steps *f = end->finish;
+
+	spin_lock_irq(&f->lock);
+	f->request = (struct named){ .tag = tag, .seq = seq };
+	f->said = 0;
+	f->armed = true;
+	spin_unlock_irq(&f->lock);
+}
+
+/**
+ * usrloop_finish_now() - end the request, if its interrupt came too early for the handler to do so
+ * @end:	of the thread in ENTER, which is the caller
  *
  * Context: process, no locks.
- * Return: 0, or USRLOOP_READY_REFUSED: no such request is in flight; -EAGAIN the device says
- * nothing of the kind: it is the server's to look at.
+ * Return: whether the eventfd has been seen to; else it is the server's to look at.
  */
-int usrloop_finish(struct usrloop_end *end, u32 tag, u32 seq)
+bool usrloop_finish_now(struct usrloop_end *end)
 {
-	const struct usrloop_finish_steps *f = end->finish;
+	struct usrloop_finish_steps *f = end->finish;
 	struct eventfd_ctx *ack = end->event[f->index].ack;
-	int index, ret;
+	struct named request;
 	bool done;
+	int index;
 
 	if (READ_ONCE(end->events) != BIT(f->index))
-		return -EAGAIN;
+		return false;
 	index = usrloop_zc_enter(end->zc);
 	if (index < 0)
-		return -EAGAIN;
+		return false;
 	/* Before the device is told: the next one may be there at once. */
 	clear_bit(f->index, &end->events);
-	done = run(f);
-	if (!done)
+	spin_lock_irq(&f->lock);
+	done = device_is_done(f, &request);
+	spin_unlock_irq(&f->lock);
+	if (done)
+		end_request(f, &request);
+	else
 		set_bit(f->index, &end->events);
 	usrloop_zc_exit(end->zc, index);
-	if (!done)
-		return -EAGAIN;
-	ret = end->queue->dev->kind->finish(end, tag, seq);
-	if (ack)
+	if (done && ack)
 		usrloop_signal(ack);
-	return ret;
+	return done;
+}
+
+/**
+ * usrloop_finish_end() - let the request be
+ * @end:	of the thread in ENTER, which is the caller
+ *
+ * Return: 0; or USRLOOP_READY_FINISHED, with USRLOOP_READY_REFUSED: it was none in flight.
+ */
+long usrloop_finish_end(struct usrloop_end *end)
+{
+	struct usrloop_finish_steps *f = end->finish;
+	long said;
+
+	spin_lock_irq(&f->lock);
+	f->armed = false;
+	said = f->said;
+	spin_unlock_irq(&f->lock);
+	return said;
 }
 
 static int check_step(struct pci_dev *pdev, const struct usrloop_step *is)
@@ -146,6 +240,9 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
 	if (!f)
 		return ERR_PTR(-ENOMEM);
+	f->filter.take = take_interrupt;
+	f->filter.taken = interrupt_taken;
+	spin_lock_init(&f->lock);
 	f->pdev = pdev;
 	f->index = want->index;
 	while (f->n < want->steps && !ret) {
@@ -170,15 +267,18 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 /* Forget the steps of a queue. Nobody is in ENTER. */
 void usrloop_finish_clear(struct usrloop_end *end)
 {
-	if (end->finish)
+	if (end->finish) {
+		usrdrv_claim_irq_unfilter(end->zc->claim, &end->finish->filter);
 		free_steps(end->finish);
+	}
 	end->finish = NULL;
 }
 
 static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 {
+	struct usrdrv_claim *claim = end->zc->claim;
 	struct usrloop_finish_steps *f;
-	int index;
+	int index, ret;
 
 	usrloop_finish_clear(end);
 	if (!want->steps)
@@ -186,10 +286,16 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 	index = usrloop_zc_enter(end->zc);
 	if (index < 0)
 		return index;
-	f = make_steps(usrdrv_claim_pci_dev(end->zc->claim), want);
+	f = make_steps(usrdrv_claim_pci_dev(claim), want);
 	usrloop_zc_exit(end->zc, index);
 	if (IS_ERR(f))
 		return PTR_ERR(f);
+	f->end = end;
+	ret = usrdrv_claim_irq_filter(claim, &f->filter);
+	if (ret) {
+		free_steps(f);
+		return ret;
+	}
 	end->finish = f;
 	return 0;
 }
@@ -201,7 +307,8 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
  *
  * Context: process.
  * Return: 0; -EOPNOTSUPP the device is none of a claimed function's, or an interface; -EBUSY
- * somebody is in ENTER for that queue; -ENODEV the claim has ended; -EINVAL, -ENOMEM.
+ * somebody is in ENTER for that queue, or another queue has steps for that function; -ENODEV the
+ * claim has ended; -EINVAL, -ENOMEM.
  */
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want)
 {

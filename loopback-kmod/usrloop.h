@@ -214,7 +214,10 @@ struct usrloop_kind {
 	 * USRLOOP_READY_REFUSED.
 	 */
 	unsigned int (*collect)(struct usrloop_end *end);
-	/* Complete one request with 0; likewise. May be NULL. */
+	/*
+	 * Complete one request with 0; likewise. In the claim of a function, any context. May be
+	 * NULL.
+	 */
 	unsigned int (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
 };
 
@@ -281,7 +284,9 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 
 /* finish.c, zerocopy.c, zc_blk.c */
 #if IS_ENABLED(CONFIG_USRDRV)
-int usrloop_finish(struct usrloop_end *end, u32 tag, u32 seq);
+void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq);
+bool usrloop_finish_now(struct usrloop_end *end);
+long usrloop_finish_end(struct usrloop_end *end);
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want);
 void usrloop_finish_clear(struct usrloop_end *end);
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
@@ -291,10 +296,18 @@ int usrloop_zc_enter(struct usrloop_zc *zc);
 void usrloop_zc_exit(struct usrloop_zc *zc, int index);
 int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe);
 void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
+void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag);
 #else	/* no device has the feature */
-static inline int usrloop_finish(struct usrloop_end *end, u32 tag, u32 seq)
+static inline void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq) {}
+
+static inline bool usrloop_finish_now(struct usrloop_end *end)
 {
-	return -EAGAIN;
+	return false;
+}
+
+static inline long usrloop_finish_end(struct usrloop_end *end)
+{
+	return 0;
 }
 
 static inline int usrloop_finish_set(struct usrloop_session *session,
@@ -328,6 +341,8 @@ static inline int usrloop_zc_map(struct usrloop_end *end, struct request *rq,
 }
 
 static inline void usrloop_zc_unmap(struct usrloop_end *end, u32 tag) {}
+
+static inline void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag) {}
 #endif
 
 /* wait.c */

@@ -74,32 +74,32 @@ static long sleep_for(struct usrloop_end *end, long *left)
 	return mask;
 }
 
-/* Wait for what ENTER reports. With @finish, the end of a request is seen to on the way. */
+/* Wait for what ENTER reports. */
 static long wait_for(struct usrloop_end *end, bool finish)
 {
 	u32 ms = READ_ONCE(end->ring->timeout_ms), poll_us = end->queue->dev->info.poll_us;
-	/* Once, as everything there. */
-	u32 tag = READ_ONCE(end->ring->finish_tag), seq = READ_ONCE(end->ring->finish_seq);
 	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
-	long finished = 0, mask;
+	long mask;
 
-	for (;;) {
+	do {
 		mask = ready(end);
 		if (!mask && poll_us)
 			mask = poll_for(end, poll_us);
 		if (!mask)
 			mask = sleep_for(end, &left);
-		if (finish && mask > 0 && mask & USRLOOP_READY_EVENT) {
-			int ret = usrloop_finish(end, tag, seq);
+	} while (finish && mask > 0 && mask & USRLOOP_READY_EVENT && usrloop_finish_now(end));
+	return mask;
+}
 
-			finish = false;
-			if (ret >= 0) {
-				finished = USRLOOP_READY_FINISHED | ret;
-				continue;
-			}
-		}
-		break;
-	}
+/* The same, and the end of a request, which the ring names, is seen to meanwhile. */
+static long wait_and_finish(struct usrloop_end *end)
+{
+	long mask, finished;
+
+	usrloop_finish_begin(end, READ_ONCE(end->ring->finish_tag),
+			     READ_ONCE(end->ring->finish_seq));
+	mask = wait_for(end, true);
+	finished = usrloop_finish_end(end);
 	/* A server that was interrupted has to know of it all the same. */
 	if (mask == -EINTR && finished)
 		mask = 0;
@@ -149,8 +149,10 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 		acknowledge(end);
 	if (refused || arg & USRLOOP_ENTER_NOWAIT)
 		mask = ready(end);
+	else if (arg & USRLOOP_ENTER_FINISH)
+		mask = wait_and_finish(end);
 	else
-		mask = wait_for(end, arg & USRLOOP_ENTER_FINISH);
+		mask = wait_for(end, false);
 	mask = take_events(end, mask);
 	if (mask >= 0)
 		mask |= refused;

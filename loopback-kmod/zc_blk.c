@@ -181,7 +181,13 @@ void usrloop_zc_unmap(struct usrloop_end *end, u32 tag)
 		usrloop_zc_end_claim(end->zc);
 		return;
 	}
-	unmap(end->zc, map_of(end, tag));
+	usrloop_zc_unmap_entered(end, tag);
 	usrloop_zc_exit(end->zc, index);
+}
+
+/* The same, for who has entered the claim. Context: any. */
+void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag)
+{
+	unmap(end->zc, map_of(end, tag));
 }
 #endif

@@ -3,7 +3,8 @@
  * A module that uses a claimed function, as one that moves data for it would.
  * What is written to /proc/claim_user is the number of a descriptor; the claim
  * behind it is kept, a page is mapped for the function, and its interrupt taken.
- * Reading tells what has happened. "-1" lets go, "-2" ends the claim.
+ * What QEMU's edu raises with BY_FILTER in it is seen to before that. Reading
+ * tells what has happened. "-1" lets go, "-2" ends the claim.
  */
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -17,7 +18,8 @@
 static struct usrdrv_claim *claim;
 static struct page *page;
 static dma_addr_t bus;
-static atomic_t signals, gone, quiesced;
+static atomic_t signals, gone, quiesced, filtered;
+static void __iomem *registers;
 static int master_when_quiesced;
 
 static void on_signal(void *data)
@@ -33,6 +35,27 @@ static void on_gone(void *data)
 }
 
 static const struct usrdrv_irq_user user = { .signal = on_signal, .gone = on_gone };
+
+#define EDU_RAISED	0x24
+#define EDU_ACK		0x64
+#define BY_FILTER	0x100
+
+static bool filter_take(struct usrdrv_irq_filter *filter)
+{
+	u32 raised = ioread32(registers + EDU_RAISED);
+
+	if (!(raised & BY_FILTER))
+		return false;
+	iowrite32(raised, registers + EDU_ACK);
+	return true;
+}
+
+static void filter_taken(struct usrdrv_irq_filter *filter)
+{
+	atomic_inc(&filtered);
+}
+
+static struct usrdrv_irq_filter filter = { .take = filter_take, .taken = filter_taken };
 
 static void unmap(void)
 {
@@ -62,6 +85,11 @@ static void let_go(void)
 	if (!claim)
 		return;
 	usrdrv_claim_irq_drop(claim, &signals);
+	if (registers) {
+		usrdrv_claim_irq_unfilter(claim, &filter);
+		pci_iounmap(usrdrv_claim_pci_dev(claim), registers);
+		registers = NULL;
+	}
 	index = usrdrv_claim_enter(claim);
 	if (index >= 0) {
 		unmap();
@@ -85,6 +113,7 @@ static int take(int fd)
 	atomic_set(&signals, 0);
 	atomic_set(&gone, 0);
 	atomic_set(&quiesced, 0);
+	atomic_set(&filtered, 0);
 	ret = usrdrv_claim_notify(claim, &nb);
 	index = ret ? ret : usrdrv_claim_enter(claim);
 	if (index >= 0) {
@@ -93,8 +122,15 @@ static int take(int fd)
 			bus = 0;
 			ret = -ENOMEM;
 		}
+		registers = pci_iomap(usrdrv_claim_pci_dev(claim), 0, 0);
+		if (!registers)
+			ret = -ENOMEM;
 		usrdrv_claim_exit(claim, index);
 	}
+	if (index >= 0 && !ret)
+		ret = usrdrv_claim_irq_filter(claim, &filter);
+	if (index >= 0 && !ret && usrdrv_claim_irq_filter(claim, &filter) != -EBUSY)
+		ret = -EEXIST;
 	if (index >= 0 && !ret) {
 		ret = usrdrv_claim_irq_take(claim, &user, &signals);
 		usrdrv_claim_irq_unmask(claim);
@@ -106,9 +142,9 @@ static int take(int fd)
 
 static int show(struct seq_file *seq, void *v)
 {
-	seq_printf(seq, "%s %llu %d %d %d %d\n", claim ? pci_name(usrdrv_claim_pci_dev(claim)) : "-",
+	seq_printf(seq, "%s %llu %d %d %d %d %d\n", claim ? pci_name(usrdrv_claim_pci_dev(claim)) : "-",
 		   (u64)bus, atomic_read(&signals), atomic_read(&gone), atomic_read(&quiesced),
-		   master_when_quiesced);
+		   master_when_quiesced, atomic_read(&filtered));
 	return 0;
 }
 

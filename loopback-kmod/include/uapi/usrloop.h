@@ -185,7 +185,7 @@ struct usrloop_eventfd {
 	__s32 ack_fd;			/* signalled by USRLOOP_ENTER_ACK; -1: none */
 };
 
-/* FINISH: what is done in ENTER, and in this order, once the eventfd was signalled. */
+/* FINISH: what is done at an interrupt, in this order. */
 /* read a register; go on only if (it & mask) == value */
 #define USRLOOP_STEP_EXPECT	1
 /* write ((what the first EXPECT read >> shift) & mask) | value to it */
@@ -203,11 +203,13 @@ struct usrloop_step {
 };
 
 /*
- * FINISH: how the function of a block device with ZERO_COPY tells that a request is done with. With
- * USRLOOP_ENTER_FINISH, ENTER takes all steps when that eventfd was signalled, and no other. If all
- * that was expected is there, it completes the request that the ring names, signals the eventfd's
- * ack_fd, and goes on waiting. Else the eventfd is reported as ever; what is left to do then is the
- * server's.
+ * FINISH: how the function of a block device with ZERO_COPY tells that a request is done. While
+ * a server is in ENTER with USRLOOP_ENTER_FINISH, the steps are taken at an interrupt of the
+ * function, in its handler; or, for one that came before, when the eventfd that stands for it, and
+ * no other, was signalled. If all that was expected is there, the request that the ring names is
+ * completed, an eventfd's ack_fd is signalled, and ENTER goes on waiting. Else the eventfd is
+ * reported as ever; what is left to do then is the server's, and some steps may have been taken,
+ * even twice.
  */
 struct usrloop_finish {
 	__u32 queue;
