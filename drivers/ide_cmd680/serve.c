@@ -126,7 +126,7 @@ static int join(struct ide_serve *s)
 		ret = set_event(s, ON_KICK, s->ide->kick_fd, -1);
 	if (!ret && dev->hangup_fd >= 0)
 		s->look = set_event(s, ON_HANGUP, dev->hangup_fd, -1) != 0;
-	if (!ret && s->tables) {
+	if (!ret && s->tables && dev->unmask_fd >= 0) {
 		struct usrloop_finish finish = { .queue = s->q.index, .index = ON_IRQ };
 
 		ide_finish_steps(s->drive->channel, &finish);

@@ -7,10 +7,11 @@
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
  * ways that must be refused.
  *
- * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables]
+ * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables|steps]
  *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
- *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy)
- * Ends with 0 and a line of counts, or with 1 at the first difference.
+ *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy); steps: likewise,
+ *	and nobody but ENTER learns of an interrupt, which may end a request by itself
+ * Ends with 0 and a line of counts (requests; those that ENTER ended by itself), or with 1 at the first difference.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,11 +50,13 @@ static struct {
 	uint32_t sq_tail, cq_head;
 	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
 	unsigned int reported;		/* eventfds that ENTER told of, to be acknowledged */
+	struct usrdrv_dev *dev;
+	struct usrloop_finish finish;	/* tables: how dev tells that it is done */
 	struct usrloop_sqe sent[DEPTH];	/* by tag */
 	int busy[DEPTH], want[DEPTH];	/* want: the result */
 	uint32_t seq, flying;
 	uint64_t random;
-	unsigned long done;
+	unsigned long done, finished;
 } kernel;
 
 static uint8_t shadow[SECTORS * USRDRV_SECTOR], known[SECTORS];
@@ -91,6 +94,19 @@ static void compare(uint32_t tag)
 	}
 }
 
+static void end_request(const struct usrloop_cqe *cqe)
+{
+	if (cqe->tag >= DEPTH || !kernel.busy[cqe->tag] || cqe->seq != kernel.sent[cqe->tag].seq || cqe->reserved)
+		return complain("no such request", cqe->tag, cqe->result);
+	if (cqe->result != kernel.want[cqe->tag])
+		complain("unexpected result", cqe->tag, cqe->result);
+	else if (!cqe->result && kernel.sent[cqe->tag].op == USRLOOP_OP_READ)
+		compare(cqe->tag);
+	kernel.busy[cqe->tag] = 0;
+	kernel.flying--;
+	kernel.done++;
+}
+
 static void collect(void)
 {
 	uint32_t tail = __atomic_load_n(&kernel.ring->cq_tail, __ATOMIC_ACQUIRE);
@@ -98,18 +114,58 @@ static void collect(void)
 	for (; kernel.cq_head != tail; kernel.cq_head++) {
 		struct usrloop_cqe cqe = kernel.cq[kernel.cq_head % DEPTH];
 
-		if (cqe.tag >= DEPTH || !kernel.busy[cqe.tag] || cqe.seq != kernel.sent[cqe.tag].seq || cqe.reserved) {
-			complain("no such request", cqe.tag, cqe.result);
+		end_request(&cqe);
+	}
+}
+
+/* The server's steps. Return: whether all that it expects is there. */
+static int take_steps(void)
+{
+	uint32_t first = 0, value;
+	int any = 0;
+
+	for (unsigned int i = 0; i < kernel.finish.steps; i++) {
+		const struct usrloop_step *step = &kernel.finish.step[i];
+
+		if (step->op == USRLOOP_STEP_WRITE) {
+			usrdrv_write(kernel.dev, step->bar, step->offset, step->width,
+				     (first >> step->shift & step->mask) | step->value);
 			continue;
 		}
-		if (cqe.result != kernel.want[cqe.tag])
-			complain("unexpected result", cqe.tag, cqe.result);
-		else if (!cqe.result && kernel.sent[cqe.tag].op == USRLOOP_OP_READ)
-			compare(cqe.tag);
-		kernel.busy[cqe.tag] = 0;
-		kernel.flying--;
-		kernel.done++;
+		if (usrdrv_read(kernel.dev, step->bar, step->offset, step->width, &value))
+			return 0;
+		if (!any++)
+			first = value;
+		if ((value & step->mask) != step->value)
+			return 0;
 	}
+	return kernel.finish.steps > 0;
+}
+
+/* Signal an eventfd's other one, and do what it stands for. */
+static void acknowledge(unsigned int index)
+{
+	int fd = kernel.event[index].ack_fd;
+
+	kernel.reported &= ~(1u << index);
+	if (fd < 0)
+		return;
+	eventfd_write(fd, 1);
+	if (fd == kernel.dev->unmask_fd)
+		kernel.dev->ops->irq_unmask(kernel.dev, NULL, 0);
+}
+
+/* End the request that the ring names, as its device says that it is done. Return: whether it does. */
+static int finish(void)
+{
+	struct usrloop_cqe cqe = { .tag = kernel.ring->finish_tag, .seq = kernel.ring->finish_seq };
+
+	if (!take_steps())
+		return 0;
+	end_request(&cqe);
+	acknowledge(kernel.finish.index);
+	kernel.finished++;
+	return 1;
 }
 
 /* Make a request one that the driver must refuse. */
@@ -211,17 +267,36 @@ static int events(int timeout)
 	return bits;
 }
 
+/* Submit up to so many requests. Return: whether there are some that the server has not seen. */
+static int submit_some(uint32_t left)
+{
+	for (uint32_t tag = 0; tag < DEPTH && left; tag++)
+		if (!kernel.busy[tag]) {
+			submit(tag);
+			left--;
+		}
+	return kernel.ring->sq_head != kernel.sq_tail ? USRLOOP_READY_WORK : 0;
+}
+
+/* How many to submit: for a while, whatever fits; for another, one after the other. */
+static uint32_t some(void)
+{
+	static int calm;
+
+	calm ^= !(next() % 256);
+	return calm ? !kernel.flying : next() % (DEPTH + 1);
+}
+
 static int enter(unsigned long arg)
 {
-	uint32_t left = next() % (DEPTH + 1);
-	int bits = 0;
+	int bits, told;
+	uint32_t left;
 
 	collect();
+	left = some();
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS && arg & USRLOOP_ENTER_ACK; i++)
-		if (kernel.reported & 1u << i && kernel.event[i].ack_fd >= 0)
-			eventfd_write(kernel.event[i].ack_fd, 1);
-	if (arg & USRLOOP_ENTER_ACK)
-		kernel.reported = 0;
+		if (kernel.reported & 1u << i)
+			acknowledge(i);
 	if (!(next() % 64))
 		return -EINTR;
 	if (atomic_load(&stop)) {
@@ -235,14 +310,11 @@ static int enter(unsigned long arg)
 		}
 		left = 0;
 	}
-	for (uint32_t tag = 0; tag < DEPTH && left; tag++)
-		if (!kernel.busy[tag]) {
-			submit(tag);
-			left--;
-		}
-	if (kernel.ring->sq_head != kernel.sq_tail)
-		bits = USRLOOP_READY_WORK;
-	return bits | events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
+	bits = submit_some(left);
+	told = events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
+	if (arg & USRLOOP_ENTER_FINISH && told == USRLOOP_READY_EVENT << kernel.finish.index && finish())
+		return USRLOOP_READY_FINISHED | bits | submit_some(1);
+	return told < 0 ? told : bits | told;
 }
 
 int played_ioctl(int fd, unsigned long request, ...)
@@ -257,6 +329,8 @@ int played_ioctl(int fd, unsigned long request, ...)
 	va_end(list);
 	if (request == USRLOOP_IOC_EVENTFD)
 		kernel.event[((struct usrloop_eventfd *)arg)->index] = *(struct usrloop_eventfd *)arg;
+	else if (request == USRLOOP_IOC_FINISH)
+		kernel.finish = *(struct usrloop_finish *)arg;
 	else
 		ret = enter((unsigned long)arg);
 	if (ret >= 0)
@@ -308,6 +382,7 @@ int main(int argc, char **argv)
 	struct usrdrv_dma pages = { .cpu = NULL };
 	struct usrloop_attach attach;
 	struct usrdrv_dev_ops ops;
+	const char *way;
 	struct usrdrv_dev *dev;
 	struct ide *ide;
 	int seconds, fd, ret;
@@ -318,17 +393,21 @@ int main(int argc, char **argv)
 	kernel.random = strtoull(argv[2], NULL, 0) * 0x9e3779b97f4a7c15ull + 1;
 	revoking = !strcmp(argv[3], "revoke");
 	fd = make_rings(&attach);
-	dev = stress_open(1, SECTORS);
+	dev = kernel.dev = stress_open(1, SECTORS);
 	if (fd < 0 || !dev)
 		return 2;
-	if (argc > 4 && !strcmp(argv[4], "tables")) {
-		if (make_tables(dev, &attach, &pages))
-			return 2;
-	} else if (argc > 4) {
-		ops = *dev->ops;
+	way = argc > 4 ? argv[4] : "";
+	if ((!strcmp(way, "tables") || !strcmp(way, "steps")) && make_tables(dev, &attach, &pages))
+		return 2;
+	ops = *dev->ops;
+	if (!strcmp(way, "bounce"))
 		ops.dma_map = NULL;
-		dev->ops = &ops;
+	if (!strcmp(way, "steps")) {
+		ops.irq_hold = NULL;
+		ops.irq_release = NULL;
+		dev->unmask_fd = eventfd(0, EFD_NONBLOCK);
 	}
+	dev->ops = &ops;
 	ret = ide_create(dev, 1, &ide);
 	if (!ret)
 		ret = ide_configure(ide, 0, &conf);
@@ -356,6 +435,6 @@ int main(int argc, char **argv)
 	if (pages.cpu)
 		dev->ops->dma_free(dev, &pages);
 	stress_close(dev);
-	printf("%lu requests\n", kernel.done);
+	printf("%lu %lu\n", kernel.done, kernel.finished);
 	return atomic_load(&failed);
 }

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kmod import SLOWER
+
 from usrdrv.lab.guest import Guest, Job
 
 ADDRESS = "0000:00:10.0"
@@ -18,9 +20,9 @@ LOAD = 10 << 20
 
 
 def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWER
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout * SLOWER} s: {what}"
         time.sleep(0.1)
 
 
@@ -66,7 +68,7 @@ class Served:
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.job.signal(number)
-        return self.job.wait(60).code
+        return self.job.wait(60 * SLOWER).code
 
 
 def driver(guest: Guest) -> str:
@@ -91,7 +93,7 @@ def start_fio(guest: Guest, folder: str) -> Job:
 
 
 def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
-    result = fio.wait(300)
+    result = fio.wait(300 * SLOWER)
     assert result.code == 0, result.err
     report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
     assert report["error"] == 0

@@ -20,7 +20,7 @@ from typing import Any
 import disks
 import pytest
 from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image, sectors_written, wait
-from kmod import HERE, SOURCE, TOP
+from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet
 
 from usrdrv import errors
 from usrdrv.devices import control
@@ -31,7 +31,10 @@ Boot = Callable[..., Guest]
 
 SCRIPT = "python3 /src/tests/lab/zero_copy.py"
 
-pytestmark = pytest.mark.timeout(900)
+HELD = 12 if DEBUG else 4
+"""Seconds that a transfer is held open."""
+
+pytestmark = pytest.mark.timeout(900 * SLOWER)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +53,19 @@ def guest(request: pytest.FixtureRequest, model: Model, guest_factory: Boot) -> 
     iommu = request.param == "iommu"
     append = "init_on_free=1" + (" iommu=nopt" if iommu else "")
     guest = guest_factory(
-        [model.socket], kernel="base", kmod=True, iommu=iommu, append=append, cpus=2
+        [model.socket],
+        kernel=KERNEL,
+        kmod=True,
+        iommu=iommu,
+        append=append,
+        cpus=2,
+        memory=2048 if DEBUG else 1024,
+        timeout=120 * SLOWER,
     )
+    quiet(guest)
     guest.run("modprobe usrloop", check=True)
     yield guest
-    guest.run("rmmod usrloop", 60, check=True)
+    guest.run("rmmod usrloop", 60 * SLOWER, check=True)
     guest.close()
 
 
@@ -124,12 +135,12 @@ def slow(model: Model, milliseconds: int) -> AbstractContextManager[None]:
 
 def test_no_byte_is_copied(guest: Guest, served: Served, translated: str) -> None:
     command = f"{SCRIPT} pages {served.device} {served.info['driver_pid']} {translated}"
-    print(good(guest.run(command, 60)).out)
+    print(good(guest.run(command, 60 * SLOWER)).out)
 
 
 def test_pieces(guest: Guest, served: Served, image: Path) -> None:
     """Requests of hundreds of pieces arrive on the drive as they were written."""
-    done = json.loads(good(guest.run(f"{SCRIPT} pieces {served.device}", 120)).out)
+    done = json.loads(good(guest.run(f"{SCRIPT} pieces {served.device}", 120 * SLOWER)).out)
     assert done["bytes"] > 1 << 20
     assert hashlib.sha256(image.read_bytes()[: done["bytes"]]).hexdigest() == done["sha256"]
 
@@ -150,7 +161,7 @@ def test_what_does_not_end_well_is_the_driver_s_to_see_to(
         "--ioengine=psync --verify=crc32c --verify_fatal=1 --output-format=json"
     )
     with broken(model, *faults):
-        (job,) = json.loads(good(guest.run(load, 240)).out)["jobs"]
+        (job,) = json.loads(good(guest.run(load, 240 * SLOWER)).out)["jobs"]
         left = control.call(model.control, {"op": "fault-list"})
     assert job["error"] == 0
     assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == 8 << 20
@@ -158,7 +169,7 @@ def test_what_does_not_end_well_is_the_driver_s_to_see_to(
     read = f"dd if={served.device} of=/dev/null bs=4k skip=%d count=1 iflag=direct"
     with broken(model, {"kind": "bad-sector", "lba": 8193 * 8 + 3, "on": "read"}):
         for place, fails in ((8192, False), (8193, True), (8194, False)):
-            assert (guest.run(read % place, 60).code != 0) == fails, place
+            assert (guest.run(read % place, 60 * SLOWER).code != 0) == fails, place
 
 
 def test_zeroes_and_trim(guest: Guest, served: Served, model: Model, image: Path) -> None:
@@ -169,8 +180,10 @@ def test_zeroes_and_trim(guest: Guest, served: Served, model: Model, image: Path
     )
     assert image.read_bytes()[16 << 20 :][: 4 << 20].count(0) < 1 << 20
     before = control.call(model.control, {"op": "counters"})
-    guest.run(f"blkdiscard -z -o 16M -l 2M {served.device}", 60, check=True)
-    guest.run(f"blkdiscard -o 18M -l 2M {served.device} && sync {served.device}", 60, check=True)
+    guest.run(f"blkdiscard -z -o 16M -l 2M {served.device}", 60 * SLOWER, check=True)
+    guest.run(
+        f"blkdiscard -o 18M -l 2M {served.device} && sync {served.device}", 60 * SLOWER, check=True
+    )
     after = control.call(model.control, {"op": "counters"})
     assert image.read_bytes()[16 << 20 :][: 4 << 20].count(0) == 4 << 20
     assert trims(after) > trims(before)
@@ -190,11 +203,11 @@ def trims(counters: Any) -> int:
 def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest: Guest, served: Served
 ) -> None:
-    guest.run(f"mkfs.ext4 -q {served.device}", 60, check=True)
-    guest.run(f"mount {served.device} /mnt", 60, check=True)
+    guest.run(f"mkfs.ext4 -q {served.device}", 60 * SLOWER, check=True)
+    guest.run(f"mount {served.device} /mnt", 60 * SLOWER, check=True)
     lives_through_deaths(served, "/mnt")
-    guest.run("umount /mnt", 60, check=True)
-    good(guest.run(f"fsck.ext4 -fn {served.device}", 60))
+    guest.run("umount /mnt", 60 * SLOWER, check=True)
+    good(guest.run(f"fsck.ext4 -fn {served.device}", 60 * SLOWER))
 
 
 @pytest.mark.parametrize("who", ["alone", "with_another"])
@@ -205,23 +218,23 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
     with_another: a process that has the claim open as well, which therefore does not end by itself.
     """
     served = Served(guest, "--restart-time", "0")
-    with slow(model, 4000):
+    with slow(model, HELD * 1000):
         job = guest.start(f"{SCRIPT} held {served.device}")
-        done = json.loads(good(job.wait(60)).out.splitlines()[-1])
-        assert done["errno"] == "" and done["seconds"] > 3.5, "the transfer is held open"
+        done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
+        assert done["errno"] == "" and done["seconds"] > HELD - 0.5, "the transfer is held open"
         keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
         wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 30, keeper.err)
         job = guest.start(f"{SCRIPT} held {served.device}")
         wait(lambda: "reading" in job.out, 30, "client")
         time.sleep(1)
         served.signal_driver("KILL")
-        done = json.loads(good(job.wait(60)).out.splitlines()[-1])
-        assert done["errno"] == "EIO" and done["seconds"] < 3.5, done
-        poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120)
+        done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
+        assert done["errno"] == "EIO" and done["seconds"] < HELD - 0.5, done
+        poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120 * SLOWER)
         found = json.loads(good(poison).out)
         assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
-        good(keeper.wait(60))
-    assert served.job.wait(60).code == 1
+        good(keeper.wait(60 * SLOWER))
+    assert served.job.wait(60 * SLOWER).code == 1
     nothing_is_left(guest)
 
 
@@ -234,10 +247,10 @@ def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Se
     wait(lambda: "reading" in job.out, 30, "client")
     time.sleep(0.5)
     served.signal_driver("KILL")
-    done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+    done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
     assert done["errno"] == "", "it was sent again"
-    assert good(keeper.wait(60)).out.split() == ["kept", "ended"]
-    assert served.restarts == 1
+    assert good(keeper.wait(60 * SLOWER)).out.split() == ["kept", "ended"]
+    wait(lambda: served.restarts == 1, 30, served.job.err)
 
 
 def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
@@ -250,7 +263,7 @@ def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
     time.sleep(0.5)
     guest.run(["python3", "-c", detach], check=True)
     guest.run(f"kill -CONT {stopped}", check=True)
-    done = json.loads(good(job.wait(60)).out.splitlines()[-1])
+    done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
     assert done["errno"] == "", done
     wait(lambda: served.restarts == 1, 60, served.job.err)
     assert served.pid != stopped
@@ -267,8 +280,8 @@ def test_unplugged_under_load(guest: Guest) -> None:
     wait(lambda: sectors_written(guest, served.device) > 500, 60, "work")
     guest.run(f"echo 1 >/sys/bus/pci/devices/{ADDRESS}/remove", check=True)
     try:
-        assert fio.wait(60).code
-        result = served.job.wait(60)
+        assert fio.wait(60 * SLOWER).code
+        result = served.job.wait(60 * SLOWER)
         # It is told of it, or met it at a register, of which it dies (SIGBUS).
         assert result.code and "its device is gone" in result.err, result.err
         assert "restarted in" not in result.err
@@ -281,9 +294,11 @@ def test_unplugged_under_load(guest: Guest) -> None:
 @pytest.fixture
 def unbound(guest: Guest) -> Iterator[None]:
     """The function is nobody's."""
-    guest.run(f"echo {ADDRESS} >/sys/bus/pci/devices/{ADDRESS}/driver/unbind", 60, check=True)
+    guest.run(
+        f"echo {ADDRESS} >/sys/bus/pci/devices/{ADDRESS}/driver/unbind", 60 * SLOWER, check=True
+    )
     yield
-    guest.run(f"echo {ADDRESS} >/sys/bus/pci/drivers/pata_sil680/bind", 60, check=True)
+    guest.run(f"echo {ADDRESS} >/sys/bus/pci/drivers/pata_sil680/bind", 60 * SLOWER, check=True)
 
 
 @pytest.mark.kernel_log(
@@ -300,7 +315,7 @@ def unbound(guest: Guest) -> Iterator[None]:
 )
 def test_server(guest: Guest, unbound: None, scenario: str) -> None:
     name, _, how = scenario.partition(" ")
-    good(guest.run(f"{SCRIPT} {name} {ADDRESS} {how}", 120))
+    good(guest.run(f"{SCRIPT} {name} {ADDRESS} {how}", 120 * SLOWER))
 
 
 def test_the_module_stays_as_long_as_it_is_needed(guest: Guest, served: Served) -> None:
@@ -311,7 +326,9 @@ def test_the_module_stays_as_long_as_it_is_needed(guest: Guest, served: Served) 
 def test_declined(guest: Guest) -> None:
     served = Served(guest, "--no-zero-copy")
     assert served.limit("max_segments") > 256
-    guest.run(f"dd if={served.device} of=/dev/null bs=1M count=4 iflag=direct", 60, check=True)
+    guest.run(
+        f"dd if={served.device} of=/dev/null bs=1M count=4 iflag=direct", 60 * SLOWER, check=True
+    )
     assert served.end() == 0
 
 
@@ -325,7 +342,7 @@ def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Pa
     command += [f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
     command += [str(HERE / "usrloop_hostile.c"), str(TOP / "usrdrv/loop/loop.c")]
     subprocess.run(command, check=True)
-    result = good(guest.run("/share/usrloop_hostile 3 15 0x10", 240))
+    result = good(guest.run("/share/usrloop_hostile 3 15 0x10", 240 * SLOWER))
     done = json.loads(result.out)
     print(done)
     assert done["left"] == 0

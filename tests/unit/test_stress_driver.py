@@ -47,7 +47,8 @@ def build(program: str, sanitizer: str, folder: Path, *options: str) -> Path:
     return output
 
 
-def run(program: Path, *words: str, seconds: int = SECONDS, least: int = 1000) -> None:
+def run(program: Path, *words: str, seconds: int = SECONDS, least: int = 1000) -> list[int]:
+    """Return its counts."""
     done = subprocess.run(
         [program, str(seconds), "1", *words],
         capture_output=True,
@@ -56,7 +57,9 @@ def run(program: Path, *words: str, seconds: int = SECONDS, least: int = 1000) -
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert int(done.stdout.split()[0]) > least
+    counts = [int(word) for word in done.stdout.split() if word.isdigit()]
+    assert counts[0] > least
+    return counts
 
 
 @sanitizers
@@ -68,9 +71,10 @@ def test_stress(sanitizer: str, tmp_path: Path) -> None:
 def test_stress_of_the_server_of_usrloop(sanitizer: str, tmp_path: Path) -> None:
     """Until the disk is stopped, or taken away in the middle of its work.
 
-    The device reaches the slots; or it does not; or slots tell it where the data are.
+    The device reaches the slots; or it does not; or slots tell it where the data are, then ENTER may end requests.
     """
     program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
     for end in ("stop", "revoke"):
-        for way in ((), ("bounce",), ("tables",)):
-            run(program, end, *way, seconds=max(1, SECONDS // 4), least=50)
+        for way in ((), ("bounce",), ("tables",), ("steps",)):
+            counts = run(program, end, *way, seconds=max(1, SECONDS // 4), least=50)
+            assert (counts[1] > 10) == (way == ("steps",)), "ENTER ends requests itself"
