@@ -317,12 +317,12 @@ static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *bat
 	return USRLOOP_READY_REFUSED;
 }
 
-static unsigned int blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
+static void blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 {
 	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
 	DEFINE_IO_COMP_BATCH(batch);
 
-	return end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch, true));
+	end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch, true));
 }
 
 static unsigned int blk_collect(struct usrloop_end *end)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A request that is done is ended while its server sleeps in ENTER, which need not wake up for it:
- * the server has said beforehand, as a list of steps, how its device tells that it is done, and how
- * it is told that this was heard. That is done in the interrupt's handler; or, for one that came
- * before its server was in ENTER, by the server's thread there.
+ * A request that is done is ended in the handler of the interrupt that says so, and its server need
+ * not wake up for it: that has said beforehand, as a list of steps, how its device tells that it is
+ * done, and how it is told that this was heard.
  *
  * The steps are for registers of the function that the server has claimed, which it reaches anyway.
+ * A word in the ring says who is to look at an interrupt: us, once, for the request that is named
+ * beside it, or the server.
  */
 #include <linux/pci.h>
 #include <linux/slab.h>
-#include <linux/spinlock.h>
 
 #include "compat.h"
 #include "usrloop.h"
@@ -23,22 +23,11 @@ struct finish_step {
 	void __iomem *at;
 };
 
-/* A request, as the server says. */
-struct named {
-	u32 tag;
-	u32 seq;
-};
-
 struct usrloop_finish_steps {
 	struct usrdrv_irq_filter filter;
 	struct usrloop_end *end;
 	struct pci_dev *pdev;		/* of the session's claim */
-	spinlock_t lock;		/* what follows, but for what never changes */
-	bool armed;			/* a request is to be ended */
-	struct named request;		/* which */
-	long said;			/* USRLOOP_READY_* of what was ended */
-	struct named taken;		/* the handler's own */
-	unsigned int index;		/* of the eventfd */
+	u32 tag, seq;			/* the handler's */
 	unsigned int n;
 	struct finish_step step[USRLOOP_STEPS];
 };
@@ -93,119 +82,32 @@ static bool run(const struct usrloop_finish_steps *f)
 	return true;
 }
 
-/*
- * With the lock held, and in the claim. Return: whether a request is to be ended now, and which.
- * From here on its server may hear of that, and name another one.
- */
-static bool device_is_done(struct usrloop_finish_steps *f, struct named *request)
-{
-	if (!f->armed || !run(f))
-		return false;
-	f->armed = false;
-	f->said |= USRLOOP_READY_FINISHED;
-	*request = f->request;
-	return true;
-}
-
-static void end_request(struct usrloop_finish_steps *f, const struct named *request)
-{
-	const struct usrloop_kind *kind = f->end->queue->dev->kind;
-	unsigned int refused = kind->finish(f->end, request->tag, request->seq);
-	unsigned long flags;
-
-	if (likely(!refused))
-		return;
-	spin_lock_irqsave(&f->lock, flags);
-	f->said |= refused;
-	spin_unlock_irqrestore(&f->lock, flags);
-}
-
 static bool take_interrupt(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
-	bool done;
+	struct usrloop_ring *ring = f->end->ring;
 
-	spin_lock(&f->lock);
-	done = device_is_done(f, &f->taken);
-	spin_unlock(&f->lock);
-	return done;
+	/* A barrier: what the server named before is there. */
+	if (cmpxchg(&ring->finish, USRLOOP_FINISH_ARMED, USRLOOP_FINISH_TAKING) !=
+	    USRLOOP_FINISH_ARMED)
+		return false;
+	f->tag = READ_ONCE(ring->finish_tag);
+	f->seq = READ_ONCE(ring->finish_seq);
+	if (run(f))
+		return true;
+	/* Not ours, or for the server, who is told of it now and disarms before he looks. */
+	smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
+	return false;
 }
 
 static void interrupt_taken(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
+	struct usrloop_end *end = f->end;
 
-	end_request(f, &f->taken);
-}
-
-/**
- * usrloop_finish_begin() - let a request be ended from now on
- * @end:	of the thread in ENTER, which is the caller
- * @tag:	what the server says of the request
- * @seq:	likewise
- */
-void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq)
-{
-	struct usrloop_finish_steps *f = end->finish;
-
-	spin_lock_irq(&f->lock);
-	f->request = (struct named){ .tag = tag, .seq = seq };
-	f->said = 0;
-	f->armed = true;
-	spin_unlock_irq(&f->lock);
-}
-
-/**
- * usrloop_finish_now() - end the request, if its interrupt came too early for the handler to do so
- * @end:	of the thread in ENTER, which is the caller
- *
- * Context: process, no locks.
- * Return: whether the eventfd has been seen to; else it is the server's to look at.
- */
-bool usrloop_finish_now(struct usrloop_end *end)
-{
-	struct usrloop_finish_steps *f = end->finish;
-	struct eventfd_ctx *ack = end->event[f->index].ack;
-	struct named request;
-	bool done;
-	int index;
-
-	if (READ_ONCE(end->events) != BIT(f->index))
-		return false;
-	index = usrloop_zc_enter(end->zc);
-	if (index < 0)
-		return false;
-	/* Before the device is told: the next one may be there at once. */
-	clear_bit(f->index, &end->events);
-	spin_lock_irq(&f->lock);
-	done = device_is_done(f, &request);
-	spin_unlock_irq(&f->lock);
-	if (done)
-		end_request(f, &request);
-	else
-		set_bit(f->index, &end->events);
-	usrloop_zc_exit(end->zc, index);
-	if (done && ack)
-		usrloop_signal(ack);
-	return done;
-}
-
-/**
- * usrloop_finish_end() - let the request be
- * @end:	of the thread in ENTER, which is the caller
- *
- * Return: 0; or USRLOOP_READY_FINISHED, with USRLOOP_READY_REFUSED: it was none in flight.
- */
-long usrloop_finish_end(struct usrloop_end *end)
-{
-	struct usrloop_finish_steps *f = end->finish;
-	long said;
-
-	spin_lock_irq(&f->lock);
-	f->armed = false;
-	said = f->said;
-	spin_unlock_irq(&f->lock);
-	return said;
+	end->queue->dev->kind->finish(end, f->tag, f->seq);
+	/* The server reads it with acquire: the request is ended, or was none. */
+	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
 }
 
 static int check_step(struct pci_dev *pdev, const struct usrloop_step *is)
@@ -242,9 +144,7 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 		return ERR_PTR(-ENOMEM);
 	f->filter.take = take_interrupt;
 	f->filter.taken = interrupt_taken;
-	spin_lock_init(&f->lock);
 	f->pdev = pdev;
-	f->index = want->index;
 	while (f->n < want->steps && !ret) {
 		struct finish_step *step = &f->step[f->n];
 
@@ -317,8 +217,8 @@ int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_fin
 
 	if (!session->zc || !session->dev->kind->finish)
 		return -EOPNOTSUPP;
-	if (want->queue >= session->dev->info.queues || want->index >= USRLOOP_EVENTFDS ||
-	    want->steps > USRLOOP_STEPS || want->reserved)
+	if (want->queue >= session->dev->info.queues || want->steps > USRLOOP_STEPS ||
+	    want->reserved[0] || want->reserved[1])
 		return -EINVAL;
 	end = &session->end[want->queue];
 	if (test_and_set_bit_lock(0, &end->entered))

@@ -12,7 +12,7 @@
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
  *	net_rx.c	and packets from the wire
- *	finish.c	requests that ENTER ends by itself
+ *	finish.c	requests that are ended in the interrupt's handler
  *	zerocopy.c	data that the server's device reaches where they are
  *	zc_blk.c, zc_net.c	of the two kinds
  *
@@ -214,11 +214,8 @@ struct usrloop_kind {
 	 * USRLOOP_READY_REFUSED.
 	 */
 	unsigned int (*collect)(struct usrloop_end *end);
-	/*
-	 * Complete one request with 0; likewise. In the claim of a function, any context. May be
-	 * NULL.
-	 */
-	unsigned int (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
+	/* Complete one request with 0. Any context, in the claim of a function. May be NULL. */
+	void (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
 };
 
 extern const struct usrloop_kind usrloop_blk_kind;
@@ -284,9 +281,6 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 
 /* finish.c, zerocopy.c, zc_blk.c */
 #if IS_ENABLED(CONFIG_USRDRV)
-void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq);
-bool usrloop_finish_now(struct usrloop_end *end);
-long usrloop_finish_end(struct usrloop_end *end);
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want);
 void usrloop_finish_clear(struct usrloop_end *end);
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
@@ -298,18 +292,6 @@ int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_s
 void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
 void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag);
 #else	/* no device has the feature */
-static inline void usrloop_finish_begin(struct usrloop_end *end, u32 tag, u32 seq) {}
-
-static inline bool usrloop_finish_now(struct usrloop_end *end)
-{
-	return false;
-}
-
-static inline long usrloop_finish_end(struct usrloop_end *end)
-{
-	return 0;
-}
-
 static inline int usrloop_finish_set(struct usrloop_session *session,
 				     const struct usrloop_finish *want)
 {

@@ -53,57 +53,26 @@ static long poll_for(struct usrloop_end *end, u32 us)
 	return mask;
 }
 
-/* @left: jiffies */
-static long sleep_for(struct usrloop_end *end, long *left)
+static long sleep_for(struct usrloop_end *end)
 {
+	u32 ms = READ_ONCE(end->ring->timeout_ms);
+	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
 	long mask;
 
 	prepare_to_rcuwait(&end->wait);
 	for (;;) {
 		set_current_state(TASK_INTERRUPTIBLE);
 		mask = ready(end);
-		if (mask || !*left)
+		if (mask || !left)
 			break;
 		if (signal_pending(current)) {
 			mask = -EINTR;
 			break;
 		}
-		*left = schedule_timeout(*left);
+		left = schedule_timeout(left);
 	}
 	finish_rcuwait(&end->wait);
 	return mask;
-}
-
-/* Wait for what ENTER reports. */
-static long wait_for(struct usrloop_end *end, bool finish)
-{
-	u32 ms = READ_ONCE(end->ring->timeout_ms), poll_us = end->queue->dev->info.poll_us;
-	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
-	long mask;
-
-	do {
-		mask = ready(end);
-		if (!mask && poll_us)
-			mask = poll_for(end, poll_us);
-		if (!mask)
-			mask = sleep_for(end, &left);
-	} while (finish && mask > 0 && mask & USRLOOP_READY_EVENT && usrloop_finish_now(end));
-	return mask;
-}
-
-/* The same, and the end of a request, which the ring names, is seen to meanwhile. */
-static long wait_and_finish(struct usrloop_end *end)
-{
-	long mask, finished;
-
-	usrloop_finish_begin(end, READ_ONCE(end->ring->finish_tag),
-			     READ_ONCE(end->ring->finish_seq));
-	mask = wait_for(end, true);
-	finished = usrloop_finish_end(end);
-	/* A server that was interrupted has to know of it all the same. */
-	if (mask == -EINTR && finished)
-		mask = 0;
-	return mask < 0 ? mask : mask | finished;
 }
 
 static void acknowledge(struct usrloop_end *end)
@@ -123,8 +92,7 @@ static void acknowledge(struct usrloop_end *end)
  *
  * Context: process, no locks.
  * Return: USRLOOP_READY_* bits, 0 after the time-out; -ESTALE the device was taken from this
- * server; -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL, also for a FINISH of
- * which nothing is known.
+ * server; -EBUSY another thread is in ENTER for that queue; -EINTR; -EINVAL.
  */
 long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 {
@@ -135,28 +103,25 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	long mask;
 
 	if (arg & ~(unsigned long)(USRLOOP_ENTER_QUEUE | USRLOOP_ENTER_NOWAIT |
-				   USRLOOP_ENTER_ACK | USRLOOP_ENTER_FINISH) ||
+				   USRLOOP_ENTER_ACK) ||
 	    index >= dev->info.queues)
 		return -EINVAL;
 	end = &session->end[index];
 	if (test_and_set_bit_lock(0, &end->entered))
 		return -EBUSY;
-	mask = -EINVAL;
-	if (arg & USRLOOP_ENTER_FINISH && (!end->finish || arg & USRLOOP_ENTER_NOWAIT))
-		goto out;
 	refused = dev->kind->collect(end);
 	if (arg & USRLOOP_ENTER_ACK)
 		acknowledge(end);
-	if (refused || arg & USRLOOP_ENTER_NOWAIT)
-		mask = ready(end);
-	else if (arg & USRLOOP_ENTER_FINISH)
-		mask = wait_and_finish(end);
-	else
-		mask = wait_for(end, false);
+	mask = ready(end);
+	if (!mask && !refused && !(arg & USRLOOP_ENTER_NOWAIT)) {
+		if (dev->info.poll_us)
+			mask = poll_for(end, dev->info.poll_us);
+		if (!mask)
+			mask = sleep_for(end);
+	}
 	mask = take_events(end, mask);
 	if (mask >= 0)
 		mask |= refused;
-out:
 	clear_bit_unlock(0, &end->entered);
 	return mask;
 }

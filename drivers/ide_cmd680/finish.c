@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Commands that usrloop ends for us, in its wait: it knows how the chip says that one is done. We are told
- * with the next request, and have no register to look at. Every function wants the channel lock held.
+ * Commands that usrloop ends for us in the interrupt's handler: it knows how the chip says that one is done. We
+ * learn of it with the next request, and have no register to look at. Every function wants the channel lock held.
  */
 #include <string.h>
 

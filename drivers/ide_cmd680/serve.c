@@ -3,8 +3,8 @@
  * A drive served to usrloop: its requests come out of the kernel's ring, in the dispatcher's own sleep,
  * and the chip moves data straight to and from the ring's slots, or to and from the pages that the slots
  * name (zero copy). One system call waits for both the interrupt and new requests, hands over what is
- * complete and unmasks the interrupt. With zero copy it can end the only request at the chip by itself, and
- * returns with the next one: one system call for each.
+ * complete and unmasks the interrupt. With zero copy the kernel ends the only request at the chip by itself, and
+ * the call returns with the next one: one for each.
  *
  * Everything here is the dispatcher's, but for completions that the control plane's thread brings about
  * (an error's verdict, the end): those wait in a list.
@@ -31,7 +31,7 @@ struct served {
 	uint32_t seq;
 	uint32_t len;			/* bytes */
 	enum usrdrv_block_op op;
-	int ended;			/* by usrloop itself */
+	int ended;			/* by the kernel itself */
 };
 
 struct ide_serve {
@@ -47,7 +47,8 @@ struct ide_serve {
 	int bounce;			/* data is memory of ours: the device cannot reach the slots */
 	int joined;			/* ENTER knows our eventfds; the dispatcher's */
 	int look;			/* the device's hang-up is no eventfd */
-	int finishes;			/* usrloop knows how the chip says that a DMA command is done */
+	int finishes;			/* the kernel knows how the chip says that a DMA command is done */
+	struct served *armed;		/* which it may end by itself, or NULL; channel lock */
 	unsigned int per_slot;		/* segments */
 	struct served *request;
 	struct ide_segment *segment;
@@ -126,8 +127,8 @@ static int join(struct ide_serve *s)
 		ret = set_event(s, ON_KICK, s->ide->kick_fd, -1);
 	if (!ret && dev->hangup_fd >= 0)
 		s->look = set_event(s, ON_HANGUP, dev->hangup_fd, -1) != 0;
-	if (!ret && s->tables && dev->unmask_fd >= 0) {
-		struct usrloop_finish finish = { .queue = s->q.index, .index = ON_IRQ };
+	if (!ret && s->tables) {
+		struct usrloop_finish finish = { .queue = s->q.index };
 
 		ide_finish_steps(s->drive->channel, &finish);
 		s->finishes = !ioctl(s->q.fd, USRLOOP_IOC_FINISH, &finish);
@@ -136,27 +137,64 @@ static int join(struct ide_serve *s)
 	return ret;
 }
 
-/* The request that is at the chip, if it is the only one and nothing is left to do once the chip has done it. */
-static struct served *only_one(struct ide_serve *s)
+/**
+ * ide_serve_arm - let the kernel end the request of the command that was made last
+ * @ch:	channel, locked; its command is under way, or about to be
+ *
+ * If that is the only one, and nothing is left to do once the chip has done it.
+ */
+void ide_serve_arm(struct ide_channel *ch)
 {
-	struct ide_channel *ch = s->drive->channel;
+	struct ide_serve *s = atomic_load(&ch->ide->serve);
 	struct ide_request *request;
 
-	pthread_mutex_lock(&ch->lock);
+	/* Who looks at the chip all the time does so himself. */
+	if (!s || !s->finishes || s->armed || ch != s->drive->channel || ch->ide->limits.poll_us)
+		return;
 	request = ide_only_request(ch);
-	ide_unlock(ch);
-	return request && request->complete == complete ? (struct served *)request : NULL;
+	if (!request || request->complete != complete)
+		return;
+	s->armed = (struct served *)request;
+	s->q.ring->finish_tag = (uint32_t)(s->armed - s->request);
+	s->q.ring->finish_seq = s->armed->seq;
+	__atomic_store_n(&s->q.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
 }
 
-static void ended(struct served *r)
+/* Whose the interrupt was, the word says. Return: whether the kernel has ended the request. */
+static int was_ended(uint32_t *word)
 {
-	struct ide_channel *ch = r->serve->drive->channel;
+	uint32_t is = USRLOOP_FINISH_ARMED;
 
-	r->ended = 1;
+	/* Its handler is on another processor, and takes no longer than a few registers do. */
+	while (!__atomic_compare_exchange_n(word, &is, USRLOOP_FINISH_OFF, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
+	       is == USRLOOP_FINISH_TAKING)
+		is = USRLOOP_FINISH_ARMED;
+	return is == USRLOOP_FINISH_DONE;
+}
+
+/* See to the chip ourselves from here on; hear whether the kernel has. */
+static void disarm(struct ide_serve *s)
+{
+	struct ide_channel *ch = s->drive->channel;
+	int ended;
+
 	pthread_mutex_lock(&ch->lock);
-	ide_finished(ch);
+	ended = s->armed && was_ended(&s->q.ring->finish);
+	if (ended) {
+		s->armed->ended = 1;
+		ide_finished(ch);
+	}
+	s->armed = NULL;
 	ide_unlock(ch);
-	ide_run_channel(ch);
+	if (ended)
+		ide_run_channel(ch);
+}
+
+static void rearm(struct ide_channel *ch)
+{
+	pthread_mutex_lock(&ch->lock);
+	ide_serve_arm(ch);
+	ide_unlock(ch);
 }
 
 /**
@@ -168,6 +206,7 @@ void ide_serve_leave(struct ide_serve *s)
 	for (unsigned int i = ON_IRQ; i <= ON_HANGUP; i++)
 		set_event(s, i, -1, -1);
 	s->joined = 0;
+	disarm(s);
 	s->ide->dev->ops->irq_unmask(s->ide->dev, NULL, 0);
 }
 
@@ -192,27 +231,21 @@ int ide_serve_unmasks(const struct ide_serve *s)
  */
 unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 {
-	struct served *r = NULL;
 	unsigned int on = 0;
 	int ready;
 
 	if (!s->joined && join(s))
 		return IDE_ON_END;
 	drain(s);
-	if (s->finishes && !(how & USRLOOP_ENTER_NOWAIT))
-		r = only_one(s);
-	if (r) {
-		how |= USRLOOP_ENTER_FINISH;
-		s->q.ring->finish_tag = (uint32_t)(r - s->request);
-		s->q.ring->finish_seq = r->seq;
-	}
 	if (s->look && (timeout < 0 || timeout > LOOK_MS))
 		timeout = LOOK_MS;
+	if (s->finishes)
+		rearm(s->drive->channel);
 	ready = loop_enter(&s->q, how, timeout < 0 ? 0 : (unsigned int)timeout);
+	if (s->finishes)
+		disarm(s);
 	if (ready == -EINTR)
 		return 0;
-	if (ready > 0 && ready & USRLOOP_READY_FINISHED)
-		ended(r);
 	if (ready < 0 || ready & USRLOOP_READY_STOP)
 		return IDE_ON_END;
 	if (ready & USRLOOP_READY_EVENT << ON_IRQ)

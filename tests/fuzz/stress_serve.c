@@ -155,15 +155,23 @@ static void acknowledge(unsigned int index)
 		kernel.dev->ops->irq_unmask(kernel.dev, NULL, 0);
 }
 
-/* End the request that the ring names, as its device says that it is done. Return: whether it does. */
-static int finish(void)
+/* The handler of the device's interrupt, which has number `index` here. Return: whether it has ended a request. */
+static int finish(unsigned int index)
 {
-	struct usrloop_cqe cqe = { .tag = kernel.ring->finish_tag, .seq = kernel.ring->finish_seq };
+	struct usrloop_cqe cqe;
+	uint32_t armed = USRLOOP_FINISH_ARMED;
 
-	if (!take_steps())
+	if (!__atomic_compare_exchange_n(&kernel.ring->finish, &armed, USRLOOP_FINISH_TAKING, 0, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
 		return 0;
+	cqe = (struct usrloop_cqe){ .tag = kernel.ring->finish_tag, .seq = kernel.ring->finish_seq };
+	if (!take_steps()) {
+		__atomic_store_n(&kernel.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+		return 0;
+	}
 	end_request(&cqe);
-	acknowledge(kernel.finish.index);
+	__atomic_store_n(&kernel.ring->finish, USRLOOP_FINISH_DONE, __ATOMIC_RELEASE);
+	acknowledge(index);
 	kernel.finished++;
 	return 1;
 }
@@ -312,8 +320,11 @@ static int enter(unsigned long arg)
 	}
 	bits = submit_some(left);
 	told = events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
-	if (arg & USRLOOP_ENTER_FINISH && told == USRLOOP_READY_EVENT << kernel.finish.index && finish())
-		return USRLOOP_READY_FINISHED | bits | submit_some(1);
+	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
+		if (told > 0 && told & USRLOOP_READY_EVENT << i && kernel.event[i].fd == kernel.dev->irq_fd && finish(i)) {
+			told &= ~(USRLOOP_READY_EVENT << i);
+			bits |= submit_some(1);
+		}
 	return told < 0 ? told : bits | told;
 }
 

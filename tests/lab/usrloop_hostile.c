@@ -104,7 +104,7 @@ static void random_info(struct usrloop_info *info, uint64_t *seed)
 /* It writes to the chip's scratch register only: the rest of the machine is not to be harmed. */
 static void random_steps(struct usrloop_finish *finish, uint64_t *seed)
 {
-	*finish = (struct usrloop_finish){ .queue = next(seed) % 3, .index = next(seed) % 5, .steps = next(seed) % 4 };
+	*finish = (struct usrloop_finish){ .queue = next(seed) % 3, .steps = next(seed) % 4 };
 	for (unsigned int i = 0; i < finish->steps; i++) {
 		struct usrloop_step *step = &finish->step[i];
 
@@ -151,7 +151,7 @@ static void random_call(uint64_t *seed)
 						    .ack_fd = next(seed) % 2 ? life.event : -1 };
 		break;
 	case USRLOOP_IOC_ENTER:
-		argument = next(seed) % 3 | (next(seed) % 8) << 16;
+		argument = next(seed) % 3 | (next(seed) % 4) << 16;
 		break;
 	case USRLOOP_IOC_FINISH:
 		random_steps(&u.finish, seed);
@@ -211,14 +211,14 @@ static __attribute__((noreturn)) void *scribbler(void *argument)
 
 		switch (next(&seed) % 4) {
 		case 0:		/* what the server writes at the begin of a ring: indexes, time-out */
-			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 6] = next(&seed) >> 16;
+			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 7] = next(&seed) >> 16;
 			break;
 		case 1:		/* rings */
 			at = next(&seed) % life.attach.ring_stride;
 			ring[at] = next(&seed) >> 16;
 			break;
 		case 2:		/* indexes that are nearly right */
-			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 6] += next(&seed) % 3;
+			((uint32_t *)&((struct usrloop_ring *)ring)->sq_head)[next(&seed) % 7] += next(&seed) % 3;
 			break;
 		default:
 			at = next(&seed) % life.attach.size;

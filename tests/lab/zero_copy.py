@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from usr_pci import Claim, error_of
+from usr_pci import INTX, Claim, error_of
 from usrloop_rig import attach, create_refused, raw, refused, wait
 
 from usrdrv.loop import Control, Disk, Server, ffi, lib
@@ -284,37 +284,41 @@ def idle(address: str) -> None:
         create_refused(errno.EINVAL, ZERO_COPY, **changes)
 
 
-SOFTWARE, SCRATCH = 0x4C, 0x01
-"""Registers of BAR 5 that do nothing, of 32 bits and of 6: stand-ins for a status and an acknowledgement."""
-BELL, OTHER = 2, 0
-"""Places of eventfds."""
-EXPECTED, ECHOED = 0x2A_5A_00_00, 0x2A
-STEPS = [
-    {"op": lib.USRLOOP_STEP_EXPECT, "bar": 5, "width": 4, "offset": SOFTWARE}
-    | {"mask": 0x00FF0000, "value": EXPECTED & 0x00FF0000},
-    {"op": lib.USRLOOP_STEP_WRITE, "bar": 5, "width": 1, "offset": SCRATCH}
-    | {"shift": 24, "mask": 0x3E, "value": 1},
-    {"op": lib.USRLOOP_STEP_EXPECT, "bar": 5, "width": 1, "offset": SCRATCH}
-    | {"mask": 0x3F, "value": ECHOED | 1},
+BUS_MASTER, SCRATCH, LATCH, SOFTWARE, DRIVE, STATUS = 0x00, 0x01, 0x02, 0x4C, 0x86, 0x87
+"""Registers of BAR 5 (docs/hardware/cmd680.md, sections 3 and 4). SCRATCH and SOFTWARE do nothing."""
+FLUSH_CACHE = 0xE7
+WANTED = 0x005A0000
+STEPS: list[dict[str, int]] = [
+    {"op": lib.USRLOOP_STEP_EXPECT, "width": 4, "offset": BUS_MASTER}
+    | {"mask": 0x00070000, "value": 0x00040000},
+    {"op": lib.USRLOOP_STEP_EXPECT, "width": 4, "offset": SOFTWARE}
+    | {"mask": 0x00FF0000, "value": WANTED},
+    {"op": lib.USRLOOP_STEP_WRITE, "width": 1, "offset": SCRATCH}
+    | {"shift": 18, "mask": 0x01, "value": 0x2A},
+    {"op": lib.USRLOOP_STEP_EXPECT, "width": 1, "offset": STATUS, "mask": 0xC9, "value": 0x40},
+    {"op": lib.USRLOOP_STEP_WRITE, "width": 1, "offset": LATCH, "value": 0x04},
 ]
+"""A drive's interrupt, and the register that tells it; what is found is echoed; the interrupt is taken back."""
+for _step in STEPS:
+    _step["bar"] = 5
+BELL = 2
+"""Place of the interrupt's eventfd."""
 
 
 class Finishing:
-    """A disk, its server, the registers of the function that it has claimed, and a client that reads."""
+    """A disk, its server, the controller that it has claimed, and a client that reads."""
 
     def __init__(self, address: str) -> None:
         self.claim = Claim(address)
         self.control = Control()
         self.device = f"/dev/usrblk{self.control.create(ZERO_COPY).id}"
         self.server = Server(self.control, self.control.attach(claim_fd=self.claim.fd))
-        self.bell, self.other, self.ack = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3))
-        for index, fd, ack in ((BELL, self.bell, self.ack), (OTHER, self.other, -1)):
-            event = {"index": index, "fd": fd, "ack_fd": ack}
-            raw(
-                self.control,
-                lib.USRLOOP_IOC_EVENTFD,
-                ffi.new("struct usrloop_eventfd *", event),
-            )
+        self.ring = self.server.queue[0].ring
+        bell, unmask = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
+        self.claim.irq_set(INTX, bell, unmask)
+        self.claim.unmask()
+        event = {"index": BELL, "fd": bell, "ack_fd": unmask}
+        raw(self.control, lib.USRLOOP_IOC_EVENTFD, ffi.new("struct usrloop_eventfd *", event))
         self.control.start()
         self.answers: list[str] = []
         self._opened, self._go = threading.Event(), threading.Event()
@@ -325,8 +329,7 @@ class Finishing:
             while sqe := lib.loop_next(self.server.queue[0]):
                 lib.loop_complete(self.server.queue[0], sqe.tag, sqe.seq, 0)
         self._go.set()
-        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_WORK
-        self.next()
+        self.comes()
 
     def _read(self) -> None:
         memory = mmap.mmap(-1, PAGE)
@@ -337,111 +340,117 @@ class Finishing:
             self.answers.append(error_of(os.preadv, fd, [memory], number * PAGE))
         os.close(fd)
 
-    def next(self) -> None:
-        """The request that was brought is that which can be finished."""
+    def comes(self) -> None:
+        """Wait for a request and nothing else, and name it."""
+        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_WORK
         self.sqe = lib.loop_next(self.server.queue[0])
-        ring = self.server.queue[0].ring
-        ring.finish_tag, ring.finish_seq = self.sqe.tag, self.sqe.seq
+        self.ring.finish_tag, self.ring.finish_seq = self.sqe.tag, self.sqe.seq
 
     def complete(self) -> None:
-        """As ever; there is another request then."""
+        """As ever."""
         lib.loop_complete(self.server.queue[0], self.sqe.tag, self.sqe.seq, 0)
-        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_WORK
-        self.next()
 
-    def register(self, at: int, width: int) -> int:
-        return int.from_bytes(
-            os.pread(self.claim.fd, width, self.claim.regions[5].offset + at), "little"
-        )
+    def register(self, at: int) -> int:
+        return os.pread(self.claim.fd, 1, self.claim.regions[5].offset + at)[0]
 
-    def put(self, value: int) -> None:
-        os.pwrite(
-            self.claim.fd, value.to_bytes(4, "little"), self.claim.regions[5].offset + SOFTWARE
-        )
+    def put(self, at: int, value: int, width: int = 1) -> None:
+        os.pwrite(self.claim.fd, value.to_bytes(width, "little"), self.claim.regions[5].offset + at)
 
-    def finish(self, timeout_ms: int = 10000, *bells: int) -> int:
-        """ENTER, at which the eventfds are signalled after a while. What it returns."""
-        timer = threading.Timer(0.3, lambda: [os.eventfd_write(fd, 1) for fd in bells])
-        timer.start()
-        got = self.server.enter(flags=lib.USRLOOP_ENTER_FINISH, timeout_ms=timeout_ms)
-        timer.join()
-        return got
+    def want(self, value: int) -> None:
+        self.put(SOFTWARE, value, 4)
 
-    def acknowledged(self) -> bool:
-        return error_of(os.eventfd_read, self.ack) == ""
+    def interrupt(self) -> None:
+        """Have the drive do something that ends with one."""
+        self.put(DRIVE, 0xE0)
+        self.put(STATUS, FLUSH_CACHE)
 
-    def steps(self, *steps: dict[str, int], **changes: int) -> None:
-        wanted = {"index": BELL, "steps": len(steps), "step": list(steps), **changes}
+    def quieten(self) -> None:
+        """Take the interrupt back, and let the next one through."""
+        assert self.register(LATCH) & 0x04 and self.register(STATUS) & 0xC9 == 0x40
+        self.put(LATCH, 0x04)
+        self.server.enter(flags=lib.USRLOOP_ENTER_NOWAIT | lib.USRLOOP_ENTER_ACK)
+
+    def is_told(self) -> None:
+        """The interrupt is the server's to look at."""
+        self.interrupt()
+        assert self.server.enter(timeout_ms=10000) == lib.USRLOOP_READY_EVENT << BELL
+        self.quieten()
+
+    def steps(self, *steps: dict[str, int], **changes: Any) -> None:
+        wanted = {"steps": len(steps), "step": list(steps), **changes}
         raw(self.control, lib.USRLOOP_IOC_FINISH, ffi.new("struct usrloop_finish *", wanted))
 
 
 def finish(address: str) -> None:
-    """Requests that ENTER ends by itself, and when it does not; nobody but us looks at the registers."""
+    """Requests that are ended in the interrupt's handler, and when they are not."""
     f = Finishing(address)
-    event, finished = lib.USRLOOP_READY_EVENT, lib.USRLOOP_READY_FINISHED
-    for nothing in (f.finish(100), f.server.enter(flags=0x80000)):
-        assert nothing == -errno.EINVAL
+    off, armed, done = (getattr(lib, f"USRLOOP_FINISH_{x}") for x in ("OFF", "ARMED", "DONE"))
     bad: list[dict[str, int]] = [
         *({"op": op} for op in (0, 3, 255)),
-        *({"bar": bar} for bar in (4, 6, 255)),
+        *({"bar": bar} for bar in (6, 255)),
         *({"width": width} for width in (0, 3, 8)),
         *({"offset": offset} for offset in (2, 253, 256, 0xFFFFFFFC)),
         {"shift": 1},
     ]
     for change in bad:
         refused(errno.EINVAL, f.steps, {**STEPS[0], **change})
-    refused(errno.EINVAL, f.steps, {**STEPS[1], "shift": 32})
-    for wrong in ({"queue": 1}, {"index": 4}, {"steps": 9}, {"reserved": 1}):
+    refused(errno.EINVAL, f.steps, {**STEPS[1], "bar": 4})  # it has no such offset
+    refused(errno.EINVAL, f.steps, {**STEPS[2], "shift": 32})
+    for wrong in ({"queue": 1}, {"steps": 9}, {"reserved": [1, 0]}, {"reserved": [0, 1]}):
         refused(errno.EINVAL, f.steps, *STEPS, **wrong)
     f.steps(*STEPS)
-    assert (
-        f.server.enter(flags=lib.USRLOOP_ENTER_FINISH | lib.USRLOOP_ENTER_NOWAIT) == -errno.EINVAL
-    )
 
-    # Done: ENTER returns with the next request.
-    f.put(EXPECTED)
+    # Done, while the server sleeps: it wakes up with the next request.
+    f.want(WANTED)
+    f.ring.finish = armed
     busy: list[str] = []
     threading.Timer(0.1, lambda: busy.append(error_of(f.steps, *STEPS))).start()
-    assert f.finish(10000, f.bell) == finished | lib.USRLOOP_READY_WORK
-    assert busy == ["EBUSY"] and f.answers == [""] and f.acknowledged()
-    assert f.register(SCRATCH, 1) & 0x3F == ECHOED | 1
-    f.next()
+    threading.Timer(0.5, f.interrupt).start()
+    f.comes()
+    assert busy == ["EBUSY"] and f.answers == [""] and f.ring.finish == done
+    assert f.register(SCRATCH) == 0x2B and not f.register(LATCH) & 0x04
 
-    # Not done: the server hears of it. Nor is anything done if it is not the one event alone.
-    f.put(EXPECTED ^ 0x00010000)
-    assert f.finish(10000, f.bell) == event << BELL
-    f.put(EXPECTED)
-    assert f.finish(10000, f.other) == event << OTHER
-    os.eventfd_write(f.bell, 1)
-    os.eventfd_write(f.other, 1)
-    assert f.finish() == event << BELL | event << OTHER
-    # The first step is as it should be, the last one is not.
-    f.steps(STEPS[0], STEPS[1], {**STEPS[2], "value": ECHOED})
-    assert f.finish(10000, f.bell) == event << BELL
-    assert len(f.answers) == 1 and not f.acknowledged()
-    f.server.enter(flags=lib.USRLOOP_ENTER_NOWAIT | lib.USRLOOP_ENTER_ACK)
-    assert f.acknowledged()
+    # Done before it sleeps.
+    f.ring.finish = armed
+    f.interrupt()
+    wait(lambda: f.ring.finish == done, "the handler", 10)
+    wait(lambda: len(f.answers) == 2, "the client", 10)
+    f.comes()
+
+    # Not done; not to be looked at; nobody said how.
+    f.want(WANTED ^ 0x00010000)
+    f.ring.finish = armed
+    f.is_told()
+    assert f.ring.finish == armed
+    f.want(WANTED)
+    f.ring.finish = off
+    f.is_told()
+    f.steps()
+    f.ring.finish = armed
+    f.is_told()
+    assert f.ring.finish == armed and len(f.answers) == 2
+    # The first steps find what they expect, the last one does not.
+    f.steps(*STEPS[:3], {**STEPS[3], "value": 0x41})
+    f.put(SCRATCH, 0)
+    f.is_told()
+    assert f.register(SCRATCH) == 0x2B and len(f.answers) == 2
     f.complete()
+    f.comes()
 
     # Another use of the slot, and no slot: the device has been told, and nobody's request ends.
     f.steps(*STEPS)
-    for tag, seq in ((f.sqe.tag, f.sqe.seq + 1), (0xFFFFFFFF, f.sqe.seq)):
-        f.server.queue[0].ring.finish_tag, f.server.queue[0].ring.finish_seq = tag, seq
-        assert f.finish(600, f.bell) == finished | lib.USRLOOP_READY_REFUSED
-    assert len(f.answers) == 2 and f.acknowledged()
-    assert f.control.query().refused == 2
+    for number, (tag, seq) in enumerate(((f.sqe.tag, f.sqe.seq + 1), (0xFFFFFFFF, f.sqe.seq)), 1):
+        f.ring.finish_tag, f.ring.finish_seq, f.ring.finish = tag, seq, armed
+        f.interrupt()
+        wait(lambda: f.ring.finish == done, "the handler", 10)
+        assert f.control.query().refused == number
+    assert len(f.answers) == 3
     f.complete()
-
-    # A signal takes nothing away: it is told with what was done before, then by itself.
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 1)
-    assert f.finish(10000, f.bell) == finished
+    assert f.server.enter(timeout_ms=500) == 0
     f.client.join(10)
     assert f.answers == [""] * 4
-    f.steps()
-    assert f.finish(100) == -errno.EINVAL
-    f.steps(*STEPS)
     f.control.delete(force=True)
+    f.ring.finish = armed
     f.claim.close()
     refused(errno.ENODEV, f.steps, *STEPS)
     f.server.close()

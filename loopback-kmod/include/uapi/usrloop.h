@@ -203,19 +203,16 @@ struct usrloop_step {
 };
 
 /*
- * FINISH: how the function of a block device with ZERO_COPY tells that a request is done. While
- * a server is in ENTER with USRLOOP_ENTER_FINISH, the steps are taken at an interrupt of the
- * function, in its handler; or, for one that came before, when the eventfd that stands for it, and
- * no other, was signalled. If all that was expected is there, the request that the ring names is
- * completed, an eventfd's ack_fd is signalled, and ENTER goes on waiting. Else the eventfd is
- * reported as ever; what is left to do then is the server's, and some steps may have been taken,
- * even twice.
+ * FINISH: how the function of a block device with ZERO_COPY tells that a request is done. When it
+ * interrupts while the ring's word "finish" is ARMED, the steps are taken in the handler. If all
+ * that was expected is there, the request that the ring names is completed, and the word is DONE:
+ * the interrupt need not be looked at, unmasked or acknowledged any more. Else the word is ARMED
+ * again, and the interrupt comes to the server as ever, some steps having been taken.
  */
 struct usrloop_finish {
 	__u32 queue;
-	__u32 index;			/* of the eventfd */
 	__u32 steps;			/* 0: no more */
-	__u32 reserved;
+	__u32 reserved[2];
 	struct usrloop_step step[USRLOOP_STEPS];
 };
 
@@ -283,6 +280,12 @@ struct usrloop_rxe {
 	__u32 reserved;
 };
 
+/* Whose an interrupt is (finish). */
+#define USRLOOP_FINISH_OFF	0	/* the server's */
+#define USRLOOP_FINISH_ARMED	1	/* set by the server: the kernel's */
+#define USRLOOP_FINISH_TAKING	2	/* set by the kernel: its handler is at it, for a moment */
+#define USRLOOP_FINISH_DONE	3	/* set by the kernel: it was, and the request is completed */
+
 /* Begin of a ring. The kernel believes nothing that the server writes here. */
 struct usrloop_ring {
 	__u32 sq_tail;			/* written by the kernel: submissions so far */
@@ -293,9 +296,14 @@ struct usrloop_ring {
 	__u32 cq_tail;			/* completions so far */
 	__u32 rx_tail;			/* packets so far */
 	__u32 timeout_ms;		/* how long ENTER waits; 0: for ever */
-	__u32 finish_tag;		/* with ENTER_FINISH: the request that FINISH is about */
+	/*
+	 * USRLOOP_FINISH_*. Set to ARMED before the device can interrupt, and back to OFF with a
+	 * compare-and-exchange: a server looks at its device only if that succeeded.
+	 */
+	__u32 finish;
+	__u32 finish_tag;		/* the request that this is about, named before */
 	__u32 finish_seq;
-	__u32 pad2[10];
+	__u32 pad2[9];
 };
 
 /*
@@ -306,15 +314,12 @@ struct usrloop_ring {
 #define USRLOOP_READY_STOP	0x02	/* the device was stopped: nothing comes any more */
 /* a completion named no request in flight, or had bad fields */
 #define USRLOOP_READY_REFUSED	0x04
-/* the request that finish_tag names was completed, with 0 */
-#define USRLOOP_READY_FINISHED	0x08
 #define USRLOOP_READY_EVENT	0x10	/* << index: that eventfd was signalled */
 
 #define USRLOOP_ENTER_QUEUE	0xffff
 #define USRLOOP_ENTER_NOWAIT	0x10000
 /* signal ack_fd of each eventfd that was reported, before waiting */
 #define USRLOOP_ENTER_ACK	0x20000
-#define USRLOOP_ENTER_FINISH	0x40000	/* see FINISH; not with NOWAIT */
 #define USRLOOP_IOC_VERSION	_IOR('U', 0x60, struct usrloop_version)
 #define USRLOOP_IOC_CREATE	_IOWR('U', 0x61, struct usrloop_info)
 #define USRLOOP_IOC_QUERY	_IOWR('U', 0x62, struct usrloop_info)
