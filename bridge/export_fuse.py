@@ -52,27 +52,28 @@ def check_access() -> None:
     loop.check_access()
 
 
-def _unwanted_mounts(needed: Sequence[Path]) -> list[bytes]:
-    """Mount points of file systems on disks that nbdfuse has no use for, innermost first."""
+def _needed(paths: Sequence[Path]) -> set[Path]:
+    """Mount points that nbdfuse has a use for, if they are some."""
     keep = {Path(where) for where in ("/", "/usr", "/etc")}
-    for path in needed:
+    for path in paths:
         keep.update(path.resolve().parents)
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        where = mounts.unescape(fields.split()[4])
-        if rest.split()[1].startswith("/dev/") and Path(where) not in keep:
-            found.append(os.fsencode(where))
-    return found[::-1]
+    return keep
 
 
-def _leave_namespace(needed: Sequence[Path]) -> None:
-    """In the child: a private copy of the mounts, without the ones that it would pin for others."""
+def _leave_namespace(keep: set[Path]) -> None:
+    """In the child: a private copy of the mounts, without file systems on disks that it would pin for others."""
     if _libc.unshare(CLONE_NEWNS) or _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
         os._exit(126)
     # Looked up in the copy: what somebody mounted a moment before is in it.
-    for path in _unwanted_mounts(needed):
-        _libc.umount2(path, MNT_DETACH)
+    try:
+        table = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        os._exit(126)
+    for line in reversed(table):  # innermost first
+        fields, _, rest = line.partition(" - ")
+        where = mounts.unescape(fields.split()[4])
+        if rest.split()[1].startswith("/dev/") and Path(where) not in keep:
+            _libc.umount2(os.fsencode(where), MNT_DETACH)
 
 
 class FuseAttachment:
@@ -89,12 +90,12 @@ class FuseAttachment:
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="mnt-", dir=run_directory()))
         nbdfuse = find_tool("nbdfuse", "libnbd-bin")
-        needed = (Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/"))
+        keep = _needed((Path(nbdfuse), self._folder / FILE, endpoint.path or Path("/")))
         read_only = ["-r"] if export.read_only else []
         self._child = Child(
             "nbdfuse",
             [nbdfuse, *read_only, str(self._folder / FILE), endpoint.uri],
-            prepare=(lambda: _leave_namespace(needed)) if self._private else None,
+            prepare=(lambda: _leave_namespace(keep)) if self._private else None,
             parent_death=signal.SIGKILL if self._private else signal.SIGTERM,
         )
         self.children = (self._child,)

@@ -11,6 +11,8 @@ from typing import Final
 
 MOMENT: Final = 0.1
 """Seconds."""
+TRIES: Final = 5
+"""To see the same users twice."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -39,10 +41,13 @@ def users(name: str, sysfs: Path = Path("/sys/block")) -> list[str]:
     Who makes a mount namespace (a container that starts) has all mounts in it for a moment: no user.
     """
     found = _users(name, sysfs)
-    if found:
+    for _ in range(TRIES):
+        if not found:
+            break
         time.sleep(MOMENT)
-        still = _users(name, sysfs)
-        found = [user for user in found if user in still]
+        before, found = found, _users(name, sysfs)
+        if found == before:
+            break
     return found
 
 

@@ -9,6 +9,7 @@
  * beside it, or the server.
  */
 #include <linux/pci.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat.h"
@@ -57,47 +58,44 @@ static void put(const struct finish_step *step, u32 value)
 	}
 }
 
-/* Return: whether each expectation was met; else nothing was done after the first that was not. */
-static bool run(const struct usrloop_finish_steps *f)
+/* Take the steps, up to the first that finds something else than it expects. */
+static enum usrdrv_irq_verdict run(const struct usrloop_finish_steps *f)
 {
-	bool any = false;
+	u32 first = get(&f->step[0]);
 	unsigned int i;
-	u32 first = 0;
 
-	for (i = 0; i < f->n; i++) {
+	/* It has only been looked at: the interrupt may be another device's. */
+	if ((first & f->step[0].is.mask) != f->step[0].is.value)
+		return USRDRV_IRQ_LEFT;
+	for (i = 1; i < f->n; i++) {
 		const struct usrloop_step *is = &f->step[i].is;
 
-		if (is->op == USRLOOP_STEP_EXPECT) {
-			u32 value = get(&f->step[i]);
-
-			if (!any)
-				first = value;
-			any = true;
-			if ((value & is->mask) != is->value)
-				return false;
-		} else {
+		if (is->op == USRLOOP_STEP_WRITE)
 			put(&f->step[i], (first >> is->shift & is->mask) | is->value);
-		}
+		else if ((get(&f->step[i]) & is->mask) != is->value)
+			return USRDRV_IRQ_PASSED;
 	}
-	return true;
+	return USRDRV_IRQ_TAKEN;
 }
 
-static bool take_interrupt(struct usrdrv_irq_filter *filter)
+static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
 	struct usrloop_ring *ring = f->end->ring;
+	enum usrdrv_irq_verdict verdict;
 
 	/* A barrier: what the server named before is there. */
 	if (cmpxchg(&ring->finish, USRLOOP_FINISH_ARMED, USRLOOP_FINISH_TAKING) !=
 	    USRLOOP_FINISH_ARMED)
-		return false;
+		return USRDRV_IRQ_LEFT;
 	f->tag = READ_ONCE(ring->finish_tag);
 	f->seq = READ_ONCE(ring->finish_seq);
-	if (run(f))
-		return true;
-	/* Not ours, or for the server, who is told of it now and disarms before he looks. */
-	smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
-	return false;
+	verdict = run(f);
+	if (verdict != USRDRV_IRQ_TAKEN) {
+		/* Not ours, or for the server, who is told of it now and disarms before he looks. */
+		smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
+	}
+	return verdict;
 }
 
 static void interrupt_taken(struct usrdrv_irq_filter *filter)
@@ -110,8 +108,11 @@ static void interrupt_taken(struct usrdrv_irq_filter *filter)
 	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
 }
 
-static int check_step(struct pci_dev *pdev, const struct usrloop_step *is)
+static int check_step(struct pci_dev *pdev, const struct usrloop_step *is, bool first)
 {
+	/* What comes without a look at the device may be another's interrupt. */
+	if (first && (is->op != USRLOOP_STEP_EXPECT || !is->mask))
+		return -EINVAL;
 	if (is->op != USRLOOP_STEP_EXPECT && is->op != USRLOOP_STEP_WRITE)
 		return -EINVAL;
 	if (is->bar >= PCI_STD_NUM_BARS || is->shift > 31 ||
@@ -149,7 +150,7 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 		struct finish_step *step = &f->step[f->n];
 
 		step->is = want->step[f->n];
-		ret = check_step(pdev, &step->is);
+		ret = check_step(pdev, &step->is, !f->n);
 		if (ret)
 			break;
 		step->at = pci_iomap_range(pdev, step->is.bar, step->is.offset, step->is.width);
@@ -178,6 +179,7 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 {
 	struct usrdrv_claim *claim = end->zc->claim;
 	struct usrloop_finish_steps *f;
+	unsigned int flags;
 	int index, ret;
 
 	usrloop_finish_clear(end);
@@ -186,7 +188,10 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 	index = usrloop_zc_enter(end->zc);
 	if (index < 0)
 		return index;
+	/* Memory must not be had by waiting for this disk, whose end waits for the claim. */
+	flags = memalloc_noio_save();
 	f = make_steps(usrdrv_claim_pci_dev(claim), want);
+	memalloc_noio_restore(flags);
 	usrloop_zc_exit(end->zc, index);
 	if (IS_ERR(f))
 		return PTR_ERR(f);
@@ -203,7 +208,7 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 /**
  * usrloop_finish_set() - learn how a queue's device tells that a request is done, or forget it
  * @session:	of the server's file
- * @want:	replaces what there was
+ * @want:	replaces what there was, which is forgotten even if this fails
  *
  * Context: process.
  * Return: 0; -EOPNOTSUPP the device is none of a claimed function's, or an interface; -EBUSY

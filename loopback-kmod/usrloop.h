@@ -12,14 +12,15 @@
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
  *	net_rx.c	and packets from the wire
- *	finish.c	requests that are ended in the interrupt's handler
+ *	finish.c	requests that an interrupt's handler ends
  *	zerocopy.c	data that the server's device reaches where they are
  *	zc_blk.c, zc_net.c	of the two kinds
  *
  * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
  * not held while data is copied by us). A claim is ended with dev->lock held, entered with either.
  * A slot changes hands by a compare-and-exchange of its word. queue->end is also read under RCU:
- * whoever found it there may use its memory until he leaves.
+ * whoever found it there may use its memory until he leaves. The handler of an interrupt that ends
+ * a request takes no lock.
  */
 #ifndef USRLOOP_H
 #define USRLOOP_H

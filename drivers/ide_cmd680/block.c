@@ -160,6 +160,8 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		if (!ret) {
 			if (idle)
 				ide_run_channel(ch);
+			else if (atomic_load(&ch->ide->serve))
+				ide_kick(ch->ide);	/* the command before may end without anybody being woken */
 			wait_for(&r, gate);
 			ret = r.status;
 		}

@@ -10,8 +10,8 @@
  * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables|steps]
  *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
  *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy); steps: likewise,
- *	and nobody but ENTER learns of an interrupt, which may end a request by itself
- * Ends with 0 and a line of counts (requests; those that ENTER ended by itself), or with 1 at the first difference.
+ *	and the interrupt's handler may end a request
+ * Ends with 0 and a line of counts (requests; those that the interrupt's handler ended), or with 1 at the first difference.
  */
 #define _GNU_SOURCE
 #include <errno.h>

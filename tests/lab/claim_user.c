@@ -3,8 +3,9 @@
  * A module that uses a claimed function, as one that moves data for it would.
  * What is written to /proc/claim_user is the number of a descriptor; the claim
  * behind it is kept, a page is mapped for the function, and its interrupt taken.
- * What QEMU's edu raises with BY_FILTER in it is seen to before that. Reading
- * tells what has happened. "-1" lets go, "-2" ends the claim.
+ * What QEMU's edu raises with BY_FILTER in it is seen to before that, and with
+ * LOWERED taken back, but told of. Reading tells what has happened. "-1" lets go,
+ * "-2" ends the claim.
  */
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -39,15 +40,16 @@ static const struct usrdrv_irq_user user = { .signal = on_signal, .gone = on_gon
 #define EDU_RAISED	0x24
 #define EDU_ACK		0x64
 #define BY_FILTER	0x100
+#define LOWERED		0x200
 
-static bool filter_take(struct usrdrv_irq_filter *filter)
+static enum usrdrv_irq_verdict filter_take(struct usrdrv_irq_filter *filter)
 {
 	u32 raised = ioread32(registers + EDU_RAISED);
 
-	if (!(raised & BY_FILTER))
-		return false;
+	if (!(raised & (BY_FILTER | LOWERED)))
+		return USRDRV_IRQ_LEFT;
 	iowrite32(raised, registers + EDU_ACK);
-	return true;
+	return raised & LOWERED ? USRDRV_IRQ_PASSED : USRDRV_IRQ_TAKEN;
 }
 
 static void filter_taken(struct usrdrv_irq_filter *filter)

@@ -3,7 +3,7 @@
 
 The 2004 driver needed five. With a device behind VFIO there are two at depth 1: one brings the request; one waits
 for the interrupt, lets the next one through, and hands the completion over with the wait for the next request. With
-zero copy, over the usrdrv calls, the first sees to the interrupt as well, and returns with the next request; with
+zero copy, over the usrdrv calls, the interrupt's handler ends the request, and only the next is waited for; with
 --poll-us nobody waits for the interrupt. A PATA channel has one command at a time, so each of 32 requests at random
 places has an interrupt, too, and a call; neighbours are one command.
 """

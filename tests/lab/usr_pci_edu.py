@@ -273,8 +273,11 @@ def user_in_the_kernel() -> None:
         user_says(6, str(number))
         assert not edu.read(Edu.RAISED)
     assert USER.read_text().split()[2] == "0"
+    edu.write(Edu.RAISE, 0x200)  # taken back, and told of all the same
+    user_says(2, "1")
+    assert not edu.read(Edu.RAISED)
     edu.write(Edu.RAISE, 1)
-    user_says(2, "3")  # let through twice, and raised still
+    user_says(2, "3")  # let through, and raised still
     edu.write(Edu.ACK, 1)
     edu.close()
     assert USER.read_text().split() == [FIRST, "0", "3", "1", "1", "0", "2"]

@@ -147,6 +147,10 @@ class Silent(threading.Thread):
     def __init__(self, control: Control, claim: Claim) -> None:
         super().__init__(daemon=True)
         self.server = Server(control, control.attach(claim_fd=claim.fd))
+        # Whatever is taken from it is, with a handler that may end it, too.
+        steps = {"steps": len(STEPS), "step": STEPS}
+        raw(control, lib.USRLOOP_IOC_FINISH, ffi.new("struct usrloop_finish *", steps))
+        self.server.queue[0].ring.finish = lib.USRLOOP_FINISH_ARMED
         self.silent = False
         self.kept: list[tuple[int, list[tuple[int, int]]]] = []
         self.start()
@@ -391,6 +395,8 @@ def finish(address: str) -> None:
         *({"width": width} for width in (0, 3, 8)),
         *({"offset": offset} for offset in (2, 253, 256, 0xFFFFFFFC)),
         {"shift": 1},
+        {"mask": 0},
+        {"op": lib.USRLOOP_STEP_WRITE},
     ]
     for change in bad:
         refused(errno.EINVAL, f.steps, {**STEPS[0], **change})

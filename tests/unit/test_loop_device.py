@@ -130,7 +130,21 @@ def test_who_is_gone_in_a_moment_is_no_user(
     for holder in (brief, lasting):
         holder.mkdir(parents=True)
     (tmp_path / "disk9/dev").write_text("999:999\n")
-    monkeypatch.setattr(time, "sleep", lambda seconds: brief.rmdir())
+    monkeypatch.setattr(time, "sleep", lambda seconds: brief.exists() and brief.rmdir())
+    assert mounts.users("disk9", tmp_path) == ["/dev/dm-8"]
+
+
+def test_who_comes_meanwhile_is_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brief, late = (tmp_path / "disk9/holders" / name for name in ("dm-7", "dm-8"))
+    brief.mkdir(parents=True)
+    (tmp_path / "disk9/dev").write_text("999:999\n")
+
+    def sleep(seconds: float) -> None:
+        if brief.exists():
+            brief.rmdir()
+            late.mkdir()
+
+    monkeypatch.setattr(time, "sleep", sleep)
     assert mounts.users("disk9", tmp_path) == ["/dev/dm-8"]
 
 

@@ -185,7 +185,10 @@ struct usrloop_eventfd {
 	__s32 ack_fd;			/* signalled by USRLOOP_ENTER_ACK; -1: none */
 };
 
-/* FINISH: what is done at an interrupt, in this order. */
+/*
+ * FINISH: what is done at an interrupt, in this order; first comes an EXPECT with a mask, that does
+ * not change the device.
+ */
 /* read a register; go on only if (it & mask) == value */
 #define USRLOOP_STEP_EXPECT	1
 /* write ((what the first EXPECT read >> shift) & mask) | value to it */
@@ -207,7 +210,8 @@ struct usrloop_step {
  * interrupts while the ring's word "finish" is ARMED, the steps are taken in the handler. If all
  * that was expected is there, the request that the ring names is completed, and the word is DONE:
  * the interrupt need not be looked at, unmasked or acknowledged any more. Else the word is ARMED
- * again, and the interrupt comes to the server as ever, some steps having been taken.
+ * again, and the interrupt comes to the server as ever, some steps having been taken. With MSI, the
+ * function has no other cause to interrupt.
  */
 struct usrloop_finish {
 	__u32 queue;
@@ -283,8 +287,8 @@ struct usrloop_rxe {
 /* Whose an interrupt is (finish). */
 #define USRLOOP_FINISH_OFF	0	/* the server's */
 #define USRLOOP_FINISH_ARMED	1	/* set by the server: the kernel's */
-#define USRLOOP_FINISH_TAKING	2	/* set by the kernel: its handler is at it, for a moment */
-#define USRLOOP_FINISH_DONE	3	/* set by the kernel: it was, and the request is completed */
+#define USRLOOP_FINISH_TAKING	2	/* by the kernel: its handler is at it, for a moment */
+#define USRLOOP_FINISH_DONE	3	/* by the kernel: it was, and the request is completed */
 
 /* Begin of a ring. The kernel believes nothing that the server writes here. */
 struct usrloop_ring {
