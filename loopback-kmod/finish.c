@@ -92,7 +92,7 @@ static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
 	f->seq = READ_ONCE(ring->finish_seq);
 	verdict = run(f);
 	if (verdict != USRDRV_IRQ_TAKEN) {
-		/* Not ours, or for the server, who is told of it now and disarms before he looks. */
+		/* Not ours; or for the server, who is told now, and disarms before he looks. */
 		smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
 	}
 	return verdict;
