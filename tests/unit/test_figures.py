@@ -139,6 +139,29 @@ def test_a_request_over_usrloop_is_cut_at_its_two_sleeps(interrupt: str) -> None
     ]
 
 
+def test_a_request_that_the_interrupt_s_handler_ends() -> None:
+    """The driver's process sleeps on."""
+    lines = LOOP_TRACE.splitlines()
+    gone = ("1.000210", "1.000230", "1.000235")
+    trace = "\n".join(line for line in lines if not any(time in line for time in gone))
+    trace = trace.replace("vfio-intx(0000:00:11.0)", "usrdrv").replace(
+        "prev_comm=usrdrv-driver prev_pid=71 prev_prio=120 prev_state=S ==> next_comm=fio",
+        "prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=fio",
+    )
+    trace = "\n".join(
+        line.replace("usrdrv-driver-71 ", "<idle>-0 ") if "1.000260" in line else line
+        for line in trace.splitlines()
+    )
+    (request,) = timeline.cut(list(timeline.parse(trace)), "259,0")
+    assert [(name, round(length)) for name, length in timeline.medians([request])] == [
+        ("to the driver's process", 20),
+        ("queueing the command", 30),
+        ("the drive, and its interrupt", 140),
+        ("handler, which ends the request", 60),
+        ("waking the client", 30),
+    ]
+
+
 def test_a_request_over_usrloop_whose_interrupt_finds_the_driver_awake() -> None:
     lines = LOOP_TRACE.splitlines()
     slept = ("1.000060", "1.000210", "1.000230")
