@@ -138,7 +138,7 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 					       const struct usrloop_finish *want)
 {
 	struct usrloop_finish_steps *f;
-	int ret = 0;
+	int ret;
 
 	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
 	if (!f)
@@ -146,21 +146,21 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 	f->filter.take = take_interrupt;
 	f->filter.taken = interrupt_taken;
 	f->pdev = pdev;
-	while (f->n < want->steps && !ret) {
+	for (; f->n < want->steps; f->n++) {
 		struct finish_step *step = &f->step[f->n];
 
 		step->is = want->step[f->n];
 		ret = check_step(pdev, &step->is, !f->n);
 		if (ret)
-			break;
+			goto err_free;
+		ret = -ENOMEM;
 		step->at = pci_iomap_range(pdev, step->is.bar, step->is.offset, step->is.width);
-		if (step->at)
-			f->n++;
-		else
-			ret = -ENOMEM;
+		if (!step->at)
+			goto err_free;
 	}
-	if (!ret)
-		return f;
+	return f;
+
+err_free:
 	free_steps(f);
 	return ERR_PTR(ret);
 }

@@ -63,7 +63,7 @@ static void hand_over(struct ide_serve *s, struct served *r)
 
 	/*
 	 * At the end of the device, or ours, the request is left as it is: whoever is started next gets it
-	 * again, or the kernel fails it when nobody is.
+	 * again, or the kernel fails it when nobody is. What the kernel has ended is not told to it.
 	 */
 	if (status == -ENODEV || r->ended)
 		return;
