@@ -33,7 +33,7 @@ class Packet:
     frame: bytes
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Until it is true."""
     end = time.monotonic() + seconds
     while not condition():
