@@ -505,6 +505,7 @@ def test_image_errors(tmp_path: Path) -> None:
         ("ram=1M&ram0=2M", "ram0"),
         ("ram=1M&ram=2M", "2 times"),
         ("ram=1M&cable0=60", "cable0"),
+        ("ram=1M&bar5=no2", "bar5"),
         ("ram=1M&ro=maybe", "maybe"),
         ("ram=1M&udma=7", "7"),
         ("ram=1M&class=0200", "0x"),

@@ -38,6 +38,14 @@ def test_bar_sizing() -> None:
         ]  # fmt: skip
 
 
+def test_bar5_can_be_strapped_off() -> None:
+    """Sections 2.2 and 4.1.2: it reads 0, and BA5_EN too."""
+    with Machine(enable=0, bar5=False) as m:
+        m.cfg_w(0x24, 0xFFFFFFFF, 4)
+        assert m.cfg(0x24, 4) == 0
+        assert m.cfg(0x8A) == 0
+
+
 def test_command_bits_and_latches() -> None:
     with Machine(enable=0) as m:
         m.cfg_w(4, 0xFFFF, 2)
