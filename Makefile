@@ -60,7 +60,7 @@ test-debug: setup
 	$(PYTHON) -m usrdrv lab build --kernel debug
 	USRDRV_LAB_KERNEL=debug $(PYTHON) -m pytest tests/lab/test_usrloop_calls.py tests/lab/test_usrloop_hostile.py \
 		tests/lab/test_usrloop_recovery.py tests/lab/test_usrloop_stacks.py tests/lab/test_usrloop_wire.py \
-		tests/lab/test_usrdrv_calls.py
+		tests/lab/test_usrdrv_calls.py tests/lab/test_zero_copy.py tests/lab/test_zero_copy_net.py
 
 kmod: setup
 	$(PYTHON) -m usrdrv lab kmod

@@ -113,7 +113,7 @@ def test_a_user_in_the_kernel(guest: Guest, tmp_path: Path) -> None:
     subprocess.run(build, check=True)
     shutil.copy(tmp_path / "claim_user.ko", guest.share)
     guest.run("insmod /share/claim_user.ko", check=True)
-    for scenario in ("user_in_the_kernel", "ended_by_the_kernel"):
+    for scenario in ("user_in_the_kernel", "user_of_msi", "ended_by_the_kernel"):
         command = f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}"
         good(guest.run(command, 120 * SLOWER))
     guest.run("rmmod claim_user", check=True)

@@ -45,9 +45,7 @@ def without_bar5() -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def guest(model: Model, without_bar5: Model, guest_factory: Boot) -> Guest:
-    return guest_factory(
-        [model.socket, without_bar5.socket], iommu=True, kmod=True, kernel="base"
-    )
+    return guest_factory([model.socket, without_bar5.socket], iommu=True, kmod=True, kernel="base")
 
 
 @contextmanager

@@ -336,15 +336,16 @@ def test_declined(guest: Guest) -> None:
     allow=[r"I/O error, dev usrblk\d", r"Buffer I/O error on dev usrblk\d", r"taken for dead"]
 )
 def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Path) -> None:
-    """It has a claim, and says of requests that they are done, or not, as it likes."""
+    """It has a claim, says of requests that they are done, or not, as it likes, and has its chip say so."""
     program = guest.share / "usrloop_hostile"
     command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-o", str(program)]
     command += [f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
     command += [str(HERE / "usrloop_hostile.c"), str(TOP / "usrdrv/loop/loop.c")]
     subprocess.run(command, check=True)
-    result = good(guest.run(f"/share/usrloop_hostile 3 {60 if DEBUG else 15} 0x10", 240 * SLOWER))
+    command = ["/share/usrloop_hostile", "3", str(60 if DEBUG else 15), "0x10", str(SLOWER)]
+    result = good(guest.run(command, 240 * SLOWER))
     done = json.loads(result.out)
     print(done)
     assert done["left"] == 0
-    for what in ("lives", "claims", "succeeded", "completed", "scribbled", "disk"):
-        assert done[what] > 10, f"{what}: {done}"
+    for what in ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended"):
+        assert done[what] > 5, f"{what}: {done}"

@@ -289,6 +289,26 @@ def user_in_the_kernel() -> None:
     again.close()
 
 
+def user_of_msi() -> None:
+    """Its filter is asked there, too; nothing is masked, so each interrupt that it leaves is told of."""
+    edu = Edu(FIRST)
+    number = edu.irq_set(MSI)
+    USER.write_text(str(edu.fd))
+    before = interrupts(number)
+    for round_ in range(1, 4):
+        edu.write(Edu.RAISE, 0x100)
+        user_says(6, str(round_))
+        assert not edu.read(Edu.RAISED)
+    assert USER.read_text().split()[2] == "0"
+    for round_, value in enumerate((0x200, 1, 2), 1):
+        edu.write(Edu.RAISE, value)
+        user_says(2, str(round_))
+    assert USER.read_text().split()[6] == "3" and interrupts(number) == before + 6
+    edu.write(Edu.ACK, 3)
+    USER.write_text("-1")
+    edu.close()
+
+
 def ended_by_the_kernel() -> None:
     """The module ends the claim of a process that lives: to that one it is as if it had been unplugged."""
     edu = Edu(FIRST)

@@ -2,10 +2,11 @@
 /*
  * A server that is out to hurt the kernel, for a set time:
  *
- *	usrloop_hostile SEED SECONDS [DEVICE]
+ *	usrloop_hostile SEED SECONDS [DEVICE [SLOWER]]
  *
- * With the number of a PCI device (bus 0, function 0), the disk is one of zero copy, whose servers have claimed that
- * device and leave it alone.
+ * With the number of a CMD680 (bus 0, function 0), the disk is one of zero copy, whose servers have claimed it. They
+ * have its drive interrupt, also when a request is to end by that; nobody has it reach memory. SLOWER: lives are so
+ * many times as long.
  *
  *	parent		makes a block device and an interface, again when they were deleted; at the end deletes all
  *	clients		read and write the disk, send packets; each must come to its end
@@ -45,10 +46,18 @@
 #define BLOCK_ID	0
 #define NET_ID		0
 #define CLIENTS		4
-#define SCRATCH		0x4c	/* of BAR 5; does nothing */
+
+/* Registers of BAR 5 (docs/hardware/cmd680.md, sections 3 and 4). */
+#define BUS_MASTER	0x00
+#define LATCH		0x02
+#define SCRATCH		0x4c	/* does nothing */
+#define DRIVE		0x86
+#define COMMAND		0x87
+#define INTERRUPT	0x04	/* in the latch, which takes it back */
+#define FLUSH_CACHE	0xe7	/* moves nothing, and interrupts when it is done */
 
 static struct {
-	atomic_ulong calls, succeeded, completed, received, scribbled, reads, errors, packets, lives, claims;
+	atomic_ulong calls, succeeded, completed, received, scribbled, reads, errors, packets, lives, claims, ended;
 	atomic_bool over;
 } *shared;
 
@@ -81,7 +90,8 @@ static void fill(void *to, size_t size, uint64_t *seed)
 /* --- a life --- */
 
 static struct {
-	int fd, event;
+	int fd, event, unmask;
+	bool scribbled;
 	struct usrloop_attach attach;
 	struct loop_queue queue[8];
 	uint8_t *map;
@@ -101,9 +111,26 @@ static void random_info(struct usrloop_info *info, uint64_t *seed)
 		((uint8_t *)info)[next(seed) % sizeof(*info)] = next(seed);
 }
 
-/* It writes to the chip's scratch register only: the rest of the machine is not to be harmed. */
+/* An interrupt of the drive's, and the end of it. */
+static void good_steps(struct usrloop_finish *finish)
+{
+	*finish = (struct usrloop_finish){
+		.steps = 2,
+		.step = {
+			{ .op = USRLOOP_STEP_EXPECT, .bar = 5, .width = 4, .offset = BUS_MASTER,
+			  .mask = INTERRUPT << 16, .value = INTERRUPT << 16 },
+			{ .op = USRLOOP_STEP_WRITE, .bar = 5, .width = 1, .offset = LATCH, .value = INTERRUPT },
+		},
+	};
+}
+
+/* What is none of these writes to the chip's scratch register only: the rest of the machine is not to be harmed. */
 static void random_steps(struct usrloop_finish *finish, uint64_t *seed)
 {
+	if (next(seed) % 8) {
+		good_steps(finish);
+		return;
+	}
 	*finish = (struct usrloop_finish){ .queue = next(seed) % 3, .steps = next(seed) % 4 };
 	for (unsigned int i = 0; i < finish->steps; i++) {
 		struct usrloop_step *step = &finish->step[i];
@@ -148,7 +175,7 @@ static void random_call(uint64_t *seed)
 	case USRLOOP_IOC_EVENTFD:
 		u.event = (struct usrloop_eventfd){ .queue = next(seed) % 3, .index = next(seed) % 5,
 						    .fd = next(seed) % 3 ? life.event : (int)(next(seed) % 8) - 1,
-						    .ack_fd = next(seed) % 2 ? life.event : -1 };
+						    .ack_fd = next(seed) % 2 ? life.unmask : -1 };
 		break;
 	case USRLOOP_IOC_ENTER:
 		argument = next(seed) % 3 | (next(seed) % 4) << 16;
@@ -261,6 +288,40 @@ static uint32_t make_frame(uint8_t *slot, uint64_t *seed)
 	return sizeof(*header) + (next(seed) % 16 ? len : next(seed));
 }
 
+static void put(unsigned int at, uint8_t value)
+{
+	if (pwrite(life.attach.claim_fd, &value, 1, 5ll << 40 | at) != 1)
+		atomic_fetch_add(&shared->errors, 1);
+}
+
+static void interrupt(void)
+{
+	put(DRIVE, 0xe0);
+	put(COMMAND, FLUSH_CACHE);
+}
+
+/* Have a request end by an interrupt; mostly it is the one that the handler is told of. Whether it has ended. */
+static bool end_by_interrupt(struct usrloop_ring *ring, uint32_t tag, uint32_t seq, uint64_t *seed)
+{
+	uint64_t until = now_ms() + 10;
+	bool ended;
+
+	ring->finish_tag = next(seed) % 8 ? tag : next(seed) % 64;
+	ring->finish_seq = next(seed) % 8 ? seq : seq + 1;
+	__atomic_store_n(&ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+	interrupt();
+	do
+		ended = __atomic_load_n(&ring->finish, __ATOMIC_ACQUIRE) == USRLOOP_FINISH_DONE;
+	while (!ended && now_ms() < until);
+	if (next(seed) % 4)
+		__atomic_store_n(&ring->finish, USRLOOP_FINISH_OFF, __ATOMIC_RELEASE);
+	if (!ended) {
+		put(LATCH, INTERRUPT);
+		eventfd_write(life.unmask, 1);
+	}
+	return ended;
+}
+
 /* Serves after a fashion: or nothing of the other side would be reached. */
 static void serve(unsigned int i, uint64_t *seed)
 {
@@ -273,6 +334,12 @@ static void serve(unsigned int i, uint64_t *seed)
 		uint32_t tag = sqe->tag, seq = sqe->seq;
 		int result = next(seed) % 4 ? 0 : -(int)(next(seed) % 5000);
 
+		if (life.attach.claim_fd >= 0 && next(seed) % 2 && end_by_interrupt(q->ring, tag, seq, seed)) {
+			if (!life.scribbled)
+				atomic_fetch_add(&shared->ended, 1);
+			if (next(seed) % 8)
+				continue;
+		}
 		if (!(next(seed) % 8))
 			tag = next(seed) % (2 * life.attach.depth);
 		if (!(next(seed) % 8))
@@ -293,7 +360,7 @@ static void serve(unsigned int i, uint64_t *seed)
 	loop_enter(q, next(seed) % 8 ? USRLOOP_ENTER_NOWAIT : next(seed) & 0x30000, 1 + next(seed) % 20);
 }
 
-/* usr_pci_open(); the life before may not be over quite. */
+/* usr_pci_open(), and USR_PCI_IRQ_SET; the life before may not be over quite. */
 static int claim(void)
 {
 	struct {
@@ -301,6 +368,11 @@ static int claim(void)
 		uint8_t bus, slot, function, reserved;
 		uint64_t dma_mask, name, flags;
 	} how = { .slot = (uint8_t)device };
+	struct {
+		uint32_t kind;
+		int32_t event, unmask;
+		uint32_t irq;
+	} intx = { .kind = 1, .event = life.event, .unmask = life.unmask };
 	int fd = -1;
 
 	for (int i = 0; i < 50 && fd < 0; i++) {
@@ -308,7 +380,7 @@ static int claim(void)
 		if (fd < 0)
 			usleep(20000);
 	}
-	if (fd >= 0)
+	if (fd >= 0 && !syscall(549, fd, 7, &intx, sizeof(intx)))
 		atomic_fetch_add(&shared->claims, 1);
 	return fd;
 }
@@ -316,6 +388,7 @@ static int claim(void)
 static void live(uint64_t seed, unsigned int type)
 {
 	struct usrloop_target target = { .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID };
+	struct usrloop_finish steps;
 	unsigned int i;
 	pthread_t thread;
 	void *map;
@@ -323,6 +396,7 @@ static void live(uint64_t seed, unsigned int type)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	life.fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 	life.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	life.unmask = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	life.attach = (struct usrloop_attach){ .type = type, .id = target.id, .claim_fd = -1 };
 	if (type == USRLOOP_BLOCK && device >= 0)
 		life.attach.claim_fd = claim();
@@ -336,8 +410,12 @@ static void live(uint64_t seed, unsigned int type)
 	ioctl(life.fd, USRLOOP_IOC_CARRIER, &target);
 	if (type == USRLOOP_NET)
 		usleep(20000);
+	good_steps(&steps);
+	ioctl(life.fd, USRLOOP_IOC_FINISH, &steps);
+	eventfd_write(life.unmask, 1);
 	pthread_create(&thread, NULL, caller, (void *)(seed | 1));
-	if (next(&seed) % 2)
+	life.scribbled = next(&seed) % 2;
+	if (life.scribbled)
 		pthread_create(&thread, NULL, scribbler, (void *)(seed | 1));
 	for (;;)
 		for (i = 0; i < life.attach.queues; i++)
@@ -425,6 +503,8 @@ static void make(unsigned int type, uint64_t *seed)
 		.blk = { .size = 8 << 20, .logical_block = 512, .physical_block = 512, .max_io = 16384, .timeout_ms = 200 },
 		.net = { .mac = { 2, 0, 0, 0, 0, 0x99 }, .mtu = 1500, .max_mtu = 9000 },
 	};
+	struct usrloop_info there = { .type = info.type, .id = info.id };
+	struct usrloop_target target = { .type = info.type, .id = info.id, .arg = 1 };
 	int fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 
 	if (type == USRLOOP_BLOCK && device >= 0) {
@@ -432,6 +512,9 @@ static void make(unsigned int type, uint64_t *seed)
 		info.blk.max_segments = 1 + next(seed) % 16;
 		info.blk.segment_mask = next(seed) % 2 ? 0xffff : 0;
 	}
+	/* A call at random may have made one that is less fun. */
+	if (!ioctl(fd, USRLOOP_IOC_QUERY, &there) && there.features != info.features)
+		ioctl(fd, USRLOOP_IOC_DELETE, &target);
 	ioctl(fd, USRLOOP_IOC_CREATE, &info);
 	close(fd);
 }
@@ -454,7 +537,7 @@ int main(int argc, char **argv)
 {
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) * 2 + 1 : 1, end, begun = now_ms();
 	pid_t clients[CLIENTS], lives[2] = { 0, 0 };
-	unsigned int i, left = 0, round = 0;
+	unsigned int i, left = 0, round = 0, slower = argc > 4 ? atoi(argv[4]) : 1;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	end = begun + 1000 * (argc > 2 ? atoi(argv[2]) : 10);
@@ -473,7 +556,7 @@ int main(int argc, char **argv)
 			next(&seed);
 			atomic_fetch_add(&shared->lives, 1);
 		}
-		usleep(100000 + next(&seed) % 400000);
+		usleep(slower * (100000 + next(&seed) % 400000));
 		for (i = 0; i < 2; i++) {
 			kill(lives[i], SIGKILL);
 			waitpid(lives[i], NULL, 0);
@@ -497,9 +580,9 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("{\"seconds\": %.1f, \"lives\": %lu, \"calls\": %lu, \"succeeded\": %lu, \"completed\": %lu, \"received\": %lu, "
-	       "\"scribbled\": %lu, \"disk\": %lu, \"errors\": %lu, \"packets\": %lu, \"claims\": %lu, \"left\": %u}\n",
+	       "\"scribbled\": %lu, \"disk\": %lu, \"errors\": %lu, \"packets\": %lu, \"claims\": %lu, \"ended\": %lu, \"left\": %u}\n",
 	       (now_ms() - begun) / 1000.0, shared->lives, shared->calls, shared->succeeded, shared->completed,
 	       shared->received, shared->scribbled, shared->reads, shared->errors, shared->packets,
-	       shared->claims, left);
+	       shared->claims, shared->ended, left);
 	return left ? 1 : 0;
 }
