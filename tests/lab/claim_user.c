@@ -26,7 +26,7 @@ static int master_when_quiesced;
 static void on_signal(void *data)
 {
 	/* As soon as it has come it is let through again: this is about contexts. */
-	if (atomic_inc_return(&signals) < 3)
+	if (atomic_inc_return(&signals) < 4)
 		usrdrv_claim_irq_unmask(claim);
 }
 
@@ -41,10 +41,13 @@ static const struct usrdrv_irq_user user = { .signal = on_signal, .gone = on_gon
 #define EDU_ACK		0x64
 #define BY_FILTER	0x100
 #define LOWERED		0x200
+#define NOBODYS		0x400	/* beside BY_FILTER: it turns out to be nothing */
+
+static u32 raised;
 
 static enum usrdrv_irq_verdict filter_take(struct usrdrv_irq_filter *filter)
 {
-	u32 raised = ioread32(registers + EDU_RAISED);
+	raised = ioread32(registers + EDU_RAISED);
 
 	if (!(raised & (BY_FILTER | LOWERED)))
 		return USRDRV_IRQ_LEFT;
@@ -52,9 +55,10 @@ static enum usrdrv_irq_verdict filter_take(struct usrdrv_irq_filter *filter)
 	return raised & LOWERED ? USRDRV_IRQ_PASSED : USRDRV_IRQ_TAKEN;
 }
 
-static void filter_taken(struct usrdrv_irq_filter *filter)
+static bool filter_taken(struct usrdrv_irq_filter *filter)
 {
 	atomic_inc(&filtered);
+	return !(raised & NOBODYS);
 }
 
 static struct usrdrv_irq_filter filter = { .take = filter_take, .taken = filter_taken };

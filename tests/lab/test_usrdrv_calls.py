@@ -201,6 +201,7 @@ def test_fuzz(guest: Guest, seed: int) -> None:
         # warning has a line of its own beside its trace.
         r"WARNING: .* untrack_pfn\+",
         r"Call Trace:",
+        r"DMA-API: cacheline tracking ENOMEM, dma-debug disabled",
     ]
 )
 def test_out_of_memory(guest: Guest) -> None:
