@@ -260,6 +260,21 @@ static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 }
 
 /*
+ * Make a slot BUSY that this server has been given. What he has no more is not his to end:
+ * detaching waits until nobody is in here.
+ */
+static bool take_served(const struct usrloop_end *end, struct usrloop_slot *slot, u32 seq)
+{
+	bool taken;
+
+	rcu_read_lock();
+	taken = rcu_access_pointer(end->queue->end) == end &&
+		usrloop_slot_move(slot, seq, SLOT_SERVED, SLOT_BUSY);
+	rcu_read_unlock();
+	return taken;
+}
+
+/*
  * What the server says of one request; it is ended, or put into @batch. @entered: its claim is, by
  * the caller. Return: whether it was one in flight.
  */
@@ -275,7 +290,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	if (cqe->tag > end->mask)
 		return false;
 	slot = &q->slot[cqe->tag];
-	if (!usrloop_slot_move(slot, cqe->seq, SLOT_SERVED, SLOT_BUSY))
+	if (!take_served(end, slot, cqe->seq))
 		return false;
 	if (!good)
 		result = -EIO;
@@ -291,20 +306,6 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	return good;
 }
 
-/*
- * Whether a queue is still a server's. Who is served by another now is not ended by the old one;
- * what he has been given carries another seq.
- */
-static bool serves(const struct usrloop_end *end)
-{
-	bool ours;
-
-	rcu_read_lock();
-	ours = rcu_dereference(end->queue->end) == end;
-	rcu_read_unlock();
-	return ours;
-}
-
 /* Have batched requests ended. Return: what ENTER says of those that were refused. */
 static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *batch,
 			      unsigned int refused)
@@ -317,12 +318,12 @@ static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *bat
 	return USRLOOP_READY_REFUSED;
 }
 
-static void blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
+static bool blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 {
 	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
 	DEFINE_IO_COMP_BATCH(batch);
 
-	end_batch(end, &batch, !serves(end) || !take_completion(end, &cqe, &batch, true));
+	return !end_batch(end, &batch, !take_completion(end, &cqe, &batch, true));
 }
 
 static unsigned int blk_collect(struct usrloop_end *end)
@@ -331,11 +332,9 @@ static unsigned int blk_collect(struct usrloop_end *end)
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
 	DEFINE_IO_COMP_BATCH(batch);
 	unsigned int refused = 0;
-	bool ours;
 
 	if (end->cq_head == tail)
 		return 0;
-	ours = serves(end);
 	if (unlikely(tail - end->cq_head > end->mask + 1)) {
 		/* More than the ring can hold: nonsense. What it holds may be read all the same. */
 		refused = 1;
@@ -351,7 +350,7 @@ static unsigned int blk_collect(struct usrloop_end *end)
 		};
 
 		end->cq_head++;
-		refused += !ours || !take_completion(end, &cqe, &batch, false);
+		refused += !take_completion(end, &cqe, &batch, false);
 	}
 	return end_batch(end, &batch, refused);
 }

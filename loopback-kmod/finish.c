@@ -84,6 +84,9 @@ static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
 	struct usrloop_ring *ring = f->end->ring;
 	enum usrdrv_irq_verdict verdict;
 
+	/* Another server has the device now, whose interrupt it is. */
+	if (rcu_access_pointer(f->end->queue->end) != f->end)
+		return USRDRV_IRQ_LEFT;
 	/* A barrier: what the server named before is there. */
 	if (cmpxchg(&ring->finish, USRLOOP_FINISH_ARMED, USRLOOP_FINISH_TAKING) !=
 	    USRLOOP_FINISH_ARMED)
@@ -98,14 +101,15 @@ static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
 	return verdict;
 }
 
-static void interrupt_taken(struct usrdrv_irq_filter *filter)
+static bool interrupt_taken(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
 	struct usrloop_end *end = f->end;
+	bool ended = end->queue->dev->kind->finish(end, f->tag, f->seq);
 
-	end->queue->dev->kind->finish(end, f->tag, f->seq);
-	/* The server reads it with acquire: the request is ended, or was none. */
+	/* The server reads it with acquire: the request is ended, or was none, of which he is told. */
 	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
+	return ended;
 }
 
 static int check_step(struct pci_dev *pdev, const struct usrloop_step *is, bool first)

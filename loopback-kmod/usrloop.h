@@ -215,8 +215,11 @@ struct usrloop_kind {
 	 * USRLOOP_READY_REFUSED.
 	 */
 	unsigned int (*collect)(struct usrloop_end *end);
-	/* Complete one request with 0. Any context, in the claim of a function. May be NULL. */
-	void (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
+	/*
+	 * Complete one request with 0. Any context, in the claim of a function. Returns whether it
+	 * was in flight. May be NULL.
+	 */
+	bool (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
 };
 
 extern const struct usrloop_kind usrloop_blk_kind;

@@ -209,9 +209,10 @@ struct usrloop_step {
  * FINISH: how the function of a block device with ZERO_COPY tells that a request is done. When it
  * interrupts while the ring's word "finish" is ARMED, the steps are taken in the handler. If all
  * that was expected is there, the request that the ring names is completed, and the word is DONE:
- * the interrupt need not be looked at, unmasked or acknowledged any more. Else the word is ARMED
- * again, and the interrupt comes to the server as ever, some steps having been taken. With MSI, the
- * function has no other cause to interrupt.
+ * the interrupt need not be looked at, unmasked or acknowledged any more. If there is no such
+ * request in flight, it is refused, and the interrupt comes to the server, too. Else the word is
+ * ARMED again, and the interrupt comes to the server as ever, some steps having been taken. With
+ * MSI, the function has no other cause to interrupt.
  */
 struct usrloop_finish {
 	__u32 queue;
@@ -288,7 +289,7 @@ struct usrloop_rxe {
 #define USRLOOP_FINISH_OFF	0	/* the server's */
 #define USRLOOP_FINISH_ARMED	1	/* set by the server: the kernel's */
 #define USRLOOP_FINISH_TAKING	2	/* by the kernel: its handler is at it, for a moment */
-#define USRLOOP_FINISH_DONE	3	/* by the kernel: it was, and the request is completed */
+#define USRLOOP_FINISH_DONE	3	/* by the kernel: it was, all steps were taken */
 
 /* Begin of a ring. The kernel believes nothing that the server writes here. */
 struct usrloop_ring {
