@@ -253,7 +253,6 @@ void ide_issue(struct ide_channel *ch, struct ide_list *l)
 			put_bm_cmd(ch, l, to_memory);
 			put_tf(ch, l, CMD680_TF_COMMAND, cmd->opcode);
 			put_bm_cmd(ch, l, to_memory | CMD680_BM_START);
-			ide_serve_arm(ch);
 		}
 	}
 }

@@ -137,27 +137,25 @@ static int join(struct ide_serve *s)
 	return ret;
 }
 
-/**
- * ide_serve_arm - let the kernel end the request of the command that was made last
- * @ch:	channel, locked; its command is under way, or about to be
- *
- * If that is the only one, and nothing is left to do once the chip has done it.
+/*
+ * Let the kernel end the request that the chip is at, if that is the only one, and nothing is left to do once the
+ * chip has done it. The command was written to the chip before: an interrupt of an earlier one finds it busy. And
+ * this is only so in ENTER, in which nobody else looks at the chip.
  */
-void ide_serve_arm(struct ide_channel *ch)
+static void arm(struct ide_serve *s)
 {
-	struct ide_serve *s = atomic_load(&ch->ide->serve);
+	struct ide_channel *ch = s->drive->channel;
 	struct ide_request *request;
 
-	/* Who looks at the chip all the time does so himself. */
-	if (!s || !s->finishes || s->armed || ch != s->drive->channel || ch->ide->limits.poll_us)
-		return;
+	pthread_mutex_lock(&ch->lock);
 	request = ide_only_request(ch);
-	if (!request || request->complete != complete)
-		return;
-	s->armed = (struct served *)request;
-	s->q.ring->finish_tag = (uint32_t)(s->armed - s->request);
-	s->q.ring->finish_seq = s->armed->seq;
-	__atomic_store_n(&s->q.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+	if (request && request->complete == complete) {
+		s->armed = (struct served *)request;
+		s->q.ring->finish_tag = (uint32_t)(s->armed - s->request);
+		s->q.ring->finish_seq = s->armed->seq;
+		__atomic_store_n(&s->q.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+	}
+	ide_unlock(ch);
 }
 
 /* Whose the interrupt was, the word says. Return: whether the kernel has ended the request. */
@@ -190,13 +188,6 @@ static void disarm(struct ide_serve *s)
 		ide_run_channel(ch);
 }
 
-static void rearm(struct ide_channel *ch)
-{
-	pthread_mutex_lock(&ch->lock);
-	ide_serve_arm(ch);
-	ide_unlock(ch);
-}
-
 /**
  * ide_serve_leave - go back to waiting without usrloop; commands may still be at the chip
  * @s:	served drive
@@ -206,7 +197,6 @@ void ide_serve_leave(struct ide_serve *s)
 	for (unsigned int i = ON_IRQ; i <= ON_HANGUP; i++)
 		set_event(s, i, -1, -1);
 	s->joined = 0;
-	disarm(s);
 	s->ide->dev->ops->irq_unmask(s->ide->dev, NULL, 0);
 }
 
@@ -239,8 +229,9 @@ unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 	drain(s);
 	if (s->look && (timeout < 0 || timeout > LOOK_MS))
 		timeout = LOOK_MS;
-	if (s->finishes)
-		rearm(s->drive->channel);
+	/* Who looks at the chip all the time does so himself. */
+	if (s->finishes && !s->ide->limits.poll_us)
+		arm(s);
 	ready = loop_enter(&s->q, how, timeout < 0 ? 0 : (unsigned int)timeout);
 	if (s->finishes)
 		disarm(s);
