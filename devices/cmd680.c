@@ -190,7 +190,7 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 	m->base.ops = &cmd680_ops;
 	for (unsigned int i = 0; i < 5; i++)
 		m->base.bar[i] = (struct usrdrv_model_bar){ .size = io_bar[i].size, .io = 1 };
-	if (config->bar5)
+	if (!config->no_bar5)
 		m->base.bar[5] = (struct usrdrv_model_bar){ .size = CMD680_BAR5_SIZE };
 	for (unsigned int i = 0; i < 2; i++)
 		channel_init(m, i);

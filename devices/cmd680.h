@@ -30,7 +30,7 @@ struct cmd680_config {
 	struct cmd680_drive_config drive[CMD680_DRIVES];
 	uint8_t cable80[2];
 	uint16_t pci_class;	/* 0x0101, 0x0104 or 0x0180 */
-	uint8_t bar5;		/* strap BA5_EN */
+	uint8_t no_bar5;	/* strap BA5_EN is off */
 };
 
 struct cmd680_drive_counters {

@@ -76,7 +76,7 @@ class Cmd680Model(Model):
         self.drives = tuple(drives) + (None,) * (DRIVES - len(drives))
         config = ffi.new("struct cmd680_config *")
         config.pci_class = pci_class
-        config.bar5 = bar5
+        config.no_bar5 = not bar5
         config.cable80 = [int(wires) for wires in cable80]
         fds: list[int] = []
         try:

@@ -118,7 +118,7 @@ static uint8_t read_byte(struct model *m, uint32_t offset)
 	if (offset >= CMD680_FIFO_CTL && offset < CMD680_FIFO_CTL + 8)
 		return byte_of(m->ch[offset / 4 % 2].fifo, offset);
 	if (offset >= CMD680_SYSCFG && offset < CMD680_SYSCFG + 4)
-		return byte_of(m->syscfg | (m->config.bar5 ? CMD680_SYSCFG_BA5_EN : 0), offset);
+		return byte_of(m->syscfg | (m->config.no_bar5 ? 0 : CMD680_SYSCFG_BA5_EN), offset);
 	if (offset >= CMD680_SW_DATA && offset < CMD680_SW_DATA + 4)
 		return byte_of(m->sw_data, offset);
 	if (offset >= CMD680_FLASH_CMD && offset < CMD680_FLASH_CMD + 4)

@@ -49,7 +49,6 @@ static void setup(struct cmd680_config *config)
 {
 	memset(config, 0, sizeof(*config));
 	config->pci_class = 0x0180;
-	config->bar5 = 1;
 	config->cable80[0] = 1;
 	for (int i = 0; i < 3; i++) {
 		struct cmd680_drive_config *d = &config->drive[i];
