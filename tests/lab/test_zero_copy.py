@@ -269,7 +269,14 @@ def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
     assert served.pid != stopped
 
 
-@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0", r"Buffer I/O error on dev usrblk0"])
+@pytest.mark.kernel_log(
+    allow=[
+        r"I/O error, dev usrblk0",
+        r"Buffer I/O error on dev usrblk0",
+        # QEMU has its line raised until somebody touches a BAR; pata_sil680 looks in configuration space.
+        *([r"irq \d+: nobody cared", r"Call Trace:", r"Disabling IRQ"] if DEBUG else []),
+    ]
+)
 def test_unplugged_under_load(guest: Guest) -> None:
     """The function goes: errors for who uses the disk, an end for its driver; then it can be had again."""
     served = Served(guest)

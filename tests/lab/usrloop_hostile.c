@@ -62,6 +62,7 @@ static struct {
 } *shared;
 
 static int device = -1;		/* what is claimed, -1: nothing */
+static unsigned int slower = 1;
 
 static uint64_t now_ms(void)
 {
@@ -300,14 +301,15 @@ static void interrupt(void)
 	put(COMMAND, FLUSH_CACHE);
 }
 
-/* Have a request end by an interrupt; mostly it is the one that the handler is told of. Whether it has ended. */
+/* Have a request end by an interrupt; mostly it is the one that the handler is told of. Whether that has ended. */
 static bool end_by_interrupt(struct usrloop_ring *ring, uint32_t tag, uint32_t seq, uint64_t *seed)
 {
-	uint64_t until = now_ms() + 10;
-	bool ended;
+	uint64_t until = now_ms() + 10 * slower;
+	bool right = next(seed) % 8, ended;
 
-	ring->finish_tag = next(seed) % 8 ? tag : next(seed) % 64;
-	ring->finish_seq = next(seed) % 8 ? seq : seq + 1;
+	ring->finish_tag = right ? tag : next(seed) % 64;
+	ring->finish_seq = right || next(seed) % 2 ? seq : seq + 1;
+	eventfd_write(life.unmask, 1);
 	__atomic_store_n(&ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
 	interrupt();
 	do
@@ -315,11 +317,9 @@ static bool end_by_interrupt(struct usrloop_ring *ring, uint32_t tag, uint32_t s
 	while (!ended && now_ms() < until);
 	if (next(seed) % 4)
 		__atomic_store_n(&ring->finish, USRLOOP_FINISH_OFF, __ATOMIC_RELEASE);
-	if (!ended) {
+	if (!ended)
 		put(LATCH, INTERRUPT);
-		eventfd_write(life.unmask, 1);
-	}
-	return ended;
+	return ended && right;
 }
 
 /* Serves after a fashion: or nothing of the other side would be reached. */
@@ -334,9 +334,8 @@ static void serve(unsigned int i, uint64_t *seed)
 		uint32_t tag = sqe->tag, seq = sqe->seq;
 		int result = next(seed) % 4 ? 0 : -(int)(next(seed) % 5000);
 
-		if (life.attach.claim_fd >= 0 && next(seed) % 2 && end_by_interrupt(q->ring, tag, seq, seed)) {
-			if (!life.scribbled)
-				atomic_fetch_add(&shared->ended, 1);
+		if (life.attach.claim_fd >= 0 && !i && next(seed) % 2 && end_by_interrupt(q->ring, tag, seq, seed)) {
+			atomic_fetch_add(&shared->ended, !life.scribbled);
 			if (next(seed) % 8)
 				continue;
 		}
@@ -483,6 +482,10 @@ static pid_t client(void (*use)(uint64_t), uint64_t seed)
 {
 	pid_t pid = fork();
 
+	if (pid < 0) {
+		perror("fork");
+		exit(1);
+	}
 	if (!pid) {
 		use(seed);
 		_exit(0);
@@ -537,12 +540,14 @@ int main(int argc, char **argv)
 {
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) * 2 + 1 : 1, end, begun = now_ms();
 	pid_t clients[CLIENTS], lives[2] = { 0, 0 };
-	unsigned int i, left = 0, round = 0, slower = argc > 4 ? atoi(argv[4]) : 1;
+	unsigned int i, left = 0, round = 0;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	end = begun + 1000 * (argc > 2 ? atoi(argv[2]) : 10);
 	if (argc > 3)
 		device = (int)strtol(argv[3], NULL, 0);
+	if (argc > 4)
+		slower = (unsigned int)atoi(argv[4]);
 	for (i = 0; i < 8; i++)
 		next(&seed);
 	for (i = 0; i < CLIENTS; i++)
@@ -558,6 +563,8 @@ int main(int argc, char **argv)
 		}
 		usleep(slower * (100000 + next(&seed) % 400000));
 		for (i = 0; i < 2; i++) {
+			if (lives[i] < 0)
+				continue;
 			kill(lives[i], SIGKILL);
 			waitpid(lives[i], NULL, 0);
 		}
