@@ -107,7 +107,7 @@ static bool interrupt_taken(struct usrdrv_irq_filter *filter)
 	struct usrloop_end *end = f->end;
 	bool ended = end->queue->dev->kind->finish(end, f->tag, f->seq);
 
-	/* The server reads it with acquire: the request is ended, or was none, of which he is told. */
+	/* The server reads it with acquire: the request is ended; or was none, as he is told. */
 	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
 	return ended;
 }
