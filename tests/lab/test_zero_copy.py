@@ -355,4 +355,4 @@ def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Pa
     print(done)
     assert done["left"] == 0
     for what in ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended"):
-        assert done[what] > 5, f"{what}: {done}"
+        assert done[what] > (1 if DEBUG else 5), f"{what}: {done}"
