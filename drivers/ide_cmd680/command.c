@@ -252,6 +252,7 @@ void ide_issue(struct ide_channel *ch, struct ide_list *l)
 				(uint32_t)ch->prd_dma.bus);
 			put_bm_cmd(ch, l, to_memory);
 			put_tf(ch, l, CMD680_TF_COMMAND, cmd->opcode);
+			ide_serve_arm(ch, l);
 			put_bm_cmd(ch, l, to_memory | CMD680_BM_START);
 		}
 	}

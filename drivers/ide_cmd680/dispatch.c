@@ -289,8 +289,10 @@ static void *dispatch(void *arg)
 			ide_service(ide);
 		if (on & IDE_ON_HANGUP)
 			atomic_store(&ide->gone, 1);
-		if (on & IDE_ON_KICK && atomic_exchange(&ide->service, 0))
+		if (on & IDE_ON_KICK && atomic_exchange(&ide->service, 0)) {
+			ide_serve_disarm(serve);
 			ide_service(ide);
+		}
 		if (on & IDE_ON_END) {
 			atomic_store(&ide->serve, NULL);
 			ide->left = serve;
@@ -298,6 +300,7 @@ static void *dispatch(void *arg)
 			ide_post_unserved(ide);
 		}
 		if (atomic_load(&ide->gone)) {
+			ide_serve_disarm(serve);
 			fail_everything(ide);
 			break;
 		}
@@ -309,13 +312,16 @@ static void *dispatch(void *arg)
 		}
 		if (ide_now_ms() >= next_tick) {
 			unsigned long activity = atomic_load_explicit(&ide->activity, memory_order_relaxed);
-			int any = watch(ide);
+			int any;
 
+			ide_serve_disarm(serve);
+			any = watch(ide);
 			timeout = any || activity != seen ? TICK_MS : -1;
 			seen = activity;
 			next_tick = ide_now_ms() + TICK_MS;
 		}
 	}
+	ide_serve_disarm(atomic_load(&ide->serve));
 	return NULL;
 }
 

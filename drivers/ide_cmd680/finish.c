@@ -24,8 +24,8 @@ void ide_finish_steps(const struct ide_channel *ch, struct usrloop_finish *finis
 	const struct usrloop_step steps[] = {
 		/* command, scratch, status: section 4.2 */
 		{ .op = USRLOOP_STEP_EXPECT, .bar = p->bm_region, .offset = p->bm, .width = 4,
-		  .mask = (CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_ACTIVE) << STATUS,
-		  .value = CMD680_BM_INT << STATUS },
+		  .mask = CMD680_BM_START | (CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_ACTIVE) << STATUS,
+		  .value = CMD680_BM_START | CMD680_BM_INT << STATUS },
 		{ .op = USRLOOP_STEP_WRITE, .bar = p->bm_region, .offset = p->bm + CMD680_BM_CMD, .width = 1,
 		  .mask = CMD680_BM_TO_MEMORY },
 		{ .op = USRLOOP_STEP_EXPECT, .bar = p->tf_region, .width = 1,

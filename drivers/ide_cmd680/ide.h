@@ -293,6 +293,8 @@ void ide_post_unserved(struct ide *ide);
 unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how);
 void ide_serve_pump(struct ide_serve *s);
 int ide_serve_unmasks(const struct ide_serve *s);
+void ide_serve_arm(struct ide_channel *ch, struct ide_list *l);
+void ide_serve_disarm(struct ide_serve *s);
 void ide_serve_leave(struct ide_serve *s);
 void ide_serve_free(struct ide_serve *s);
 

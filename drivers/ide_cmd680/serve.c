@@ -137,25 +137,45 @@ static int join(struct ide_serve *s)
 	return ret;
 }
 
-/*
- * Let the kernel end the request that the chip is at, if that is the only one, and nothing is left to do once the
- * chip has done it. The command was written to the chip before: an interrupt of an earlier one finds it busy. And
- * this is only so in ENTER, in which nobody else looks at the chip.
- */
-static void arm(struct ide_serve *s)
+/* Let the kernel end the request of the command, if that is the only one, and nothing is left to do after it. */
+static void arm(struct ide_serve *s, struct ide_request *request)
 {
-	struct ide_channel *ch = s->drive->channel;
+	s->armed = (struct served *)request;
+	s->q.ring->finish_tag = (uint32_t)(s->armed - s->request);
+	s->q.ring->finish_seq = s->armed->seq;
+	__atomic_store_n(&s->q.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+}
+
+/* The request that the kernel may end by itself from now on, or NULL; channel locked. */
+static struct ide_request *to_arm(const struct ide_serve *s)
+{
 	struct ide_request *request;
 
-	pthread_mutex_lock(&ch->lock);
-	request = ide_only_request(ch);
-	if (request && request->complete == complete) {
-		s->armed = (struct served *)request;
-		s->q.ring->finish_tag = (uint32_t)(s->armed - s->request);
-		s->q.ring->finish_seq = s->armed->seq;
-		__atomic_store_n(&s->q.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
-	}
-	ide_unlock(ch);
+	/* Who looks at the chip all the time does so himself. */
+	if (!s->finishes || s->armed || s->ide->limits.poll_us)
+		return NULL;
+	request = ide_only_request(s->drive->channel);
+	return request && request->complete == complete ? request : NULL;
+}
+
+/**
+ * ide_serve_arm - let the kernel end the request of the command that is about to be started
+ * @ch:	channel, locked
+ * @l:	all of its writes but the engine's start
+ *
+ * Those are made before: until START is set, which is the first that the steps expect, no interrupt is this
+ * command's. Only the dispatcher arms, who disarms before he looks at the chip or queues more.
+ */
+void ide_serve_arm(struct ide_channel *ch, struct ide_list *l)
+{
+	struct ide_serve *s = atomic_load(&ch->ide->serve);
+	struct ide_request *request;
+
+	if (!s || ch != s->drive->channel || !pthread_equal(pthread_self(), ch->ide->dispatcher))
+		return;
+	request = to_arm(s);
+	if (request && !ide_flush_list(ch, l))
+		arm(s, request);
 }
 
 /* Whose the interrupt was, the word says. Return: whether the kernel has ended the request. */
@@ -170,22 +190,46 @@ static int was_ended(uint32_t *word)
 	return is == USRLOOP_FINISH_DONE;
 }
 
-/* See to the chip ourselves from here on; hear whether the kernel has. */
-static void disarm(struct ide_serve *s)
+/* See to the chip ourselves from here on; hear whether the kernel has. Return: whether it has. */
+static int take_back(struct ide_serve *s)
 {
-	struct ide_channel *ch = s->drive->channel;
-	int ended;
+	int ended = s->armed && was_ended(&s->q.ring->finish);
 
-	pthread_mutex_lock(&ch->lock);
-	ended = s->armed && was_ended(&s->q.ring->finish);
 	if (ended) {
 		s->armed->ended = 1;
-		ide_finished(ch);
+		ide_finished(s->drive->channel);
 	}
 	s->armed = NULL;
-	ide_unlock(ch);
+	return ended;
+}
+
+/**
+ * ide_serve_disarm - see to the chip ourselves until a command is armed again
+ * @s:	served drive, or NULL; its channel is not locked
+ */
+void ide_serve_disarm(struct ide_serve *s)
+{
+	int ended;
+
+	if (!s || !s->armed)
+		return;
+	pthread_mutex_lock(&s->drive->channel->lock);
+	ended = take_back(s);
+	ide_unlock(s->drive->channel);
 	if (ended)
-		ide_run_channel(ch);
+		ide_run_channel(s->drive->channel);
+}
+
+/* One that was taken back may be at the chip still, and nothing be queued. */
+static void rearm(struct ide_serve *s)
+{
+	struct ide_request *request;
+
+	pthread_mutex_lock(&s->drive->channel->lock);
+	request = to_arm(s);
+	if (request)
+		arm(s, request);
+	ide_unlock(s->drive->channel);
 }
 
 /**
@@ -197,6 +241,7 @@ void ide_serve_leave(struct ide_serve *s)
 	for (unsigned int i = ON_IRQ; i <= ON_HANGUP; i++)
 		set_event(s, i, -1, -1);
 	s->joined = 0;
+	ide_serve_disarm(s);
 	s->ide->dev->ops->irq_unmask(s->ide->dev, NULL, 0);
 }
 
@@ -229,12 +274,9 @@ unsigned int ide_serve_wait(struct ide_serve *s, int timeout, unsigned int how)
 	drain(s);
 	if (s->look && (timeout < 0 || timeout > LOOK_MS))
 		timeout = LOOK_MS;
-	/* Who looks at the chip all the time does so himself. */
-	if (s->finishes && !s->ide->limits.poll_us)
-		arm(s);
+	rearm(s);
 	ready = loop_enter(&s->q, how, timeout < 0 ? 0 : (unsigned int)timeout);
-	if (s->finishes)
-		disarm(s);
+	ide_serve_disarm(s);
 	if (ready == -EINTR)
 		return 0;
 	if (ready < 0 || ready & USRLOOP_READY_STOP)
@@ -339,6 +381,7 @@ void ide_serve_pump(struct ide_serve *s)
 	const struct usrloop_sqe *sqe;
 
 	pthread_mutex_lock(&ch->lock);
+	take_back(s);
 	while ((sqe = loop_next(&s->q)))
 		start(s, sqe);
 	ide_unlock(ch);
