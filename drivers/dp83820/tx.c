@@ -85,7 +85,7 @@ void dp_tx_init(struct dp *dp)
 	}
 }
 
-/* Take back what the chip has sent. */
+/* Take back what the chip has sent. With nothing on its way, the watchdog's time begins anew. */
 void dp_tx_reclaim(struct dp *dp)
 {
 	struct dp_tx *tx = &dp->tx;
@@ -401,8 +401,7 @@ unsigned int dp_tx_poll(struct dp *dp)
 	struct dp_tx *tx = &dp->tx;
 	unsigned int packets = 0, work = 0;
 
-	if (tx->head != tx->done)
-		dp_tx_reclaim(dp);
+	dp_tx_reclaim(dp);
 	if (tx->segment < tx->segmenter.segments) {
 		uint32_t before = tx->head;
 

@@ -455,8 +455,11 @@ def test_a_lost_interrupt_is_found() -> None:
 def test_stuck_transmitter_is_reset() -> None:
     with Pair(options=Options(watchdog=0.5)) as pair:
         pair.a.fault("stuck-tx")
+        begun = time.monotonic()
         pair.a.send(pair.frame(100))
         wait_for(lambda: pair.a.stats("resets") == 1)
+        # The first frame has its time too, though nobody looked at the transmitter before.
+        assert time.monotonic() - begun > 0.4
         wait_for(lambda: pair.a.nic.speed)
         assert numbered(pair, 5) == [0, 1, 2, 3, 4]
 
