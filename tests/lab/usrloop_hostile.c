@@ -53,7 +53,9 @@
 #define SCRATCH		0x4c	/* does nothing */
 #define DRIVE		0x86
 #define COMMAND		0x87
-#define INTERRUPT	0x04	/* in the latch, which takes it back */
+#define INTERRUPT	0x04	/* in the latch */
+#define ENDED		0xc9	/* bits of COMMAND when it is read, which takes the interrupt back */
+#define WELL		0x40	/* of them */
 #define FLUSH_CACHE	0xe7	/* moves nothing, and interrupts when it is done */
 
 static struct {
@@ -116,10 +118,12 @@ static void random_info(struct usrloop_info *info, uint64_t *seed)
 static void good_steps(struct usrloop_finish *finish)
 {
 	*finish = (struct usrloop_finish){
-		.steps = 2,
+		.steps = 3,
 		.step = {
 			{ .op = USRLOOP_STEP_EXPECT, .bar = 5, .width = 4, .offset = BUS_MASTER,
 			  .mask = INTERRUPT << 16, .value = INTERRUPT << 16 },
+			{ .op = USRLOOP_STEP_EXPECT, .bar = 5, .width = 1, .offset = COMMAND,
+			  .mask = ENDED, .value = WELL },
 			{ .op = USRLOOP_STEP_WRITE, .bar = 5, .width = 1, .offset = LATCH, .value = INTERRUPT },
 		},
 	};
@@ -295,6 +299,16 @@ static void put(unsigned int at, uint8_t value)
 		atomic_fetch_add(&shared->errors, 1);
 }
 
+/* What the handler has not done. */
+static void quieten(void)
+{
+	uint8_t status;
+
+	if (pread(life.attach.claim_fd, &status, 1, 5ll << 40 | COMMAND) != 1)
+		atomic_fetch_add(&shared->errors, 1);
+	put(LATCH, INTERRUPT);
+}
+
 static void interrupt(void)
 {
 	put(DRIVE, 0xe0);
@@ -318,7 +332,7 @@ static bool end_by_interrupt(struct usrloop_ring *ring, uint32_t tag, uint32_t s
 	if (next(seed) % 4)
 		__atomic_store_n(&ring->finish, USRLOOP_FINISH_OFF, __ATOMIC_RELEASE);
 	if (!ended)
-		put(LATCH, INTERRUPT);
+		quieten();
 	return ended && right;
 }
 
