@@ -7,9 +7,11 @@
 #define LOADED_CFG	(DP83820_CFG_EXT_125 | DP83820_CFG_M64ADDR | DP83820_CFG_DATA64_EN | DP83820_CFG_T64ADDR | \
 			 DP83820_CFG_MWI_DIS | DP83820_CFG_MRM_DIS | DP83820_CFG_MODE_1000 | DP83820_CFG_TBI_EN)
 
+#define CHECKSUM_LOW	0x55	/* the low byte of the checksum's word, and part of the sum */
+
 static uint8_t sum(const struct nic *n)
 {
-	uint8_t total = 0x55;
+	uint8_t total = CHECKSUM_LOW;
 
 	for (unsigned int i = 0; i < DP83820_EE_CHECKSUM; i++)
 		total = (uint8_t)(total + n->eeprom[i] + (n->eeprom[i] >> 8));
@@ -33,7 +35,7 @@ void nic_eeprom_init(struct nic *n)
 	n->eeprom[DP83820_EE_CONFIG2] = n->config.fibre ? 0x0280 : 0;
 	for (unsigned int i = 0; i < 3; i++)
 		n->eeprom[DP83820_EE_PMATCH + 2 - i] = (uint16_t)(mac[2 * i] | mac[2 * i + 1] << 8);
-	n->eeprom[DP83820_EE_CHECKSUM] = (uint16_t)((uint8_t)-sum(n) << 8);
+	n->eeprom[DP83820_EE_CHECKSUM] = (uint16_t)((uint8_t)-sum(n) << 8 | CHECKSUM_LOW);
 }
 
 /* Power-up and PTSCR.EELOAD. */

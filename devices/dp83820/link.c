@@ -172,6 +172,14 @@ uint64_t nic_link_timer(const struct nic *n)
 	return n->down_until ? n->down_until : NEVER;
 }
 
+/* What is in force, as National's PHYs tell it besides the standard's registers; nothing without a link. */
+static uint16_t phy_support(const struct nic *n)
+{
+	uint16_t speed = n->speed == 1000 ? MII_PHY_SUP_1000 : n->speed == 100 ? MII_PHY_SUP_100 : MII_PHY_SUP_10;
+
+	return n->link ? (uint16_t)(speed | MII_PHY_SUP_LINK | (n->full ? MII_PHY_SUP_FULL : 0)) : 0;
+}
+
 uint16_t nic_phy_read(struct nic *n, unsigned int reg)
 {
 	uint16_t value = n->phy[reg];
@@ -185,6 +193,10 @@ uint16_t nic_phy_read(struct nic *n, unsigned int reg)
 		if (n->negotiated && (n->phy[MII_REG_BMCR] & MII_BMCR_AUTO))
 			value |= MII_BMSR_AUTO_DONE;
 		n->link_latched_low = false;
+	} else if (reg == MII_REG_STRAP) {
+		value = (uint16_t)(n->config.phy << 11 | MII_STRAP_ABLE);
+	} else if (reg == MII_REG_PHY_SUP) {
+		value = phy_support(n);
 	}
 	return value;
 }

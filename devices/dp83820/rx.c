@@ -73,7 +73,8 @@ static bool store(struct nic *n, const struct rx_meta *meta, const uint8_t *data
 		}
 		n->rx_at += size;
 		if (d.cmdsts & DP83820_INTR)
-			nic_raise(n, DP83820_ISR_RXDESC | DP83820_ISR_RXDESC0 >> meta->queue);
+			nic_raise(n, DP83820_ISR_RXDESC |
+				  (n->pqcr & DP83820_PQCR_RXPQ ? DP83820_ISR_RXDESC0 << meta->queue : 0));
 		if (d.link) {
 			q->dp = d.link;
 		} else {

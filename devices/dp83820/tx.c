@@ -202,7 +202,8 @@ static bool complete(struct nic *n, struct queue *q, uint32_t status)
 		return false;
 	}
 	if (d->cmdsts & DP83820_INTR)
-		event = DP83820_ISR_TXDESC | DP83820_ISR_TXDESC0 >> (q - n->tx);
+		event = DP83820_ISR_TXDESC |
+			(n->pqcr & DP83820_PQCR_TXPQEN ? DP83820_ISR_TXDESC0 << (q - n->tx) : 0);
 	if (!(d->cmdsts & DP83820_MORE))
 		event |= status & DP83820_OK ? DP83820_ISR_TXOK : DP83820_ISR_TXERR;
 	if (event)

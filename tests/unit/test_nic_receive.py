@@ -423,3 +423,22 @@ def test_priority_queues(code: int, queues: str) -> None:
                 chip.receive_into(1, queue=i)
             chip.send(tagged(frame(), priority << 13))
             assert [chip.filled(queue=i) for i in range(4)] == [i == int(queue) for i in range(4)]
+
+
+@pytest.mark.parametrize(("code", "bits"), ((0, (0, 0, 0)), (1, (0, 0, 1)), (3, (0, 1, 3))))
+def test_intr_is_reported_for_the_queue_too(code: int, bits: tuple[int, ...]) -> None:
+    """Section 3.5: queue n at bit 23 + n; none of them without queues."""
+    with Chip() as chip:
+        chip.enable(txcfg=lib.DP83820_TXCFG_MLB)
+        chip.w("PQCR", code << 2)
+        for priority, queue in zip((0, 2, 6), bits, strict=True):
+            chip.w("CR", lib.DP83820_CR_RXR)
+            for i in range(4):
+                chip.receive_into(1, queue=i)
+                at = RX + i * 0x1000
+                chip.put(at + 8, (chip.status(at)[0] | lib.DP83820_INTR).to_bytes(4, "little"))
+            chip.r("ISR")
+            chip.send(tagged(frame(), priority << 13))
+            assert chip.r("ISR") & (lib.DP83820_ISR_RXDESC | 0x7F800000) == (
+                lib.DP83820_ISR_RXDESC | (1 << 23 + queue if code else 0)
+            )

@@ -13,7 +13,7 @@ from usrdrv.devices._models import lib
 
 EEDI, EEDO, EECLK, EESEL = (getattr(lib, f"DP83820_MEAR_EE{n}") for n in ("DI", "DO", "CLK", "SEL"))
 MDIO, MDDIR, MDC = lib.DP83820_MEAR_MDIO, lib.DP83820_MEAR_MDDIR, lib.DP83820_MEAR_MDC
-EXAMPLE = (0x4900, 0x1186, 0x34B0, 0, 0, 0, 0, 0, 0, 0, 0x0100, 0x105E, 0x0002, 0x7600)
+EXAMPLE = (0x4900, 0x1186, 0x34B0, 0, 0, 0, 0, 0, 0, 0, 0x0100, 0x105E, 0x0002, 0x7655)
 """Of section 12."""
 
 
@@ -54,6 +54,14 @@ def test_eeprom_reads() -> None:
         assert [eeprom.read(i)[0] for i in range(14)] == list(EXAMPLE)
         assert eeprom.read(0, 14) == list(EXAMPLE), "words follow each other while it is selected"
         assert eeprom.read(63, 2) == [0, EXAMPLE[0]], "and start again at the end"
+
+
+def test_the_eeprom_s_sum_is_right_for_each_driver() -> None:
+    """Section 12: Plan 9 adds all 28 bytes, NetBSD 26 of them, 0x55 and the checksum."""
+    with Chip() as chip:
+        octets = b"".join(word.to_bytes(2, "little") for word in Eeprom(chip).read(0, 14))
+        assert sum(octets) & 0xFF == 0
+        assert (sum(octets[:26]) + 0x55 + octets[27]) & 0xFF == 0
 
 
 def test_eeprom_wants_a_start_bit() -> None:
@@ -184,6 +192,24 @@ def test_phy_registers() -> None:
         assert mii.read(4) == 0x01E1
         mii.write(2, 0)
         assert mii.read(2) == 0x2000, "read only"
+
+
+@pytest.mark.parametrize(
+    ("bmcr", "support"),
+    ((0x1140, 0x16), (0x0140, 0x16), (0x0040, 0x14), (0x2100, 0x0E), (0x2000, 0x0C), (0x0100, 0x07), (0, 0x05)),
+)  # fmt: skip
+def test_a_national_phy_tells_what_is_in_force(bmcr: int, support: int) -> None:
+    """Section 10: gphyter and nsgphy of the BSDs take speed, duplex and link from register 0x11 alone."""
+    with Chip(loop=True, phy=5) as chip:
+        chip.linked()
+        mii = Mii(chip, 5)
+        assert (mii.read(0x10), mii.read(0x11)) == (5 << 11 | 0x11C, 0x16)
+        mii.write(0, bmcr)
+        wait_for(lambda: mii.read(0x11) == support)
+        mii.write(0x11, 0xFFFF)
+        assert mii.read(0x11) == support, "read only"
+        chip.fault("link-down")
+        wait_for(lambda: mii.read(0x11) == 0)
 
 
 def test_link_loss_stays_visible_once() -> None:

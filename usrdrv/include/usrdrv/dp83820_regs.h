@@ -149,8 +149,8 @@
 #define DP83820_ISR_RXRCMP	0x00200000
 #define DP83820_ISR_TXRCMP	0x00400000
 #define DP83820_ISR_HIGH	0x007f0000	/* what HIBINT sums up */
-#define DP83820_ISR_RXDESC0	0x04000000	/* bit 26 - queue */
-#define DP83820_ISR_TXDESC0	0x40000000	/* bit 30 - queue */
+#define DP83820_ISR_RXDESC0	0x00800000	/* bit 23 + queue, with priority queues only */
+#define DP83820_ISR_TXDESC0	0x08000000	/* bit 27 + queue */
 #define DP83820_IHR_TIME	0x0ff		/* units of 100 us */
 #define DP83820_IHR_IHCTL	0x100
 
@@ -335,6 +335,8 @@
 #define MII_REG_GBCR		9
 #define MII_REG_GBSR		10
 #define MII_REG_ESR		15
+#define MII_REG_STRAP		16		/* of National's PHYs, as the next one */
+#define MII_REG_PHY_SUP		17
 #define MII_BMCR_RESET		0x8000
 #define MII_BMCR_LOOP		0x4000
 #define MII_BMCR_SPEED0		0x2000
@@ -361,6 +363,12 @@
 #define MII_GBSR_HALF		0x0400
 #define MII_GBSR_LOCAL_OK	0x2000
 #define MII_GBSR_REMOTE_OK	0x1000
+#define MII_STRAP_ABLE		0x011c		/* autonegotiation of all that a gigabit PHY has; the address is in 15:11 */
+#define MII_PHY_SUP_1000	0x0010		/* 4:3 speed */
+#define MII_PHY_SUP_100		0x0008
+#define MII_PHY_SUP_LINK	0x0004
+#define MII_PHY_SUP_FULL	0x0002
+#define MII_PHY_SUP_10		0x0001
 /* cffi: end */
 
 #endif
