@@ -68,7 +68,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any option of the model, as a `model:` device name has it (a dp83820's mac=, cable=)",
+        help="any option of the model, as a `model:` device name has it (a cmd680's strict=1, "
+        "a dp83820's mac=, cable=)",
     )
     parser.add_argument(
         "--control", type=Path, help="path of the control socket (default: SOCKET.ctl)"

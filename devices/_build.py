@@ -48,6 +48,8 @@ SOURCES = [
     "store.c",
     "worker.c",
     "fault.c",
+    "strict.c",
+    "say.c",
     "testhost.c",
     "vfio_user_dma.c",
     "vfio_user_irq.c",

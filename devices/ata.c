@@ -37,18 +37,20 @@ struct drive *ata_selected(struct channel *ch)
 	return answering(ch) == d ? d : NULL;
 }
 
-static void note_access(struct channel *ch)
+/* An access to the cable, which belongs to the engine while that runs (section 4.2). False: nobody hears it. */
+bool ata_access(struct channel *ch)
 {
-	if (ch->bm_cmd & CMD680_BM_START)
-		ch->m->count.tf_while_dma++;
+	if (!(ch->bm_cmd & CMD680_BM_START))
+		return true;
+	ch->m->count.tf_while_dma++;
+	return !strict_refuses(ch, STRICT_TASKFILE);
 }
 
 uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
 {
 	struct drive *d = answering(ch);
 
-	note_access(ch);
-	if (!d)
+	if (!ata_access(ch) || !d)
 		return FLOATING;
 	switch (reg) {
 	case TF_COMMAND:
@@ -90,8 +92,7 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	struct drive *d = answering(ch);
 
-	note_access(ch);
-	if (ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
+	if (!ata_access(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
 		return;
 	ch->control &= (uint8_t)~ATA_CTL_HOB;
 	if (d && d->status & (ATA_BSY | ATA_DRQ)) {
@@ -160,7 +161,7 @@ void ata_power_on(struct drive *d)
 	d->keep_settings = false;
 	d->autosave = true;
 	d->smart = true;
-	d->pio = 0;
+	d->pio = DEFAULT_PIO;
 	d->mwdma = -1;
 	d->udma = -1;
 	d->heads = 16;
@@ -201,8 +202,7 @@ void ata_control(struct channel *ch, uint8_t value)
 {
 	uint8_t old = ch->control;
 
-	note_access(ch);
-	if (ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
+	if (!ata_access(ch) || ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
 		return;
 	ch->control = value & (ATA_CTL_HOB | ATA_CTL_SRST | ATA_CTL_NIEN);
 	if ((old ^ value) & ATA_CTL_SRST)

@@ -133,12 +133,17 @@ static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
 {
 	struct drive *d = ata_selected(ch);
 
-	if (ch->bm_cmd & CMD680_BM_START)
-		ch->m->count.tf_while_dma++;
-	if (d && d->x.kind == kind && d->status & ATA_DRQ)
-		return d;
-	ch->m->count.unexpected++;
-	return NULL;
+	if (!ata_access(ch))
+		return NULL;
+	if (!d || d->x.kind != kind || !(d->status & ATA_DRQ)) {
+		ch->m->count.unexpected++;
+		return NULL;
+	}
+	if (pio_refused(d)) {
+		ata_abort(d);
+		return NULL;
+	}
+	return d;
 }
 
 uint16_t ata_data_read(struct channel *ch)
@@ -267,6 +272,10 @@ void xfer_media(struct drive *d, const struct xfer *plan)
 		d->count->mode_mismatch += mode_mismatch(d);
 		x->crc = mode_crc(d);
 	}
+	if (x->kind == XFER_DMA && mode_refused(d)) {
+		ata_abort(d);
+		return;
+	}
 	delay = fault_delay(d, x->left, direction);
 	if (delay)
 		worker_defer(d, delay, false, begin);
@@ -288,5 +297,8 @@ void xfer_buffer_in(struct drive *d)
 void xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d))
 {
 	d->x = (struct xfer){ .kind = kind, .write = true, .left = len, .block = len, .done = done };
-	begin(d, 0);
+	if (kind == XFER_DMA && mode_refused(d))
+		ata_abort(d);
+	else
+		begin(d, 0);
 }

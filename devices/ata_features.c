@@ -11,7 +11,7 @@ static bool set_mode(struct drive *d, uint8_t code)
 	case 0x00:
 		if (n > 1)
 			return false;
-		d->pio = 0;
+		d->pio = DEFAULT_PIO;
 		return true;
 	case ATA_XFER_PIO:
 		if (n > 4)
@@ -23,12 +23,14 @@ static bool set_mode(struct drive *d, uint8_t code)
 			return false;
 		d->mwdma = n;
 		d->udma = -1;
+		d->pio = FASTEST_PIO;	/* a drive in DMA takes PIO as it comes: IORDY holds the host back */
 		return true;
 	case ATA_XFER_UDMA:
 		if (n > d->config.max_udma)
 			return false;
 		d->udma = n;
 		d->mwdma = -1;
+		d->pio = FASTEST_PIO;
 		return true;
 	}
 	return false;
@@ -97,27 +99,51 @@ static bool needs_80_wires(const struct drive *d)
 	return d->udma > 2 && !d->ch->m->config.cable80[d->ch->index];
 }
 
+/* Of a PIO or multiword DMA timing word, section 4.5. */
+static unsigned int cycle_ns(unsigned int word)
+{
+	return ((word >> 6 & 0x3f) + (word & 0x3f)) * 30;
+}
+
 /* The host would clock the data faster than the drive was told to, or with another protocol. */
-bool mode_mismatch(const struct drive *d)
+static bool disagree(const struct drive *d)
 {
 	static const uint8_t clocks[2][7] = {	/* section 4.5: at 100 and at 133 MHz */
 		{ 0x0c, 0x07, 0x05, 0x04, 0x02, 0x01, 0xff },
 		{ 0x0f, 0x0b, 0x07, 0x05, 0x03, 0x02, 0x01 },
 	};
-	static const unsigned int cycle_ns[3] = { 480, 150, 120 };
+	static const unsigned int least_ns[3] = { 480, 150, 120 };
 	uint32_t clock = d->ch->m->syscfg & CMD680_SYSCFG_CLK_MASK;
-	unsigned int word;
 
 	if (clock == CMD680_SYSCFG_CLK_OFF)
 		return true;
 	if (d->udma >= 0)
-		return host_mode(d) != CMD680_MODE_UDMA || needs_80_wires(d) ||
+		return host_mode(d) != CMD680_MODE_UDMA ||
 			(half(d->ch->timing[2], d) & CMD680_UDMA_CYCLE_MASK) <
 			clocks[clock != CMD680_SYSCFG_CLK_100][d->udma];
 	if (d->mwdma < 0 || host_mode(d) != CMD680_MODE_MWDMA)
 		return true;
-	word = half(d->ch->timing[1], d);
-	return ((word >> 6 & 0x3f) + (word & 0x3f)) * 30 < cycle_ns[d->mwdma];
+	return cycle_ns(half(d->ch->timing[1], d)) < least_ns[d->mwdma];
+}
+
+/* DMA that works by luck, if at all. */
+bool mode_mismatch(const struct drive *d)
+{
+	return needs_80_wires(d) || disagree(d);
+}
+
+/* Strict: DMA in another mode than the drive's. Too few wires are no matter of modes, and damage data themselves. */
+bool mode_refused(const struct drive *d)
+{
+	return disagree(d) && strict_refuses(d->ch, STRICT_TIMING);
+}
+
+/* Strict: data through the data register, faster than the drive may be read. */
+bool pio_refused(const struct drive *d)
+{
+	static const unsigned int least_ns[] = { 600, 383, 240, 180, 120 };
+
+	return cycle_ns(half(d->ch->timing[0], d)) < least_ns[d->pio] && strict_refuses(d->ch, STRICT_TIMING);
 }
 
 /* UDMA data arrives damaged: by a fault, or because the cable cannot carry the speed. */

@@ -140,8 +140,11 @@ static enum bm_result next_piece(struct channel *ch, uint64_t want, uint32_t *ad
 		count = (prd[4] | (uint32_t)prd[5] << 8) & 0xfffe;
 		ch->seg_left = count ? count : CMD680_PRD_MAX;
 		ch->seg_eot = prd[7] & 0x80;
-		if ((ch->seg_addr & 0xffff) + ch->seg_left > CMD680_PRD_MAX)
+		if ((ch->seg_addr & 0xffff) + ch->seg_left > CMD680_PRD_MAX) {
 			ch->m->count.unexpected++;
+			if (strict_refuses(ch, STRICT_PRD))
+				return BM_ABORT;
+		}
 	}
 	*addr = ch->seg_addr;
 	*len = want < ch->seg_left ? (uint32_t)want : ch->seg_left;

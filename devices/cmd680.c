@@ -153,6 +153,7 @@ static void cmd680_destroy(struct usrdrv_model *base)
 			if (m->ch[i].drive[k].present)
 				store_close(&m->ch[i].drive[k].store);
 	}
+	strict_summary(m);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }

@@ -31,6 +31,7 @@ struct cmd680_config {
 	uint8_t cable80[2];
 	uint16_t pci_class;	/* 0x0101, 0x0104 or 0x0180 */
 	uint8_t no_bar5;	/* strap BA5_EN is off */
+	uint8_t strict;		/* refuse what a card would not do */
 };
 
 struct cmd680_drive_counters {
@@ -58,6 +59,9 @@ struct cmd680_counters {
 	uint64_t master_aborts;
 	uint64_t tf_while_dma;	/* task-file accesses while BM start is set, section 4.2 */
 	uint64_t unexpected;	/* accesses that no driver should make */
+	uint64_t refused_timings;	/* strict: commands whose data would move at a wrong speed */
+	uint64_t refused_accesses;	/* strict: of the task file while BM start is set */
+	uint64_t refused_prds;	/* strict: entries that cross 64 KiB */
 	struct cmd680_drive_counters drive[CMD680_DRIVES];
 };
 

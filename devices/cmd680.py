@@ -68,6 +68,7 @@ class Cmd680Model(Model):
         cable80: tuple[bool, bool] = (True, True),
         pci_class: int = 0x0180,
         bar5: bool = True,
+        strict: bool = False,
     ) -> None:
         if len(drives) > DRIVES:
             raise UsageError(f"{len(drives)} drives: the controller has room for {DRIVES}")
@@ -77,6 +78,7 @@ class Cmd680Model(Model):
         config = ffi.new("struct cmd680_config *")
         config.pci_class = pci_class
         config.no_bar5 = not bar5
+        config.strict = strict
         config.cable80 = [int(wires) for wires in cable80]
         fds: list[int] = []
         try:
@@ -189,7 +191,7 @@ def _split(key: str) -> tuple[str, int]:
         return key, 0
     if key[:-1] in _DRIVE_OPTIONS and key[-1:] in ("0", "1", "2", "3"):
         return key[:-1], int(key[-1])
-    known = ", ".join([*_DRIVE_OPTIONS, "cable0", "cable1", "class", "bar5"])
+    known = ", ".join([*_DRIVE_OPTIONS, "cable0", "cable1", "class", "bar5", "strict"])
     raise UsageError(f"unknown option {key!r} for cmd680: known are {known}")
 
 
@@ -197,11 +199,12 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
     """Make a model from `image=a.img&image1=b.img&ram2=64M&cable0=40`.
 
     Drive options take the drive's number (0-3; none means 0). `cableN` is 40 or 80 wires of
-    channel N, `class` the PCI class code in hexadecimal, `bar5` whether it has one.
+    channel N, `class` the PCI class code in hexadecimal, `bar5` whether it has one, `strict` whether it refuses
+    what a card would not do.
     """
     specs: list[dict[str, Any]] = [{} for _ in range(DRIVES)]
     cables = [True, True]
-    pci_class, bar5 = 0x0180, True
+    pci_class, bar5, strict = 0x0180, True, False
     for key, text in split_options(options).items():
         if key in ("cable0", "cable1"):
             if text not in ("40", "80"):
@@ -211,6 +214,8 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
             pci_class = number(key, text, 16)
         elif key == "bar5":
             bar5 = flag(key, text)
+        elif key == "strict":
+            strict = flag(key, text)
         else:
             name, drive = _split(key)
             field, read = _DRIVE_OPTIONS[name]
@@ -222,4 +227,6 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
         if spec and not {"image", "ram"} & set(spec):
             raise UsageError(f"drive {index} has options ({', '.join(spec)}) but no image or ram")
         drives.append(DriveSpec(**spec) if spec else None)
-    return Cmd680Model(drives, cable80=(cables[0], cables[1]), pci_class=pci_class, bar5=bar5)
+    return Cmd680Model(
+        drives, cable80=(cables[0], cables[1]), pci_class=pci_class, bar5=bar5, strict=strict
+    )

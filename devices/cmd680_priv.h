@@ -22,6 +22,8 @@
 #define MAX_MULTIPLE	16u	/* sectors in a DRQ block, word 47 */
 #define MAX_DSM_BLOCKS	8u	/* word 105 */
 #define MAX_FAULTS	64u
+#define DEFAULT_PIO	2	/* the fastest without IORDY, until SET FEATURES says else */
+#define FASTEST_PIO	4
 #define ATA_READY	(ATA_DRDY | ATA_DSC)
 
 struct model;
@@ -86,7 +88,8 @@ struct drive {
 	bool mute;		/* lost-irq fault: this command will not interrupt */
 
 	/* Settings (SET FEATURES and friends) */
-	int pio, mwdma, udma;	/* selected mode; -1: none */
+	int pio;		/* the fastest PIO mode that the host may use */
+	int mwdma, udma;	/* selected mode; -1: none */
 	bool write_cache;
 	bool look_ahead;
 	bool smart;
@@ -198,6 +201,7 @@ bool channel_held(const struct channel *ch);
 /* ata.c: task file, resets, command ends */
 uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate);
 void ata_write(struct channel *ch, unsigned int reg, uint8_t value);
+bool ata_access(struct channel *ch);
 void ata_control(struct channel *ch, uint8_t value);
 void ata_hard_reset(struct channel *ch);
 void ata_power_on(struct drive *d);
@@ -231,12 +235,23 @@ void ata_smart(struct drive *d);
 
 /* ata_features.c: modes of host and drive */
 bool mode_mismatch(const struct drive *d);
+bool mode_refused(const struct drive *d);
+bool pio_refused(const struct drive *d);
 bool mode_crc(struct drive *d);
 
 /* worker.c */
 void worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error));
 void worker_cancel(struct channel *ch);
 void worker_join(struct channel *ch);
+
+/* strict.c */
+enum strict_rule { STRICT_TIMING, STRICT_TASKFILE, STRICT_PRD, STRICT_RULES };
+
+bool strict_refuses(struct channel *ch, enum strict_rule rule);
+void strict_summary(const struct model *m);
+
+/* say.c */
+void model_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* fault.c */
 struct cmd680_fault *fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);

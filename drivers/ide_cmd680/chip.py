@@ -90,6 +90,10 @@ class Chip:
             r.config_write(base + 0xC + 2 * device, 2, new)
         self._set_protocol(drive, R.CMD680_MODE_UDMA if udma else R.CMD680_MODE_MWDMA)
 
+    def set_default_mode(self, drive: int) -> None:
+        """Program the slowest timing: a drive that was reset may have forgotten its mode (section 9.4)."""
+        self._set_pio(drive, 0, iordy=False)
+
     def _set_pio(self, drive: int, number: int, iordy: bool) -> None:
         r, channel, device = self._r, drive // 2, drive % 2
         base = R.CMD680_CFG_CH0 + 0x10 * channel

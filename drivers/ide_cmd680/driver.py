@@ -398,6 +398,8 @@ class Controller(Closing):
                 log.warning("%s: channel %d: reset: %s", self._device.name, channel.number, error)
                 continue
             for drive in mine:
+                self._chip.set_default_mode(drive.index)
+            for drive in mine:
                 self._revive(channel, drive, found[drive.index % 2])
             return
         self._take_offline(channel.number)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running import World, needs_block
 
-RAM = "model:cmd680?ram=1M"
+RAM = "model:cmd680?strict=1&ram=1M"
 
 
 def fails(world: World, *args: str, code: int = 1, **how: object) -> str:

@@ -71,7 +71,9 @@ class Client:
 def model(world: World) -> Running:
     socket = world.folder / "m.sock"
     image = world.image("disk.img", 32 << 20)
-    return world.start("model", "cmd680", "--socket", str(socket), "--image", str(image))
+    return world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--image", str(image)
+    )
 
 
 @needs_block
@@ -144,7 +146,9 @@ def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
     """A request under way gets EIO; the server ends by itself."""
     nbd = pytest.importorskip("nbd")
     socket = world.folder / "m.sock"
-    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    model = world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--ram", "8M"
+    )
     running = world.start("block", model.line, "--export", "socket")
     client = nbd.NBD()
     client.connect_uri(running.line)
@@ -178,7 +182,9 @@ def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
 
 def test_model_that_vanishes_while_nothing_is_asked(world: World) -> None:
     socket = world.folder / "m.sock"
-    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    model = world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--ram", "8M"
+    )
     running = world.start("block", model.line, "--export", "socket")
     model.process.kill()
     model.wait()
@@ -191,7 +197,7 @@ def test_model_that_vanishes_while_nothing_is_asked(world: World) -> None:
 @needs_block
 def test_nbdkit_killed_while_mounted(world: World) -> None:
     """The user's mount stays the user's; it fails, and umount frees the loop device."""
-    running = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+    running = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
     folder = world.folder / "mnt"
     folder.mkdir()
     subprocess.run(["mkfs.ext4", "-q", running.line], check=True, timeout=30)

@@ -10,7 +10,7 @@ from running import World
 
 def test_identify_json(world: World) -> None:
     done = world.run(
-        "identify", "model:cmd680?ram=64M&ram3=8M&cable1=40&rpm3=1&serial3=A1", "--json"
+        "identify", "model:cmd680?strict=1&ram=64M&ram3=8M&cable1=40&rpm3=1&serial3=A1", "--json"
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -28,7 +28,9 @@ def test_identify_json(world: World) -> None:
 
 
 def test_identify_table(world: World) -> None:
-    done = world.run("identify", "model:cmd680?ram=64M&ram1=8M&model1=[b]Disk", "--drive", "1")
+    done = world.run(
+        "identify", "model:cmd680?strict=1&ram=64M&ram1=8M&model1=[b]Disk", "--drive", "1"
+    )
     assert done.returncode == 0, done.stderr
     text = done.stdout
     assert "drive 1" in text and "drive 0" not in text
@@ -51,7 +53,9 @@ def test_list(world: World) -> None:
 
     path = world.folder / "m.sock"
     assert named(f"vfio-user:{path}") == []
-    model = world.start("model", "cmd680", "--socket", str(path), "--ram", "1M")
+    model = world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(path), "--ram", "1M"
+    )
     (found,) = named(model.line)
     assert (found["vendor"], found["device"], found["owner"]) == (0x1095, 0x0680, None)
     assert f"{model.line}  1095:0680  ide_cmd680  free\n" in world.run("list").stdout

@@ -46,7 +46,9 @@ def mounted(device: str, where: Path) -> Iterator[Path]:
 def model(world: World) -> Running:
     socket = world.folder / "m.sock"
     image = world.image("disk.img", 96 << 20)
-    return world.start("model", "cmd680", "--socket", str(socket), "--image", str(image))
+    return world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--image", str(image)
+    )
 
 
 def test_ext4_with_fio_verify(world: World, model: Running) -> None:
@@ -101,7 +103,7 @@ def test_what_was_written_is_there_after_a_new_start(world: World, model: Runnin
 
 
 def test_ctrl_c_while_mounted_keeps_serving(world: World) -> None:
-    running = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+    running = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
     sh("mkfs.ext4", "-q", running.line)
     with mounted(running.line, world.folder / "mnt") as folder:
         running.process.send_signal(signal.SIGINT)
@@ -116,7 +118,7 @@ def test_ctrl_c_while_mounted_keeps_serving(world: World) -> None:
 
 
 def test_second_ctrl_c_while_mounted_detaches(world: World) -> None:
-    running = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+    running = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
     sh("mkfs.ext4", "-q", running.line)
     with mounted(running.line, world.folder / "mnt") as folder:
         running.process.send_signal(signal.SIGINT)
@@ -128,7 +130,7 @@ def test_second_ctrl_c_while_mounted_detaches(world: World) -> None:
 
 
 def test_auto_says_what_and_why(world: World) -> None:
-    running = world.start("block", "model:cmd680?ram=1M", "--json")
+    running = world.start("block", "model:cmd680?strict=1&ram=1M", "--json")
     said = json.loads(running.line)
     assert f"export {said['export']}: the kernel has " in running.stderr
     assert said["size"] == 1 << 20 and said["read_only"] is False
@@ -139,10 +141,10 @@ def test_auto_says_what_and_why(world: World) -> None:
 
 def test_two_at_once(world: World) -> None:
     """The second one's helpers do not hold on to the first one's file system."""
-    first = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+    first = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
     sh("mkfs.ext4", "-q", first.line)
     with mounted(first.line, world.folder / "mnt"):
-        second = world.start("block", "model:cmd680?ram=32M", "--export", "fuse")
+        second = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
         assert second.line != first.line
     assert first.end() == 0, first.stderr
     assert not Path(f"/sys/block/{Path(first.line).name}/loop").exists()

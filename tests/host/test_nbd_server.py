@@ -29,7 +29,7 @@ def server() -> Iterator[Running]:
     """One server over a model in memory, for all tests that leave it as usable as they found it."""
     with tempfile.TemporaryDirectory(prefix="usrdrv-test-") as folder:
         world = World(Path(folder))
-        yield world.start("block", f"model:cmd680?ram={SIZE}", "--export", "socket")
+        yield world.start("block", f"model:cmd680?strict=1&ram={SIZE}", "--export", "socket")
         world.close()
         world.assert_clean()
 
@@ -157,7 +157,7 @@ def test_read_only(world: World) -> None:
     image = world.image()
     image.write_bytes(b"\x5a" * (1 << 20))
     running = world.start(
-        "block", f"model:cmd680?image={image}", "--read-only", "--export", "socket"
+        "block", f"model:cmd680?strict=1&image={image}", "--read-only", "--export", "socket"
     )
     client = connect(running.line)
     assert client.is_read_only()
@@ -176,7 +176,13 @@ def test_written_data_is_in_the_image(world: World) -> None:
     images = [world.image("a.img", 8 << 20), world.image("b.img", 16 << 20)]
     socket = world.folder / "m.sock"
     model = world.start(
-        "model", "cmd680", "--socket", str(socket), *(f"--image={image}" for image in images)
+        "model",
+        "cmd680",
+        "--option",
+        "strict=1",
+        "--socket",
+        str(socket),
+        *(f"--image={image}" for image in images),
     )
     running = world.start("block", model.line, "--drive", "1", "--export", "socket")
     client = connect(running.line)
@@ -197,13 +203,13 @@ def test_tcp(world: World) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    running = world.start("block", "model:cmd680?ram=1M", "--port", str(port))
+    running = world.start("block", "model:cmd680?strict=1&ram=1M", "--port", str(port))
     assert running.line == f"nbd://127.0.0.1:{port}"
     client = connect(running.line)
     client.pwrite(b"\x77" * 512, 512)
     assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
     client.shutdown()
-    again = world.run("block", "model:cmd680?ram=1M", "--port", str(port))
+    again = world.run("block", "model:cmd680?strict=1&ram=1M", "--port", str(port))
     assert again.returncode == 2
     assert f"port {port}: Address already in use" in again.stderr
     assert running.end() == 0
@@ -212,7 +218,9 @@ def test_tcp(world: World) -> None:
 def test_driver_counters_nothing_but_our_errors(world: World) -> None:
     """An injected bad sector fails that request alone, with EIO, and the rest goes on."""
     socket = world.folder / "m.sock"
-    model = world.start("model", "cmd680", "--socket", str(socket), "--ram", "8M")
+    model = world.start(
+        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--ram", "8M"
+    )
     running = world.start("block", model.line, "--export", "socket")
     added = world.run("fault", f"{socket}.ctl", "add", "bad-sector", "lba=100", "on=read")
     assert added.returncode == 0, added.stderr

@@ -67,7 +67,7 @@ WAYS = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     image = make_image(tmp_path_factory.mktemp("block"))
-    with Model("cmd680", "--image", str(image)) as model:
+    with Model("cmd680", "--option", "strict=1", "--image", str(image)) as model:
         yield model
 
 

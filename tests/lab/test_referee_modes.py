@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from referee import Referee, start
 
+STRICT = ["--option", "strict=1"]
 MODES = {
     (0, 0): ("XFER_UDMA_6", "udma6"),
     (0, 1): ("XFER_UDMA_5", "udma5"),
@@ -29,9 +30,9 @@ MODES = {
 def referee(guest_factory: Any) -> Iterator[Referee]:
     yield from start(
         guest_factory,
-        ["--ram=16M", "--ram=16M,udma=5", "--ram=16M,udma=4", "--ram=16M,udma=none"],
-        ["--ram=16M,drive=0", "--ram=16M,drive=2", "--cable0=40", "--class=0101"],
-        [*["--ram=16M"] * 4, "--cable1=40", "--class=0104"],
+        [*STRICT, "--ram=16M", "--ram=16M,udma=5", "--ram=16M,udma=4", "--ram=16M,udma=none"],
+        [*STRICT, "--ram=16M,drive=0", "--ram=16M,drive=2", "--cable0=40", "--class=0101"],
+        [*STRICT, *["--ram=16M"] * 4, "--cable1=40", "--class=0104"],
     )
 
 
@@ -78,3 +79,4 @@ def test_nothing_that_a_driver_should_not_do(referee: Referee) -> None:
         assert counters["unexpected"] == 0
         assert counters["tf_while_dma"] == 0
         assert counters["master_aborts"] == 0
+        assert not any(counters[f"refused_{what}"] for what in ("timings", "accesses", "prds"))

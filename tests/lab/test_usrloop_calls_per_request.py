@@ -28,19 +28,19 @@ Boot = Callable[..., Guest]
 
 REQUESTS = 600
 SIZE = 64 << 20
-FUNCTION, MODEL = "0000:00:10.0", f"model:cmd680?ram={SIZE}"
+FUNCTION, MODEL = "0000:00:10.0", f"model:cmd680?strict=1&ram={SIZE}"
 WITHOUT_BAR5 = "0000:00:11.0"
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
-    with Model("cmd680", "--ram", str(SIZE)) as model:
+    with Model("cmd680", "--option", "strict=1", "--ram", str(SIZE)) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
 def without_bar5() -> Iterator[Model]:
-    with Model("cmd680", "--ram", str(SIZE), "--option", "bar5=0") as model:
+    with Model("cmd680", "--option", "strict=1", "--ram", str(SIZE), "--option", "bar5=0") as model:
         yield model
 
 

@@ -57,10 +57,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Model]]:
     image = tmp_path_factory.mktemp("vfio") / "disk.img"
     image.write_bytes(os.urandom(SIZE))
     with (
-        Model("cmd680", "--image", str(image)) as first,
-        Model("cmd680", "--ram", "32M") as second,
-        Model("cmd680", "--ram", "1M") as third,
-        Model("cmd680", "--ram", "1M") as fourth,
+        Model("cmd680", "--option", "strict=1", "--image", str(image)) as first,
+        Model("cmd680", "--option", "strict=1", "--ram", "32M") as second,
+        Model("cmd680", "--option", "strict=1", "--ram", "1M") as third,
+        Model("cmd680", "--option", "strict=1", "--ram", "1M") as fourth,
     ):
         yield [first, second, third, fourth]
 
@@ -251,7 +251,10 @@ def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
 
 
 def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
-    with Model("cmd680", "--ram", "1M") as model, guest_factory([model.socket]) as bare:
+    with (
+        Model("cmd680", "--option", "strict=1", "--ram", "1M") as model,
+        guest_factory([model.socket]) as bare,
+    ):
         line = refused(bare, f"usrdrv identify {FIRST}")
         assert "there is no IOMMU in front of it" in line
         assert driver(bare, FIRST) == "pata_sil680"
@@ -261,7 +264,7 @@ def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
 def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
     with (
-        Model("cmd680", "--ram", "1M") as model,
+        Model("cmd680", "--option", "strict=1", "--ram", "1M") as model,
         guest_factory([model.socket], extra=extra, append="intel_iommu=on iommu=pt") as bare,
     ):
         assert "does not remap interrupts" in refused(bare, f"usrdrv identify {FIRST}")

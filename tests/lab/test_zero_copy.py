@@ -44,7 +44,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(image: Path) -> Iterator[Model]:
-    with Model("cmd680", "--image", str(image)) as model:
+    with Model("cmd680", "--option", "strict=1", "--image", str(image)) as model:
         yield model
 
 

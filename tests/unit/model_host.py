@@ -24,6 +24,7 @@ class Machine:
         self, *drives: DriveSpec | None, enable: int = 7, split: int = 0, **kw: Any
     ) -> None:
         self.model = Cmd680Model(drives or [DriveSpec(ram=1 << 20)], **kw)
+        self.strict = bool(kw.get("strict"))
         self.mem = bytearray(MEM_SIZE)
         self._buf = ffi.from_buffer(self.mem)
         self.host = ffi.new("struct usrdrv_testhost *")
@@ -165,13 +166,17 @@ class Machine:
         self.taskfile(op, lba, count, **kw)
         self.w(b, 1 if write else 9)
         end = time.monotonic() + 5
-        while self.alt(ch) & 0x80 and time.monotonic() < end:
+        while self._moving(ch) and time.monotonic() < end:
             time.sleep(0.002)
         bm = self.r(b + 2)
         self.w(b, 0 if write else 8)
         status, error = self.status(ch), self.error(ch)
         self.w(b + 2, 0x06)
         return bm, status, error
+
+    def _moving(self, ch: int) -> bool:
+        """Strict: as the engine has it, or the task file would be accessed."""
+        return not self.r(8 * ch + 2) & 6 if self.strict else bool(self.alt(ch) & 0x80)
 
     def udma(self, mode: int, dev: int = 0, ch: int = 0) -> None:
         """Put drive and host into a UDMA mode, as section 8 says (133 MHz clock)."""

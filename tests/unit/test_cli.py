@@ -20,7 +20,7 @@ from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.devices import control
 from usrdrv.sockets import claim_path
 
-RAM = "model:cmd680?ram=1M"
+RAM = "model:cmd680?strict=1&ram=1M"
 
 
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:

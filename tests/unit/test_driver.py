@@ -31,7 +31,7 @@ def data_of(seed: int, size: int) -> bytes:
     ],
 )
 def test_the_mode_is_what_drive_cable_and_controller_share(query: str, expected: str) -> None:
-    with open_device(f"model:cmd680?{query}") as device, open_driver(device) as controller:
+    with open_device(f"model:cmd680?strict=1&{query}") as device, open_driver(device) as controller:
         drive = controller.drives[0]
         assert drive.mode == expected
         drive.block.write_from(data_of(1, 65536), 512)
@@ -48,7 +48,7 @@ def test_the_mode_is_what_drive_cable_and_controller_share(query: str, expected:
 
 def test_config_space_after_bring_up() -> None:
     """Section 14.1: drive 0 in UDMA 6 on an 80-wire cable, channel 1 empty."""
-    with open_device("model:cmd680?ram=1M") as device, open_driver(device):
+    with open_device("model:cmd680?strict=1&ram=1M") as device, open_driver(device):
         assert device.config_read(0x0C, 1) == 0x01
         assert device.config_read(0x80, 1) == 0x03
         assert device.config_read(0x84, 1) == 0x00
@@ -65,7 +65,7 @@ def test_config_space_after_bring_up() -> None:
 
 def test_no_bus_before_the_engines_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim of a function that cannot be reset may find them at the last driver's transfers."""
-    with open_device("model:cmd680?ram=1M") as device:
+    with open_device("model:cmd680?strict=1&ram=1M") as device:
         device.config_write(4, 2, 3)
         engines, running = (0, 8), []
         for engine in engines:
@@ -100,7 +100,7 @@ def test_four_drives_at_once_through_either_window(mmio: bool, mode: str) -> Non
             if back != data:
                 wrong.append(drive.index)
 
-    with open_device(f"model:cmd680?{query}") as device:
+    with open_device(f"model:cmd680?strict=1&{query}") as device:
         with open_driver(device, mmio=mmio, highest_mode=modes.parse(mode)) as controller:
             assert [drive.index for drive in controller.drives] == [0, 1, 2, 3]
             assert {drive.mode for drive in controller.drives} == {mode}
@@ -119,7 +119,7 @@ def test_four_drives_at_once_through_either_window(mmio: bool, mode: str) -> Non
 def test_a_drive_beyond_28_bits() -> None:
     sectors = (1 << 28) + 4096
     with (
-        open_device(f"model:cmd680?ram={sectors * 512}") as device,
+        open_device(f"model:cmd680?strict=1&ram={sectors * 512}") as device,
         open_driver(device) as controller,
     ):
         block = controller.drives[0].block
@@ -133,7 +133,10 @@ def test_a_drive_beyond_28_bits() -> None:
 
 
 def test_a_drive_without_lba48() -> None:
-    with open_device("model:cmd680?ram=8M&lba48=0") as device, open_driver(device) as controller:
+    with (
+        open_device("model:cmd680?strict=1&ram=8M&lba48=0") as device,
+        open_driver(device) as controller,
+    ):
         block = controller.drives[0].block
         assert not block.can_trim
         data = data_of(5, 2 * MIB)
@@ -147,7 +150,10 @@ def test_trimmed_sectors_are_given_back_to_the_image(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(data_of(1, 4 * MIB))
     before = image.stat().st_blocks
-    with open_device(f"model:cmd680?image={image}") as device, open_driver(device) as controller:
+    with (
+        open_device(f"model:cmd680?strict=1&image={image}") as device,
+        open_driver(device) as controller,
+    ):
         block = controller.drives[0].block
         assert block.can_trim
         block.trim(MIB, 2 * MIB)
@@ -163,7 +169,10 @@ def test_what_is_written_is_in_the_image(tmp_path: Path) -> None:
     with image.open("wb") as file:
         file.truncate(8 * MIB)
     data = data_of(9, MIB)
-    with open_device(f"model:cmd680?image={image}") as device, open_driver(device) as controller:
+    with (
+        open_device(f"model:cmd680?strict=1&image={image}") as device,
+        open_driver(device) as controller,
+    ):
         controller.drives[0].block.write_from(data, 5 * MIB)
         controller.drives[0].block.flush()
         assert device.model.counters()["drives"][0]["flushes"] == 1
@@ -176,7 +185,7 @@ def test_no_drive_at_all() -> None:
 
 
 def test_identity_and_health() -> None:
-    with open_device("model:cmd680?ram=64M&serial=S1&model=DISK&rpm=7200") as device:
+    with open_device("model:cmd680?strict=1&ram=64M&serial=S1&model=DISK&rpm=7200") as device:
         with open_driver(device) as controller:
             drive = controller.drives[0]
             assert (drive.identity.serial, drive.identity.model) == ("S1", "DISK")
@@ -189,7 +198,7 @@ def test_identity_and_health() -> None:
 
 def test_register_accesses_per_request() -> None:
     """Counted by the model: two reads for a DMA command once its drive is selected."""
-    with open_device("model:cmd680?ram=4M") as device, open_driver(device) as controller:
+    with open_device("model:cmd680?strict=1&ram=4M") as device, open_driver(device) as controller:
         block = controller.drives[0].block
         buf = bytearray(4096)
         block.read_into(buf, 0)
@@ -203,7 +212,7 @@ def test_register_accesses_per_request() -> None:
 
 
 def test_requests_after_close_fail_at_once() -> None:
-    with open_device("model:cmd680?ram=4M") as device:
+    with open_device("model:cmd680?strict=1&ram=4M") as device:
         controller = open_driver(device)
         controller.close()
         controller.close()
@@ -211,7 +220,7 @@ def test_requests_after_close_fail_at_once() -> None:
 
 
 def test_read_only(tmp_path: Path) -> None:
-    with open_device("model:cmd680?ram=4M") as device:
+    with open_device("model:cmd680?strict=1&ram=4M") as device:
         with open_driver(device, read_only=True) as controller:
             block = controller.drives[0].block
             assert block.read_only

@@ -63,9 +63,12 @@ class Rig:
 
 @contextmanager
 def open_rig(query: str = "ram=16M", **options: Any) -> Iterator[Rig]:
-    with open_device(f"model:cmd680?{query}") as device:
+    with open_device(f"model:cmd680?strict=1&{query}") as device:
         with open_driver(device, **(QUICK | options)) as controller:
             yield Rig(device, controller)
+        assert device.model is not None
+        counters = device.model.counters()
+        assert not any(counters[f"refused_{what}"] for what in ("timings", "accesses", "prds"))
 
 
 @pytest.fixture
