@@ -286,6 +286,7 @@ static void trim(struct drive *d)
 {
 	size_t len = (size_t)d->x.pos;
 	uint64_t lba, n;
+	int error;
 
 	for (size_t i = 0; i < len; i += 8) {
 		n = trim_entry(d->buf + i, &lba);
@@ -296,7 +297,9 @@ static void trim(struct drive *d)
 	}
 	for (size_t i = 0; i < len; i += 8) {
 		n = trim_entry(d->buf + i, &lba);
-		if (n && store_trim(&d->store, lba * SECTOR, n * SECTOR)) {
+		error = n ? store_trim(&d->store, lba * SECTOR, n * SECTOR) : 0;
+		if (error) {
+			store_failed(&d->store, d->index, "trimming", lba * SECTOR, error);
 			ata_fail(d, ATA_DF, ATA_ABRT);
 			return;
 		}

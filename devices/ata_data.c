@@ -12,12 +12,21 @@ void media_error(struct drive *d, uint64_t lba, bool write)
 		ata_fail(d, 0, ATA_UNC);
 }
 
+/* The image itself cannot be read or written there; error: -errno. */
+static void image_error(struct drive *d, uint64_t pos, bool write, int error)
+{
+	store_failed(&d->store, d->index, write ? "writing" : "reading", pos, error);
+	media_error(d, pos / SECTOR, write);
+}
+
 static void durable(struct drive *d, int error)
 {
-	if (error)
-		ata_fail(d, ATA_DF, ATA_ABRT);
-	else
+	if (!error) {
 		ata_ok(d);
+		return;
+	}
+	store_failed(&d->store, d->index, "flushing", 0, error);
+	ata_fail(d, ATA_DF, ATA_ABRT);
 }
 
 /* End the command when everything written before is on the medium. */
@@ -84,6 +93,7 @@ static void pio_in_next(struct drive *d)
 	struct cmd680_fault *bad;
 	uint64_t good, lba;
 	size_t done;
+	int error;
 
 	block_begin(d);
 	bad = bad_ahead(d, x->have, &good, &lba);
@@ -92,8 +102,9 @@ static void pio_in_next(struct drive *d)
 		media_error(d, lba, false);
 		return;
 	}
-	if (x->media && store_rw(&d->store, false, d->buf, x->have, x->pos, &done)) {
-		media_error(d, (x->pos + done) / SECTOR, false);
+	error = x->media ? store_rw(&d->store, false, d->buf, x->have, x->pos, &done) : 0;
+	if (error) {
+		image_error(d, x->pos + done, false, error);
 		return;
 	}
 	ata_interrupt(d);
@@ -105,13 +116,16 @@ static void pio_out_store(struct drive *d)
 	struct cmd680_fault *bad;
 	uint64_t good, lba;
 	size_t done;
+	int error;
 
 	bad = bad_ahead(d, x->have, &good, &lba);
 	if (x->media && !x->fault && good) {
-		if (store_rw(&d->store, true, d->buf, good, x->pos, &done)) {
-			media_error(d, (x->pos + done) / SECTOR, true);
+		error = store_rw(&d->store, true, d->buf, good, x->pos, &done);
+		if (error) {
+			image_error(d, x->pos + done, true, error);
 			return;
 		}
+		store_written(&d->store, d->index, x->pos, good);
 	}
 	if (bad) {
 		fault_hit(d->ch->m, bad);
@@ -210,11 +224,13 @@ void xfer_dma(struct drive *d)
 		bm_abort(ch);
 		return;
 	case BM_MEDIA:
-		media_error(d, x->pos / SECTOR, x->write);
+		image_error(d, x->pos, x->write, error);
 		return;
 	case BM_DONE:
 		break;
 	}
+	if (x->media && x->write && !x->crc && !x->fault)
+		store_written(&d->store, d->index, x->pos - good, good);
 	if (bad) {
 		fault_hit(ch->m, bad);
 		media_error(d, lba, x->write);

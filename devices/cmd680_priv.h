@@ -37,6 +37,8 @@ struct store {
 	uint64_t size;		/* bytes */
 	bool read_only;
 	bool can_trim;
+	int failed;		/* errno that was told, 0: none */
+	uint64_t failed_at;	/* byte */
 };
 
 int store_open(struct store *s, const struct cmd680_drive_config *config);
@@ -45,6 +47,8 @@ int store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos
 int store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, size_t *done);
 int store_sync(struct store *s);
 int store_trim(struct store *s, uint64_t pos, uint64_t len);
+void store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error);
+void store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len);
 
 /* Task-file registers that are two deep (section 7.1), as offsets from the command block. */
 enum { TF_FEATURES = 1, TF_NSECT, TF_LBAL, TF_LBAM, TF_LBAH, TF_DEVICE, TF_COMMAND, TF_REGS };

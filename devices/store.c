@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "cmd680_priv.h"
@@ -148,4 +149,59 @@ int store_trim(struct store *s, uint64_t pos, uint64_t len)
 	memset(s->ram + pos, 0, first - pos);
 	memset(s->ram + last, 0, pos + len - last);
 	return madvise(s->ram + first, last - first, MADV_DONTNEED) ? -errno : 0;
+}
+
+static bool is_full(int error)
+{
+	return error == ENOSPC || error == EDQUOT;
+}
+
+/**
+ * store_failed() - say what the image's file system has against it, the first time
+ * @s: a store with a file
+ * @drive: its number
+ * @what: what was tried
+ * @pos: byte offset
+ * @error: -errno
+ *
+ * The host of the drive sees an error of the drive, and cannot know whose it is. Again it is said when the
+ * error is another one, or when it had gone (store_written).
+ */
+void store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error)
+{
+	if (s->failed == -error)
+		return;
+	s->failed = -error;
+	s->failed_at = pos;
+	if (is_full(-error))
+		model_say("cmd680 model: drive %u: the file system of its image is full (%s): writes fail until there is room",
+			  drive, strerror(-error));
+	else
+		model_say("cmd680 model: drive %u: %s its image: %s", drive, what, strerror(-error));
+}
+
+/* A full file system takes writes to places that it has already: those say nothing. */
+static bool has_room(const struct store *s)
+{
+	struct statvfs st;
+
+	return s->failed == ENOSPC && !fstatvfs(s->fd, &st) && st.f_bavail * st.f_frsize >= 1u << 20;
+}
+
+/**
+ * store_written() - a write went well: whatever kept others from it may be gone
+ * @s: store
+ * @drive: its number
+ * @pos: byte offset
+ * @len: bytes
+ */
+void store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len)
+{
+	bool there = s->failed_at >= pos && s->failed_at - pos < len;
+
+	if (!s->failed || !(there || has_room(s)))
+		return;
+	if (is_full(s->failed))
+		model_say("cmd680 model: drive %u: there is room again on the file system of its image", drive);
+	s->failed = 0;
 }

@@ -22,6 +22,7 @@ from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.policy import Event, Slower
 from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
+from usrdrv.drivers.ide_cmd680.told import Limited
 
 ffi, lib = _cmd680.ffi, _cmd680.lib
 log: Final = logging.getLogger("usrdrv.ide_cmd680")
@@ -118,6 +119,7 @@ class Controller(Closing):
     def __init__(self, device: Device, options: Options | None = None) -> None:
         self._device = device
         self._options = options or Options()
+        self._repeated = Limited(log, device.name)
         self._chip = Chip(device)
         self._chip.bring_up()
         mmio = self._options.mmio and self._chip.has_mmio()
@@ -312,12 +314,14 @@ class Controller(Closing):
         decision = drive.history.decide(event, time.monotonic(), dma=self._can_slow_down(drive))
         counter = _COUNTER[kind]
         setattr(drive.recovery, counter, getattr(drive.recovery, counter) + 1)
-        log.warning(
-            "%s: drive %d: %s at sector %d of command %02xh, sectors %d+%d, try %d: "
+        what = kind.name.lower()
+        self._repeated.tell(
+            logging.WARNING,
+            f"drive {drive.index}: {what}",
+            "drive %d: %s at sector %d of command %02xh, sectors %d+%d, try %d: "
             "status %02x error %02x bus master %02x; %s%s%s",
-            self._device.name,
             drive.index,
-            kind.name.lower(),
+            what,
             event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
             event.command,
             event.sector,
@@ -338,9 +342,10 @@ class Controller(Closing):
         self._resume_interrupts(channel)
         if decision.verdict is policy.Verdict.FAIL or drive.offline:
             drive.recovery.failed_commands += 1
-            log.error(
-                "%s: drive %d: I/O error, sector %d",
-                self._device.name,
+            self._repeated.tell(
+                logging.ERROR,
+                f"drive {drive.index}: I/O error",
+                "drive %d: I/O error, sector %d",
                 drive.index,
                 event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
             )
@@ -395,7 +400,8 @@ class Controller(Closing):
             try:
                 found = channel.soft_reset(self._options.reset_timeout)
             except CommandTimeoutError as error:
-                log.warning("%s: channel %d: reset: %s", self._device.name, channel.number, error)
+                what = f"channel {channel.number}: reset"
+                self._repeated.tell(logging.WARNING, what, "%s: %s", what, error)
                 continue
             for drive in mine:
                 self._chip.set_default_mode(drive.index)
@@ -471,6 +477,7 @@ class Controller(Closing):
         lib.ide_stop(self._ide)
         if self._thread is not None:
             self._thread.join()
+        self._repeated.close()
         try:
             for channel in self._channels:
                 channel.stop_engine()

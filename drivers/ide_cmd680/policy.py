@@ -3,7 +3,8 @@
 
 A request climbs down a ladder: the same again after a soft reset, a slower mode, the speed of a
 40-wire cable, PIO; what is left then fails alone. Errors spread over many requests slow the drive
-down by the counting rules that libata uses.
+down by the counting rules that libata uses; but for a drive's own faults (DF), which libata counts as well, though
+no slower mode can mend them: a drive that cannot write for a while would stay in PIO for good.
 """
 
 from collections import deque
@@ -32,7 +33,7 @@ class Kind(Enum):
     HOST = auto()
     """The bus master met a PCI abort."""
     FAULT = auto()
-    """The drive reports a fault of its own."""
+    """The drive reports a fault of its own (DF): the data arrived, so it says nothing of cable and speed."""
 
 
 class Slower(Enum):
@@ -111,8 +112,10 @@ class History:
         kind = event.classify()
         if kind is Kind.MEDIA or kind is Kind.REFUSED:
             return self._not_its_speed(event, kind)
-        self.errors.append((now, kind))
-        slower = self._slower(event, kind, now) if dma else Slower.NO
+        slower = Slower.NO
+        if kind is not Kind.FAULT:
+            self.errors.append((now, kind))
+            slower = self._slower(event, kind, now) if dma else Slower.NO
         if slower is not Slower.NO:
             self.steps += 1
             self.errors.clear()
@@ -142,6 +145,6 @@ class History:
             return Slower.PIO
         if self._recent(now, 600, _SPEED_KINDS) > 3:
             return step
-        if self._recent(now, 600, (Kind.FAULT, Kind.HOST)) > 6:
+        if self._recent(now, 600, (Kind.HOST,)) > 6:
             return step
         return Slower.NO

@@ -90,3 +90,15 @@ def test_a_refused_command_gets_the_settings_renewed_once() -> None:
     )
     assert history.decide(event(error=R.ATA_ABRT, tries=1), 0, dma=True).verdict is Verdict.FAIL
     assert not history.decide(event(error=R.ATA_IDNF), 0, dma=True).reset
+
+
+def test_a_fault_of_the_drive_s_own_costs_no_speed() -> None:
+    """A drive that cannot write (its medium is full, or protected) gets the data all the same."""
+    history = History()
+    decisions = [
+        history.decide(event(error=R.ATA_ABRT, status=0x71, tries=n % 3), float(n), dma=True)
+        for n in range(60)
+    ]
+    assert {decision.slower for decision in decisions} == {Slower.NO}
+    assert [d.verdict for d in decisions[:3]] == [Verdict.RETRY, Verdict.RETRY, Verdict.FAIL]
+    assert history.decide(event(error=CRC), 61, dma=True).slower is Slower.NO, "nor for others"
