@@ -9,6 +9,7 @@
  * Everything here is the dispatcher's, but for completions that the control plane's thread brings about
  * (an error's verdict, the end): those wait in a list.
  */
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -341,6 +342,8 @@ static void start(struct ide_serve *s, const struct usrloop_sqe *sqe)
 	uint64_t offset = sqe->sector * USRDRV_SECTOR, left = sqe->len;
 	unsigned int flags = sqe->flags & USRLOOP_SQE_FUA ? USRDRV_BLOCK_FUA : 0;
 
+	/* One that waits to be told of its end may be this tag's last one. */
+	assert(!s->drive->channel->done);
 	r->seq = sqe->seq;
 	r->len = sqe->len;
 	r->op = op_of(sqe);
@@ -381,7 +384,11 @@ void ide_serve_pump(struct ide_serve *s)
 	const struct usrloop_sqe *sqe;
 
 	pthread_mutex_lock(&ch->lock);
-	take_back(s);
+	if (take_back(s)) {
+		/* The kernel may have given its tag to the next request already: be done with it before that is read. */
+		ide_unlock(ch);
+		pthread_mutex_lock(&ch->lock);
+	}
 	while ((sqe = loop_next(&s->q)))
 		start(s, sqe);
 	ide_unlock(ch);

@@ -7,10 +7,11 @@
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
  * ways that must be refused.
  *
- * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables|steps]
+ * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables|steps|early]
  *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
  *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy); steps: likewise,
- *	and the interrupt's handler may end a request
+ *	and the interrupt's handler may end a request; early: likewise, as soon as the driver has serviced the interrupt before,
+ *	and the request's tag is another one's at once
  * Ends with 0 and a line of counts (requests; those that the interrupt's handler ended), or with 1 at the first difference.
  */
 #define _GNU_SOURCE
@@ -51,6 +52,7 @@ static struct {
 	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
 	unsigned int reported;		/* eventfds that ENTER told of, to be acknowledged */
 	struct usrdrv_dev *dev;
+	const struct usrdrv_dev_ops *model;	/* dev's own operations */
 	struct usrloop_finish finish;	/* tables: how dev tells that it is done */
 	struct usrloop_sqe sent[DEPTH];	/* by tag */
 	int busy[DEPTH], want[DEPTH];	/* want: the result */
@@ -152,11 +154,11 @@ static void acknowledge(unsigned int index)
 		return;
 	eventfd_write(fd, 1);
 	if (fd == kernel.dev->unmask_fd)
-		kernel.dev->ops->irq_unmask(kernel.dev, NULL, 0);
+		kernel.model->irq_unmask(kernel.dev, NULL, 0);
 }
 
-/* The handler of the device's interrupt, which has number `index` here. Return: whether it has ended a request. */
-static int finish(unsigned int index)
+/* The handler of the device's interrupt. Return: whether it has ended a request, and has let the next interrupt through. */
+static int finish(void)
 {
 	struct usrloop_cqe cqe;
 	uint32_t armed = USRLOOP_FINISH_ARMED;
@@ -171,7 +173,9 @@ static int finish(unsigned int index)
 	}
 	end_request(&cqe);
 	__atomic_store_n(&kernel.ring->finish, USRLOOP_FINISH_DONE, __ATOMIC_RELEASE);
-	acknowledge(index);
+	if (kernel.dev->unmask_fd >= 0)
+		eventfd_write(kernel.dev->unmask_fd, 1);
+	kernel.model->irq_unmask(kernel.dev, NULL, 0);
 	kernel.finished++;
 	return 1;
 }
@@ -321,7 +325,8 @@ static int enter(unsigned long arg)
 	bits = submit_some(left);
 	told = events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
-		if (told > 0 && told & USRLOOP_READY_EVENT << i && kernel.event[i].fd == kernel.dev->irq_fd && finish(i)) {
+		if (told > 0 && told & USRLOOP_READY_EVENT << i && kernel.event[i].fd == kernel.dev->irq_fd && finish()) {
+			kernel.reported &= ~(1u << i);
 			told &= ~(USRLOOP_READY_EVENT << i);
 			bits |= submit_some(1);
 		}
@@ -348,6 +353,22 @@ int played_ioctl(int fd, unsigned long request, ...)
 		return ret;
 	errno = -ret;
 	return -1;
+}
+
+/*
+ * Early: the driver lets the interrupt through, and its handler runs before the driver goes on. It ends the request that
+ * was started just now, and the kernel's next request has its tag.
+ */
+static int unmask_early(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
+{
+	struct pollfd raised = { .fd = dev->irq_fd, .events = POLLIN };
+	uint32_t tag = kernel.ring->finish_tag;
+	uint64_t count;
+	int ret = kernel.model->irq_unmask(dev, w, n);
+
+	if (poll(&raised, 1, 0) > 0 && finish() && read(dev->irq_fd, &count, sizeof(count)) > 0 && !atomic_load(&stop))
+		submit(tag);
+	return ret;
 }
 
 static int make_rings(struct usrloop_attach *attach)
@@ -396,7 +417,7 @@ int main(int argc, char **argv)
 	const char *way;
 	struct usrdrv_dev *dev;
 	struct ide *ide;
-	int seconds, fd, ret;
+	int seconds, fd, ret, steps, early;
 
 	if (argc < 4)
 		return 2;
@@ -408,16 +429,22 @@ int main(int argc, char **argv)
 	if (fd < 0 || !dev)
 		return 2;
 	way = argc > 4 ? argv[4] : "";
-	if ((!strcmp(way, "tables") || !strcmp(way, "steps")) && make_tables(dev, &attach, &pages))
+	early = !strcmp(way, "early");
+	steps = early || !strcmp(way, "steps");
+	if ((steps || !strcmp(way, "tables")) && make_tables(dev, &attach, &pages))
 		return 2;
+	kernel.model = dev->ops;
 	ops = *dev->ops;
 	if (!strcmp(way, "bounce"))
 		ops.dma_map = NULL;
-	if (!strcmp(way, "steps")) {
+	if (steps) {
 		ops.irq_hold = NULL;
 		ops.irq_release = NULL;
-		dev->unmask_fd = eventfd(0, EFD_NONBLOCK);
 	}
+	if (early)
+		ops.irq_unmask = unmask_early;
+	else if (steps)
+		dev->unmask_fd = eventfd(0, EFD_NONBLOCK);
 	dev->ops = &ops;
 	ret = ide_create(dev, 1, &ide);
 	if (!ret)
