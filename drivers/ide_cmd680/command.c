@@ -177,7 +177,8 @@ static void count_command(struct ide_channel *ch)
 	}
 }
 
-static void error_event(struct ide_channel *ch, enum ide_event_kind kind, uint32_t status, uint32_t bm);
+static void error_event(struct ide_channel *ch, struct ide_list *l, enum ide_event_kind kind, uint32_t status,
+			uint32_t bm);
 
 static void issue_pio_write(struct ide_channel *ch, struct ide_list *l)
 {
@@ -191,7 +192,7 @@ static void issue_pio_write(struct ide_channel *ch, struct ide_list *l)
 	if (ret == -ENODEV)
 		return;
 	if (ret) {
-		error_event(ch, status & (ATA_ERR | ATA_DF) ? IDE_EVENT_ERROR : IDE_EVENT_TIMEOUT, status, 0);
+		error_event(ch, l, status & (ATA_ERR | ATA_DF) ? IDE_EVENT_ERROR : IDE_EVENT_TIMEOUT, status, 0);
 		return;
 	}
 	ide_pio_write_sector(ch);
@@ -280,11 +281,14 @@ static uint64_t failed_lba(struct ide_channel *ch, struct ide_list *l)
 	       high << 16 | mid << 8 | low;
 }
 
-/* Stop everything on the channel and leave the rest to the error policy. */
-static void error_event(struct ide_channel *ch, enum ide_event_kind kind, uint32_t status, uint32_t bm)
+/*
+ * Stop everything on the channel and leave the rest to the error policy, which uses the registers from then on: no write
+ * may come later.
+ */
+static void error_event(struct ide_channel *ch, struct ide_list *l, enum ide_event_kind kind, uint32_t status,
+			uint32_t bm)
 {
 	struct ide_command *cmd = &ch->cmd;
-	struct ide_list l = { .n = 0 };
 	struct ide_event event = {
 		.kind = kind,
 		.drive = ch->number * 2 + cmd->device,
@@ -299,17 +303,17 @@ static void error_event(struct ide_channel *ch, enum ide_event_kind kind, uint32
 	uint32_t error = 0;
 
 	ch->bm_cmd = -1;
-	put_bm_cmd(ch, &l, 0);
-	if (ide_flush_list(ch, &l))
+	put_bm_cmd(ch, l, 0);
+	if (ide_flush_list(ch, l))
 		return;
 	if (kind == IDE_EVENT_ERROR) {
 		if (get_tf(ch, NULL, CMD680_TF_ERROR, &error))
 			return;
 		event.error = (uint8_t)error;
-		event.bad_sector = failed_lba(ch, &l);
+		event.bad_sector = failed_lba(ch, l);
 	}
-	ide_put(ch, &l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, BM_W1C | (bm & BM_KEEP));
-	if (ide_flush_list(ch, &l))
+	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, BM_W1C | (bm & BM_KEEP));
+	if (ide_flush_list(ch, l))
 		return;
 	if (kind == IDE_EVENT_TIMEOUT)
 		ch->count.timeouts++;
@@ -340,11 +344,11 @@ static void complete(struct ide_channel *ch, struct ide_list *l)
 static void command_ended(struct ide_channel *ch, struct ide_list *l, uint32_t status, uint32_t bm)
 {
 	if (bm & CMD680_BM_ERROR)
-		error_event(ch, IDE_EVENT_BUS, status, bm);
+		error_event(ch, l, IDE_EVENT_BUS, status, bm);
 	else if (status & (ATA_ERR | ATA_DF))
-		error_event(ch, IDE_EVENT_ERROR, status, bm);
+		error_event(ch, l, IDE_EVENT_ERROR, status, bm);
 	else if ((status & (ATA_BSY | ATA_DRDY | ATA_DRQ)) != ATA_DRDY)
-		error_event(ch, IDE_EVENT_PROTOCOL, status, bm);
+		error_event(ch, l, IDE_EVENT_PROTOCOL, status, bm);
 	else
 		complete(ch, l);
 }
@@ -358,7 +362,7 @@ static void pio_interrupt(struct ide_channel *ch, struct ide_list *l, uint32_t s
 		return;
 	}
 	if (!(status & ATA_DRQ)) {
-		error_event(ch, IDE_EVENT_PROTOCOL, status, bm);
+		error_event(ch, l, IDE_EVENT_PROTOCOL, status, bm);
 		return;
 	}
 	/* the next interrupt may come as soon as the data is through: acknowledge this one before */
@@ -481,7 +485,7 @@ void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now)
 	}
 	if (ch->state == IDE_DMA_DATA) {
 		if (bm & CMD680_BM_ERROR) {
-			error_event(ch, IDE_EVENT_BUS, 0, bm);
+			error_event(ch, l, IDE_EVENT_BUS, 0, bm);
 			return;
 		}
 		if (!(bm & CMD680_BM_ACTIVE) && ch->ide->mmio) {
@@ -515,5 +519,5 @@ void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now)
 	put_bm_cmd(ch, l, 0);
 	if (ide_flush_list(ch, l) || get_alt_status(ch, &status))
 		return;
-	error_event(ch, IDE_EVENT_TIMEOUT, status, bm);
+	error_event(ch, l, IDE_EVENT_TIMEOUT, status, bm);
 }

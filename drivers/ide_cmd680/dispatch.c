@@ -93,8 +93,12 @@ void ide_service(struct ide *ide)
 			pthread_mutex_lock(&ch->lock);
 			if (busy(ch)) {
 				mine |= ide_interrupt(ch, &l);
-				/* Once the channel is free, an acknowledgement that came late would hit another command's interrupt. */
-				if (!busy(ch))
+				/*
+				 * Nobody else may find the channel with writes outstanding: once it is free, a late
+				 * acknowledgement would hit another command's interrupt; and a dispatcher that looks
+				 * after a busy one would take the last command's interrupt for that of the next.
+				 */
+				if (!busy(ch) || !pthread_equal(pthread_self(), ide->dispatcher))
 					ide_flush_list(ch, &l);
 			}
 			ide_unlock(ch);
