@@ -164,9 +164,7 @@ class Device(Closing):
         ready = poll.poll(None if timeout is None else timeout * 1000)
         if self.c.gone or any(fd == self.c.hangup_fd for fd, _ in ready):
             self.check(-errno.ENODEV, "interrupt")
-        if ready:
-            os.eventfd_read(self.c.irq_fd)
-        return bool(ready)
+        return bool(ready) and _take_count(self.c.irq_fd)
 
     def irq_unmask(self) -> None:
         """Let the next interrupt through; one still raised comes again."""
@@ -185,6 +183,14 @@ class Device(Closing):
         self._c.ops.close(self._c)  # bus mastering off before memory goes, whatever the device says
         self._c = None
         self._held.close()
+
+
+def _take_count(eventfd: int) -> bool:
+    """Empty an eventfd, which a server shares and may have emptied and made one whose readers wait."""
+    try:
+        return os.preadv(eventfd, [bytearray(8)], -1, os.RWF_NOWAIT) > 0
+    except BlockingIOError:
+        return False
 
 
 def open_device(text: str) -> Device:

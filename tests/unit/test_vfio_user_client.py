@@ -3,6 +3,7 @@
 
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -181,8 +182,16 @@ def good(message: bytes) -> bytes:
 
 
 @contextmanager
-def liar(path: Path, spoil: int, answer: Callable[[bytes], bytes | None]) -> Iterator[None]:
-    """A server that is correct but for the answers to command `spoil`; None: hang up."""
+def liar(
+    path: Path,
+    spoil: int,
+    answer: Callable[[bytes], bytes | None],
+    take: Callable[[int], None] = os.close,
+) -> Iterator[None]:
+    """A server that is correct but for the answers to command `spoil`; None: hang up.
+
+    `take` gets what descriptors the client sends.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -190,7 +199,10 @@ def liar(path: Path, spoil: int, answer: Callable[[bytes], bytes | None]) -> Ite
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, suppress(ConnectionError):
-            while len(header := connection.recv(16, socket.MSG_WAITALL)) == 16:
+            while len((came := socket.recv_fds(connection, 16, 1, socket.MSG_WAITALL))[0]) == 16:
+                header, descriptors, *_ = came
+                for descriptor in descriptors:
+                    take(descriptor)
                 _, command, size, flags, _ = struct.unpack("<HHIII", header)
                 message = header
                 if size > 16:
@@ -247,6 +259,80 @@ def test_an_answer_to_another_question_ends_the_device(tmp_path: Path) -> None:
 
     with liar(tmp_path / "s", 9, other), pytest.raises(errors.NoSuchDeviceError):
         open_device(f"vfio-user:{tmp_path}/s")
+
+
+GIVE_UP = 30
+
+
+def spoil_eventfd(fd: int, count: int) -> None:
+    """Have it hold `count`, and who finds that in the way wait: the flags are the file's, not the descriptor's."""
+    os.set_blocking(fd, False)
+    with suppress(BlockingIOError):
+        os.eventfd_read(fd)
+    if count:
+        os.eventfd_write(fd, count)
+    os.set_blocking(fd, True)
+
+
+def finishes(work: Callable[[], None]) -> bool:
+    """Whether `work` comes to an end; a thread that hangs in C is left behind."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(GIVE_UP)
+    return not thread.is_alive()
+
+
+def test_a_server_that_fills_the_interrupts_eventfd_and_lies_hangs_nobody(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def lie(message: bytes) -> bytes:
+        if not taken:
+            return good(message)
+        spoil_eventfd(taken[0], 2**64 - 2)
+        return reply(message, b"", number=999)
+
+    def work() -> None:
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            with pytest.raises(errors.NoSuchDeviceError):
+                device.config_read(0, 4)
+            with pytest.raises(errors.NoSuchDeviceError):
+                device.irq_wait(None)
+
+    with liar(tmp_path / "s", 9, lie, taken.append):
+        assert finishes(work)
+    os.close(taken[0])
+
+
+def test_an_interrupt_that_the_server_takes_back_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between poll() and the read."""
+    taken: list[int] = []
+    ready: list[bool] = []
+
+    plain = select.poll
+
+    class Poll:
+        def __init__(self) -> None:
+            self.poller = plain()
+            self.register = self.poller.register
+
+        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+            spoil_eventfd(taken[0], 1)
+            found = self.poller.poll(timeout)
+            spoil_eventfd(taken[0], 0)
+            return found
+
+    def work() -> None:
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            with monkeypatch.context() as patch:
+                patch.setattr("usrdrv.device.select.poll", Poll)
+                ready.append(device.irq_wait(None))
+
+    with liar(tmp_path / "s", 0, good, taken.append):
+        assert finishes(work)
+    assert ready == [False]
+    os.close(taken[0])
 
 
 def test_a_refused_access_is_an_error_and_no_more(tmp_path: Path) -> None:

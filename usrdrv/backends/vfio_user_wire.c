@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -41,13 +40,15 @@ int client_connect(struct client *c, const char *path, int timeout_ms)
 	return 0;
 }
 
-/* The end of the device: nothing is sent any more, and sleepers wake. */
+/*
+ * The end of the device: nothing is sent any more, and sleepers wake by the socket's hang-up. Not by irq_fd: the server
+ * has it as well, and may have filled it and made it one whose writers wait.
+ */
 int client_lost(struct client *c)
 {
 	if (!c->dev.gone) {
 		c->dev.gone = 1;
 		shutdown(c->fd, SHUT_RDWR);
-		eventfd_write(c->dev.irq_fd, 1);
 	}
 	return -ENODEV;
 }
