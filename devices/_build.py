@@ -33,7 +33,7 @@ NIC = [
     "wake",
     "fault",
 ]
-PRIVATE = ["cmd680_priv.h", "dp83820/nic.h", "wire/wire.h", "wire/ring.h"]
+PRIVATE = ["cmd680_priv.h", "dp83820/nic.h", "wire/wire.h", "wire/ring.h", "peer_signal.h"]
 SOURCES = [
     "cmd680.c",
     "regs.c",
@@ -53,6 +53,7 @@ SOURCES = [
     "testhost.c",
     "vfio_user_dma.c",
     "vfio_user_irq.c",
+    "peer_signal.c",
     "vfio_user_messages.c",
     "vfio_user_server.c",
     *(f"dp83820/{name}.c" for name in NIC),

@@ -8,6 +8,7 @@
 #include "vfio_user_server.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static _Thread_local sigjmp_buf *volatile guard;
@@ -83,6 +85,16 @@ static unsigned int find(const struct vu_dma *d, uint64_t address)
 	return lo;
 }
 
+/* Whether a file's pages are memory. Those of FUSE or a network may never come, and we would wait. Return: 0 or -errno. */
+static int check_memory(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs))
+		return -errno;
+	return fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC || fs.f_type == RAMFS_MAGIC ? 0 : -EINVAL;
+}
+
 int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *m)
 {
 	int prot = (m->flags & 1 ? PROT_READ : 0) | (m->flags & 2 ? PROT_WRITE : 0);
@@ -101,6 +113,9 @@ int vu_dma_map(struct vu_dma *d, int fd, const struct vu_dma_map *m)
 		if (!S_ISREG(st.st_mode) || m->offset > INT64_MAX || m->size > INT64_MAX - m->offset ||
 		    (int64_t)(m->offset + m->size) > st.st_size)
 			return -EINVAL;
+		ret = check_memory(fd);
+		if (ret)
+			return ret;
 		map = mmap(NULL, m->size + skew, prot, MAP_SHARED, fd, (off_t)(m->offset - skew));
 		if (map == MAP_FAILED)
 			return -errno;

@@ -9,9 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,20 +22,15 @@ static int64_t now_ns(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/*
- * A client may have filled its eventfd: a write would wait then, and there is
- * a signal already. One that still has the last signal in it is not read by
- * its client.
- */
+/* One that still has the last signal in it is not read by its client. */
 static void signal_client(struct vu_irq *irq)
 {
-	struct pollfd p = { .fd = irq->trigger, .events = POLLIN | POLLOUT };
+	struct pollfd p = { .fd = irq->trigger, .events = POLLIN };
 
 	poll(&p, 1, 0);
 	irq->recall = irq->signalled && irq->nonblock && !(p.revents & POLLIN);
 	irq->signalled = 1;
-	if (p.revents & POLLOUT)
-		eventfd_write(irq->trigger, 1);
+	peer_signal_send(&irq->signal, irq->trigger);
 }
 
 /*
@@ -58,16 +50,6 @@ static void recall(struct vu_irq *irq)
 		irq->state = VU_LINE_OPEN;
 }
 
-/* A write to a pipe, a socket or a file could wait for the client, for ever. */
-static int is_eventfd(int fd)
-{
-	static const char want[] = "anon_inode:[eventfd]";
-	char link[32], kind[sizeof(want)];
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	return readlink(link, kind, sizeof(kind)) == sizeof(want) - 1 && !memcmp(kind, want, sizeof(want) - 1);
-}
-
 /* Lock held. */
 static void trigger(struct vu_irq *irq)
 {
@@ -82,12 +64,14 @@ static void trigger(struct vu_irq *irq)
 void vu_irq_init(struct vu_irq *irq)
 {
 	*irq = (struct vu_irq){ .trigger = -1 };
+	peer_signal_init(&irq->signal);
 	pthread_mutex_init(&irq->lock, NULL);
 }
 
 void vu_irq_destroy(struct vu_irq *irq)
 {
 	vu_irq_connect(irq, -1);
+	peer_signal_destroy(&irq->signal);
 	pthread_mutex_destroy(&irq->lock);
 }
 
@@ -118,7 +102,7 @@ void vu_irq_level(struct vu_irq *irq, int level)
  */
 int vu_irq_connect(struct vu_irq *irq, int eventfd)
 {
-	if (eventfd >= 0 && !is_eventfd(eventfd)) {
+	if (eventfd >= 0 && !peer_signal_fits(eventfd)) {
 		close(eventfd);
 		return -EINVAL;
 	}

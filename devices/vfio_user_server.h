@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "peer_signal.h"
 #include "usrdrv/model.h"
 #include "usrdrv/vfio_user.h"
 
@@ -58,6 +59,7 @@ struct vu_irq {
 	int nonblock;		/* a read of the eventfd does not wait */
 	int signalled;		/* it was, once at least */
 	int recall;		/* a signal can be taken back: the client reads its eventfd, and expects it empty */
+	struct peer_signal signal;
 	int64_t retrigger;	/* when, monotonic ns; 0: not wanted */
 };
 

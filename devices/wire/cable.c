@@ -24,12 +24,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "peer_signal.h"
 #include "ring.h"
 #include "wire.h"
 
 enum { TAG_LISTEN = WIRE_TAG, TAG_PEER, TAG_EVENT, TAG_TIMER };
 
 #define SEALS		(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define FDS		3	/* memory, eventfds */
+#define FDS_ROOM	4	/* that there is in a control message for so many */
 #define RETRY_NS	50000000	/* between tries to find the other end */
 
 /* Side 0 listened, side 1 came to it. Ring n is written by side n. */
@@ -47,6 +50,7 @@ struct cable {
 	int peer;		/* connection; -1: none */
 	int timer;
 	int fd[2];		/* eventfds: [side] wakes that side */
+	struct peer_signal signal;
 	unsigned int side;
 	struct shared *mem;	/* NULL: no other end */
 	struct ring_end out, in;
@@ -67,7 +71,7 @@ static void close_fd(int *fd)
 
 static void wake_peer(struct cable *c)
 {
-	eventfd_write(c->fd[!c->side], 1);
+	peer_signal_send(&c->signal, c->fd[!c->side]);
 }
 
 static void hang_up(struct cable *c)
@@ -121,33 +125,37 @@ static int join(struct cable *c, int memfd, unsigned int side)
 
 static int send_fds(int sock, const int *fds)
 {
-	union { struct cmsghdr h; char space[CMSG_SPACE(3 * sizeof(int))]; } control = { 0 };
+	union { struct cmsghdr h; char space[CMSG_SPACE(FDS * sizeof(int))]; } control = { 0 };
 	struct iovec iov = { .iov_base = "cable", .iov_len = 5 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
 			    .msg_controllen = sizeof(control) };
 
 	control.h.cmsg_level = SOL_SOCKET;
 	control.h.cmsg_type = SCM_RIGHTS;
-	control.h.cmsg_len = CMSG_LEN(3 * sizeof(int));
-	memcpy(CMSG_DATA(&control.h), fds, 3 * sizeof(int));
+	control.h.cmsg_len = CMSG_LEN(FDS * sizeof(int));
+	memcpy(CMSG_DATA(&control.h), fds, FDS * sizeof(int));
 	return sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == 5 ? 0 : -errno;
 }
 
+/* Up to FDS_ROOM, which are the caller's to close, also after an error. */
 static int receive_fds(int sock, int *fds)
 {
-	union { struct cmsghdr h; char space[CMSG_SPACE(3 * sizeof(int))]; } control = { 0 };
+	union { struct cmsghdr h; char space[CMSG_SPACE(FDS_ROOM * sizeof(int))]; } control = { 0 };
 	char text[8];
 	struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
 			    .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t got;
 
 	if (n < 0)
 		return -errno;
-	if (n != 5 || control.h.cmsg_type != SCM_RIGHTS || control.h.cmsg_len != CMSG_LEN(3 * sizeof(int)))
+	if (m.msg_controllen < sizeof(control.h) || control.h.cmsg_level != SOL_SOCKET ||
+	    control.h.cmsg_type != SCM_RIGHTS)
 		return -EPROTO;
-	memcpy(fds, CMSG_DATA(&control.h), 3 * sizeof(int));
-	return 0;
+	got = (control.h.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	memcpy(fds, CMSG_DATA(&control.h), got * sizeof(int));
+	return n == 5 && got == FDS && peer_signal_fits(fds[1]) && peer_signal_fits(fds[2]) ? 0 : -EPROTO;
 }
 
 /* Somebody came to us. */
@@ -218,7 +226,7 @@ static void lost(struct cable *c)
 /* Our connection has something to say: the memory, or its end. */
 static void peer_event(struct cable *c)
 {
-	int fds[3] = { -1, -1, -1 }, ret;
+	int fds[FDS_ROOM] = { -1, -1, -1, -1 }, ret;
 	char byte;
 
 	if (c->peer < 0)
@@ -231,12 +239,12 @@ static void peer_event(struct cable *c)
 	ret = receive_fds(c->peer, fds);
 	if (ret == -EAGAIN)
 		return;
-	if (!ret) {
-		c->fd[0] = fds[1];
-		c->fd[1] = fds[2];
+	c->fd[0] = fds[1];
+	c->fd[1] = fds[2];
+	if (!ret)
 		ret = join(c, fds[0], 1);
-		close(fds[0]);
-	}
+	close_fd(&fds[0]);
+	close_fd(&fds[3]);
 	if (ret)
 		lost(c);
 }
@@ -324,6 +332,7 @@ static void cable_destroy(struct wire *w)
 	struct cable *c = of(w);
 
 	hang_up(c);
+	peer_signal_destroy(&c->signal);
 	close_fd(&c->listener);
 	close_fd(&c->timer);
 	free(c);
@@ -350,6 +359,7 @@ int wire_cable(int epoll_fd, const char *name, struct wire **wire)
 	if (!c)
 		return -ENOMEM;
 	c->base = (struct wire){ .ops = &ops, .epoll_fd = epoll_fd };
+	peer_signal_init(&c->signal);
 	c->listener = c->peer = c->fd[0] = c->fd[1] = -1;
 	c->address.sun_family = AF_UNIX;
 	n = snprintf(c->address.sun_path + 1, sizeof(c->address.sun_path) - 1, "usrdrv-cable/%s", name);

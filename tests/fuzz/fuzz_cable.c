@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The other end of a model's cable is hostile: it has the shared memory, and writes what it likes into
- * rings, positions, lengths and frames while the model reads them. As a program: fuzz_cable SECONDS SEED
+ * rings, positions, lengths and frames while the model reads them. It fills the eventfd that the model wakes it by, and
+ * makes it one whose writers wait. As a program: fuzz_cable SECONDS SEED
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -116,12 +117,22 @@ static void good_frame(struct peer *p)
 	ring_commit(&p->out, 60 + any(any(8) ? 1500 : 16324), any(8) ? 0 : bits32());
 }
 
+/* The eventfd can be filled once: its flags are changed then. */
+static void fill(struct peer *p)
+{
+	if (!(fcntl(p->fd[1], F_GETFL) & O_NONBLOCK))
+		return;
+	while (eventfd_write(p->fd[1], UINT64_MAX - 1))
+		eventfd_read(p->fd[1], &(eventfd_t){ 0 });
+	fcntl(p->fd[1], F_SETFL, 0);
+}
+
 static void scribble(struct peer *p)
 {
 	struct ring *r = &p->mem->ring[any(4) > 0];
 	uint32_t at = atomic_load(&r->head);
 
-	switch (any(8)) {
+	switch (any(9)) {
 	case 0:
 		atomic_store(&r->head, any(2) ? bits32() : at + any(RING_SIZE * 2));
 		break;
@@ -143,6 +154,9 @@ static void scribble(struct peer *p)
 		break;
 	case 6:
 		atomic_store(&p->mem->up[1], any(2));
+		break;
+	case 7:
+		fill(p);
 		break;
 	default:
 		for (unsigned int i = 0; i < 64; i++)

@@ -246,7 +246,7 @@ static int dial(void)
 
 static void attack(time_t end)
 {
-	const int kinds[4] = { memfd, irqfd, open("/dev/null", O_RDWR), odd };
+	const int kinds[] = { memfd, irqfd, open("/dev/null", O_RDWR), odd, open("/proc/self/exe", O_RDONLY) };
 	uint32_t *arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	int fd = -1;
 
@@ -273,7 +273,7 @@ static void attack(time_t end)
 			for (nfds = (int)(rnd() % 12); nfds > 0 && rnd() % 3 == 0;)
 				nfds--;
 		for (int i = 0; i < nfds; i++)
-			fds[i] = kinds[rnd() % 4];
+			fds[i] = kinds[rnd() % (sizeof(kinds) / sizeof(kinds[0]))];
 		if (rnd() % 64 == 0 && ftruncate(odd, rnd() % 2 ? 0 : 1 << 20))
 			abort();
 		if (rnd() % 128 == 0)
@@ -289,6 +289,7 @@ static void attack(time_t end)
 		close(fd);
 	munmap(arena, ARENA);
 	close(kinds[2]);
+	close(kinds[4]);
 }
 
 /* After all that: does it still know what it is? */

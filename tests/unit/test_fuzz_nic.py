@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+DEVICES = ROOT / "devices"
+MODEL = [
+    *(path for folder in ("dp83820", "wire") for path in DEVICES.glob(f"{folder}/*.c")),
+    *(DEVICES / f"{name}.c" for name in ("testhost", "peer_signal")),
+]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
 
 
@@ -35,18 +40,14 @@ def fuzz(tmp_path: Path, program: str, sources: list[Path]) -> list[int]:
 
 @pytest.mark.timeout(SECONDS + 180)
 def test_model(tmp_path: Path) -> None:
-    devices = ROOT / "devices"
-    sources = [*devices.glob("dp83820/*.c"), *devices.glob("wire/*.c"), devices / "testhost.c"]
-    runs, sent, received = fuzz(tmp_path, "fuzz_nic", sources)
+    runs, sent, received = fuzz(tmp_path, "fuzz_nic", MODEL)
     assert runs > 10 and sent > 100 and received > 100, "it has to get somewhere"
 
 
 @pytest.mark.timeout(SECONDS + 180)
 def test_hostile_end_of_a_cable(tmp_path: Path) -> None:
-    """It writes what it likes into the memory that both ends share."""
-    devices = ROOT / "devices"
-    sources = [*devices.glob("dp83820/*.c"), *devices.glob("wire/*.c"), devices / "testhost.c"]
-    visits, thrown_out, received, sent = fuzz(tmp_path, "fuzz_cable", sources)
+    """It writes what it likes into the memory that both ends share, and fills the eventfd that wakes it."""
+    visits, thrown_out, received, sent = fuzz(tmp_path, "fuzz_cable", MODEL)
     assert visits > 5 and thrown_out > 2 and received > 100 and sent > 100
 
 

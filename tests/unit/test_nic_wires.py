@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
@@ -36,6 +37,24 @@ def test_cable_carries_both_ways() -> None:
         wait_for(lambda: a.filled() and b.filled())
         assert a.received().data == frame(MAC, OTHER, fill=2)
         assert b.received().data == frame(OTHER, MAC, fill=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_cables_end_keeps_no_descriptor_of_a_listener_that_sends_a_wrong_number(
+    count: int,
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0usrdrv-cable/wires-wrong-{count}")
+        listener.listen()
+        with Chip(cable=f"wires-wrong-{count}"):
+            with listener.accept()[0] as connection:
+                reader, writer = os.pipe()
+                socket.send_fds(connection, [b"cable"], [writer] * count)
+                os.close(writer)
+                # Were a copy left in the model (this process), the pipe would not be at its end.
+                assert select.select([reader], [], [], 30)[0]
+                assert os.read(reader, 1) == b""
+                os.close(reader)
 
 
 def test_one_end_of_a_cable_has_no_link_until_the_other_is_there() -> None:

@@ -6,6 +6,7 @@ import mmap
 import os
 import select
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,15 @@ def test_a_mapping_beyond_its_file_is_refused(peer: Peer, size: int) -> None:
     pipe = os.pipe()
     assert peer.map(ARENA, 4096, pipe[0]) == errno.EINVAL
     assert peer.alive()
+
+
+def test_memory_whose_pages_somebody_may_hold_back_is_refused(peer: Peer) -> None:
+    """A file of any file system but those in memory: FUSE and networks answer when they like."""
+    with open(sys.executable, "rb") as program:
+        assert peer.map(ARENA, 4096, program.fileno(), flags=1) == errno.EINVAL
+    fd = memory(4096)
+    assert peer.map(ARENA, 4096, fd) == 0
+    os.close(fd)
 
 
 def test_a_descriptor_belongs_to_the_message_it_came_with(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 import errno
 import socket
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from usrdrv import errors
 from usrdrv.devices import models
 from usrdrv.devices.server import Server
 from usrdrv.sockets import listen
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_works_before_the_greeting(served: Path) -> None:
@@ -154,3 +157,21 @@ def test_what_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
     with models.create("cmd680", "ram=1M") as model, Server(model.pointer, tmp_path / "s"):
         assert (tmp_path / "s").is_socket()
     assert not (tmp_path / "s").exists()
+
+
+def test_a_client_that_fills_its_eventfd_at_the_last_moment_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "full_eventfd"
+    subprocess.run(
+        [
+            *("gcc", "-g", "-std=gnu11", "-Wall", "-Werror", "-Dpoll=played_poll", "-o", program),
+            *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
+            ROOT / "tests/fuzz/full_eventfd.c",
+            *(ROOT / f"devices/{part}.c" for part in ("vfio_user_irq", "peer_signal")),
+            "-lpthread",
+        ],
+        check=True,
+    )
+    done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, int(done.stdout)) == (0, 400)
