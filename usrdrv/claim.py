@@ -8,18 +8,23 @@ The file holds the owner's pid, for the message to the next one, and the name in
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 from usrdrv.errors import DeviceBusyError, PermissionDeniedError
 
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+NO_LINKS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def run_directory() -> Path:
-    """Return the folder for sockets and claims of this user, made if need be, closed to others.
+    """Return the folder for sockets and claims of this user, made if need be; nobody else may write there.
 
     USRDRV_RUN_DIR overrides; else /run/usrdrv for root, $XDG_RUNTIME_DIR/usrdrv, /tmp/usrdrv-UID.
+    PermissionDeniedError if it cannot be made, or is open to others: they could put files in our way.
     """
     if given := os.environ.get("USRDRV_RUN_DIR"):
         path = Path(given)
@@ -31,10 +36,16 @@ def run_directory() -> Path:
         path = Path(f"/tmp/usrdrv-{os.geteuid()}")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners, mode = {path.lstat().st_uid, path.stat().st_uid}, path.stat().st_mode
     except OSError as error:
         raise PermissionDeniedError(f"{path}: {error.strerror}") from error
-    if path.lstat().st_uid != os.geteuid():
+    if owners != {os.geteuid()}:
         raise PermissionDeniedError(f"{path}: belongs to another user")
+    if mode & OTHERS_WRITE:
+        raise PermissionDeniedError(
+            f"{path}: other users may write there (mode {mode & 0o7777:04o}); "
+            "choose a folder of your own for USRDRV_RUN_DIR, or chmod go-w it"
+        )
     return path
 
 
@@ -57,7 +68,7 @@ class Claim:
         self._fd = -1
         while self._fd < 0:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600)
             except OSError as error:
                 raise PermissionDeniedError(f"{self._path}: {error.strerror}") from error
             try:
@@ -86,7 +97,7 @@ class Claim:
 
     def _is_current(self, fd: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+            return os.path.samestat(os.fstat(fd), os.lstat(self._path))
         except FileNotFoundError:
             return False
 

@@ -43,8 +43,9 @@ def listen(path: Path) -> socket.socket:
     claim_path(path)
     sock = socket.socket(socket.AF_UNIX)
     try:
+        # Before the path is there: chmod() of that would follow a link that somebody put in its place.
+        os.fchmod(sock.fileno(), 0o600)
         sock.bind(str(path))
-        path.chmod(0o600)
         sock.listen(8)
     except OSError as error:
         sock.close()

@@ -18,7 +18,7 @@ from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.devices import control
-from usrdrv.sockets import claim_path
+from usrdrv.sockets import claim_path, listen
 
 RAM = "model:cmd680?strict=1&ram=1M"
 
@@ -147,6 +147,23 @@ def test_socket_path_in_use_stale_or_bad(tmp_path: Path, monkeypatch: pytest.Mon
     claim_path(Path("x" * 107))
     with pytest.raises(errors.UsageError, match="107 bytes"):
         claim_path(Path("x" * 108))
+
+
+def test_a_socket_is_its_owners_alone_from_the_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a chmod of the path: somebody may have put a link there."""
+
+    def no_chmod(*arguments: object, **words: object) -> None:
+        raise AssertionError(f"chmod {arguments}")
+
+    monkeypatch.setattr(os, "chmod", no_chmod)
+    before = os.umask(0)
+    try:
+        with listen(tmp_path / "s"):
+            assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_error_lines_of_nbdkit_lose_their_prefix() -> None:

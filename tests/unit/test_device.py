@@ -114,6 +114,32 @@ def test_a_run_directory_of_somebody_else_is_not_used(
             Claim("thing")
 
 
+@pytest.mark.parametrize("mode", [0o1777, 0o770, 0o702])
+def test_a_run_directory_that_others_can_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(mode)
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, tmp_path / "link"):
+        monkeypatch.setenv("USRDRV_RUN_DIR", str(path))
+        with pytest.raises(errors.PermissionDeniedError, match=f"write there .mode {mode:04o}"):
+            Claim("thing")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_claim_does_not_follow_a_link(tmp_path: Path) -> None:
+    with Claim("thing"):
+        (claimed,) = (tmp_path / "run").iterdir()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    claimed.symlink_to(victim)
+    with pytest.raises(errors.PermissionDeniedError, match="symbolic links"):
+        Claim("thing")
+    assert victim.read_text() == "precious"
+
+
 def test_an_image_has_one_user(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(65536))
