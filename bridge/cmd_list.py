@@ -6,6 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usrdrv.device import Found
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,6 +27,15 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(device) for device in found], indent=2))
         return 0
     for device in found:
-        owner = "free" if device.owner is None else f"taken by process {device.owner}"
-        print(f"{device.name}  {device.vendor:04x}:{device.device:04x}  {device.driver}  {owner}")
+        print(
+            f"{device.name}  {device.vendor:04x}:{device.device:04x}  {device.driver}  {_state(device)}"
+        )
     return 0
+
+
+def _state(device: Found) -> str:
+    if device.owner is not None:
+        return f"taken by process {device.owner}"
+    if device.used is None:
+        return "unknown (its server is in another network namespace)"
+    return "in use by a client of its server" if device.used else "free"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import os
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from usrdrv import drivers, errors
+from usrdrv.claim import name_owner
 
 PR_SET_NAME: Final = 15
 NAME: Final = b"usrdrv-driver"
@@ -84,6 +86,7 @@ def run(kind: type[Worker]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     sock = socket.socket(fileno=int(sys.argv[1]))
+    name_owner(os.getppid())
     worker = kind(sock)
     early = not select.select([sock], [], [], 0)[0]  # nobody waits for us
     if early:

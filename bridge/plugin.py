@@ -33,6 +33,7 @@ for folder in folders:
     site.addsitedir(folder)
 
 from usrdrv import errors  # noqa: E402
+from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.device import open_device  # noqa: E402
 from usrdrv.drivers import open_driver  # noqa: E402
 
@@ -100,6 +101,9 @@ def after_fork() -> None:
     """Open the device. Not earlier: the driver starts threads, which a fork would lose."""
     global block, identity, read_into, write_from
     name, index = parameters["device"], int(parameters["drive"])
+    supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
+    if supervisor >= 0:
+        name_owner(os.getppid())
     with ExitStack() as stack:
         device = stack.enter_context(open_device(name))
         controller = stack.enter_context(
@@ -113,7 +117,6 @@ def after_fork() -> None:
         identity = f"{drive.identity.model}, serial {drive.identity.serial}"
         read_into, write_from = block.read_into, block.write_from
         opened.push(stack.pop_all())
-    supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
 
     def gone() -> None:
         controller.gone.wait()

@@ -2,7 +2,8 @@
 """Exclusive claims: one process at a time has a device.
 
 A claim is an flock on a file named after the device, so it ends with its process, however that ends.
-The file holds the owner's pid, for the message to the next one, and the name in full.
+The file holds the owner's pid, for the message to the next one, and the name in full. Of a driver's process the
+owner is its supervisor, which a user can end: a driver that is killed is started again.
 """
 
 import fcntl
@@ -18,6 +19,14 @@ from usrdrv.errors import DeviceBusyError, PermissionDeniedError
 
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 NO_LINKS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+_owner: int | None = None
+
+
+def name_owner(pid: int) -> None:
+    """Have claims of this process, from now on, name `pid` as who has the device."""
+    global _owner
+    _owner = pid
 
 
 def run_directory() -> Path:
@@ -82,7 +91,7 @@ class Claim:
             else:  # its last owner removed the file between our open and our lock
                 os.close(fd)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, os.fsencode(f"{os.getpid()} {name}\n"), 0)
+        os.pwrite(self._fd, os.fsencode(f"{_owner or os.getpid()} {name}\n"), 0)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +119,7 @@ class Claim:
 
 
 def held() -> dict[str, int]:
-    """Return the names that live processes of this user's have claimed, each with the pid."""
+    """Return the names that live processes of this user's have claimed, each with the owner's pid."""
     found = {}
     for path in run_directory().glob("*.claim"):
         try:

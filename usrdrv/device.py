@@ -15,6 +15,7 @@ from typing import Any, Final
 from usrdrv import claim, errors, functions, names, pci
 from usrdrv.backends import _access
 from usrdrv.closing import Closing
+from usrdrv.sockets import has_client
 
 ffi, lib = _access.ffi, _access.lib
 
@@ -258,13 +259,18 @@ def _open_vfio_user(text: str, path: Path) -> Device:
 
 @dataclass(frozen=True)
 class Found:
-    """A device that could be opened. `owner`: pid of the process that has it, or None."""
+    """A device that could be opened.
+
+    `owner`: pid of the process that has it, None if there is none or it is not known. `used`: whether
+    somebody has it; None: cannot be told from here.
+    """
 
     name: str
     vendor: int
     device: int
     driver: str
     owner: int | None
+    used: bool | None
 
 
 KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680", (0x100B, 0x0022): "dp83820"}
@@ -281,12 +287,15 @@ def list_devices() -> list[Found]:
         if claimed.startswith(SERVED):
             kind, _, name = claimed.removeprefix(SERVED).partition(" ")
             ids, driver = MODELLED[kind]
-            found.append(Found(name, *ids, driver, claims.get(name)))
+            owner = claims.get(name)
+            path = Path(name.removeprefix("vfio-user:"))
+            found.append(Found(name, *ids, driver, owner, owner is not None or has_client(path)))
     for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
         try:
             ids = (int((entry / "vendor").read_text(), 16), int((entry / "device").read_text(), 16))
         except (OSError, ValueError):
             continue
         if ids in KNOWN:
-            found.append(Found(entry.name, *ids, KNOWN[ids], claims.get(entry.name)))
+            owner = claims.get(entry.name)
+            found.append(Found(entry.name, *ids, KNOWN[ids], owner, owner is not None))
     return found

@@ -4,9 +4,15 @@
 import os
 import socket
 from pathlib import Path
+from typing import Final
 
 from usrdrv.errors import DeviceBusyError, PermissionDeniedError, UsageError
 from usrdrv.names import check_socket_path
+
+ACCEPTS: Final = 1 << 16
+"""__SO_ACCEPTCON of include/linux/net.h, in the flags of /proc/net/unix."""
+CONNECTED: Final = 3
+"""SS_CONNECTED of linux/net.h, in its states."""
 
 
 def claim_path(path: Path) -> None:
@@ -51,3 +57,19 @@ def listen(path: Path) -> socket.socket:
         sock.close()
         raise UsageError(f"{path}: {error.strerror}") from error
     return sock
+
+
+def has_client(path: Path) -> bool | None:
+    """Whether somebody is connected to the server at `path`.
+
+    None: it cannot be seen from here, for its network namespace is another. Linux lists the server's
+    ends of connections under the path that it listens at (/proc/net/unix, proc(5)).
+    """
+    found = False
+    listens = False
+    for line in Path("/proc/net/unix").read_bytes().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == os.fsencode(path):
+            listens |= bool(int(fields[3], 16) & ACCEPTS)
+            found |= int(fields[5], 16) == CONNECTED
+    return found if listens else None

@@ -2,6 +2,7 @@
 """`usrdrv identify`, `list` and `--version`."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -59,10 +60,14 @@ def test_list(world: World) -> None:
     (found,) = named(model.line)
     assert (found["vendor"], found["device"], found["owner"]) == (0x1095, 0x0680, None)
     assert f"{model.line}  1095:0680  ide_cmd680  free\n" in world.run("list").stdout
+    with socket.socket(socket.AF_UNIX) as client:  # as QEMU, which claims nothing here
+        client.connect(str(path))
+        assert (named(model.line)[0]["owner"], named(model.line)[0]["used"]) == (None, True)
+        line = f"{model.line}  1095:0680  ide_cmd680  in use by a client of its server\n"
+        assert line in world.run("list").stdout
     running = world.start("block", model.line, "--export", "socket")
-    owner = running.child("nbdkit")
-    assert named(model.line)[0]["owner"] == owner
-    assert f"taken by process {owner}\n" in world.run("list").stdout
+    assert (named(model.line)[0]["owner"], named(model.line)[0]["used"]) == (running.pid, True)
+    assert f"taken by process {running.pid}\n" in world.run("list").stdout
 
 
 @pytest.mark.parametrize(

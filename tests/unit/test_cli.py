@@ -18,7 +18,7 @@ from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.devices import control
-from usrdrv.sockets import claim_path, listen
+from usrdrv.sockets import claim_path, has_client, listen
 
 RAM = "model:cmd680?strict=1&ram=1M"
 
@@ -164,6 +164,18 @@ def test_a_socket_is_its_owners_alone_from_the_first_moment(
             assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
+
+
+def test_whether_a_server_has_a_client_is_what_the_kernel_says(tmp_path: Path) -> None:
+    path = tmp_path / "a b.sock"
+    assert has_client(path) is None
+    with listen(path) as server:
+        assert has_client(path) is False
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            with server.accept()[0]:
+                assert has_client(path) is True
+        assert has_client(path) is False
 
 
 def test_error_lines_of_nbdkit_lose_their_prefix() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from usrdrv import errors, names
 from usrdrv.backends import _access
-from usrdrv.claim import Claim, held
+from usrdrv.claim import Claim, held, name_owner
 from usrdrv.device import SERVED, Device, list_devices, open_device
 from usrdrv.devices import _models, models
 
@@ -140,6 +140,15 @@ def test_a_claim_does_not_follow_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+def test_a_claim_names_whom_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("usrdrv.claim._owner", None)
+    name_owner(1)
+    with Claim("thing"):
+        assert held() == {"thing": 1}
+        with pytest.raises(errors.DeviceBusyError, match="process 1$"):
+            Claim("thing")
+
+
 def test_an_image_has_one_user(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(65536))
@@ -249,7 +258,8 @@ def test_running_models_are_listed() -> None:
     with Claim(f"{SERVED}cmd680 vfio-user:/run/a b.sock"):
         [found] = [found for found in list_devices() if found.name.startswith("vfio-user:")]
         assert (found.name, found.owner) == ("vfio-user:/run/a b.sock", None)
+        assert found.used is None, "nobody here listens there: its server is elsewhere"
         with Claim("vfio-user:/run/a b.sock"):
             [found] = [found for found in list_devices() if found.name.startswith("vfio-user:")]
-            assert found.owner == os.getpid()
+            assert (found.owner, found.used) == (os.getpid(), True)
     assert [found for found in list_devices() if found.name.startswith("vfio-user:")] == []
