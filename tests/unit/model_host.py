@@ -107,7 +107,7 @@ class Machine:
     def error(self, ch: int = 0) -> int:
         return self.r(0x81 + 0x40 * ch)
 
-    def wait(self, ch: int = 0, seconds: float = 5.0) -> int:
+    def wait(self, ch: int = 0, seconds: float = 60.0) -> int:
         """Until BSY is 0."""
         end = time.monotonic() + seconds
         while self.alt(ch) & 0x80:

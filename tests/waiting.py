@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""How tests wait: for what happens, not for a time.
+
+A limit in seconds is one at which a test gives up, far beyond what it takes; it never tells right from wrong. What
+depends on the scheduler (how often somebody was woken, how fast it went) is tried again until it is as it can be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds after which a test gives up, within pytest's 120."""
+
+
+def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENCE) -> T:
+    """Ask again and again until the answer is true, and return it. AssertionError with `what` if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"{what}: does not happen within {seconds:g} s"
+        time.sleep(0.005)
+    return answer
+
+
+def at_best(measure: Callable[[], T], good: Callable[[T], bool], what: str) -> T:
+    """Measure again and again until it is good: a busy machine spoils some tries, what is broken spoils all."""
+    tries: list[T] = []
+
+    def once() -> bool:
+        tries.append(measure())
+        return good(tries[-1])
+
+    try:
+        until(once, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; found: {tries[:20]}") from None
+    return tries[-1]
+
+
+def still(value: Callable[[], T], seconds: float = 0.3) -> T:
+    """Wait until a value does not change any more for a while, and return it."""
+
+    def quiet() -> tuple[T] | None:
+        before = value()
+        time.sleep(seconds)
+        return (before,) if value() == before else None
+
+    found = until(quiet, "rest")
+    assert found is not None
+    return found[0]
