@@ -26,7 +26,9 @@ def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENC
     return answer
 
 
-def at_best(measure: Callable[[], T], good: Callable[[T], bool], what: str) -> T:
+def at_best(
+    measure: Callable[[], T], good: Callable[[T], bool], what: str, seconds: float = PATIENCE
+) -> T:
     """Measure again and again until it is good: a busy machine spoils some tries, what is broken spoils all."""
     tries: list[T] = []
 
@@ -35,7 +37,7 @@ def at_best(measure: Callable[[], T], good: Callable[[T], bool], what: str) -> T
         return good(tries[-1])
 
     try:
-        until(once, what)
+        until(once, what, seconds)
     except AssertionError as error:
         raise AssertionError(f"{error}; found: {tries[:20]}") from None
     return tries[-1]

@@ -460,7 +460,7 @@ int main(int argc, char **argv)
 	for (int t = 0; t < seconds * 10 && !atomic_load(&stop); t++)
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	atomic_store(&stop, 1);
-	for (int t = 0; t < 100 && !atomic_load(&ended); t++) {
+	for (int t = 0; t < 600 && !atomic_load(&ended); t++) {
 		ide_kick(ide);
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	}

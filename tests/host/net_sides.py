@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
+from waiting import until as wait_for
 
 IN_SOCKETS = 8 << 20
 """Bytes that may be on their way when the client of iperf3 has sent all."""
+KILL_AFTER = 4 << 20
 USRDRV = [sys.executable, "-P", "-m", "usrdrv"]
 
 
@@ -29,13 +31,6 @@ def ip(*words: str) -> Any:
         ["ip", "-j", "-d", "-s", *words], capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout or "null")
-
-
-def wait_for(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "does not happen"
-        time.sleep(0.02)
 
 
 @dataclass
@@ -48,7 +43,7 @@ class Side:
     process: subprocess.Popen[str] = field(init=False)
     said: dict[str, Any] = field(init=False)
 
-    def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["ip", "netns", "exec", self.netns, *words],
             capture_output=True, text=True, timeout=timeout, check=False,
@@ -64,6 +59,12 @@ class Side:
         shown = self.run("cat", f"{folder}/carrier_up_count", f"{folder}/carrier_down_count")
         came, went = shown.stdout.split()
         return int(came), int(went)
+
+    def bytes(self) -> int:
+        """How many went through it, both ways, in the kernel's account."""
+        folder = f"/sys/class/net/{self.ifname}/statistics"
+        shown = self.run("cat", f"{folder}/rx_bytes", f"{folder}/tx_bytes")
+        return sum(map(int, shown.stdout.split()))
 
     def carrier(self) -> bool:
         return "LOWER_UP" in self.link()["flags"]
@@ -94,7 +95,7 @@ class Side:
     def stop(self) -> str:
         """End it; it ends well and leaves nothing. Returns what it said on standard error."""
         self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=20)
+        _, said = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, said
         assert self.ifname not in self.run("ip", "link").stdout
         return said
@@ -137,14 +138,21 @@ def pair(sides: tuple[Side, Side]) -> tuple[Side, Side]:
 
 def ping(a: Side, b: Side, *options: str, address: str = "") -> None:
     """From a to b, whose address is the usual one or `address`."""
-    done = a.run("ping", "-c", "5", "-i", "0.1", "-W", "2", *options, address or b.address)
+    # The answer to each is waited for, so only one that is lost is missing.
+    words = ("-c", "5", "-i", "0.1", "-W", str(PATIENCE / 2), *options, address or b.address)
+    done = a.run("ping", *words)
     assert "5 received" in done.stdout, done.stdout + done.stderr
+
+
+def kill_after(side: Side, before: int, pid: int) -> None:
+    wait_for(lambda: side.bytes() - before > KILL_AFTER, "a flow", 2 * PATIENCE)
+    os.kill(pid, signal.SIGKILL)
 
 
 def iperf(
     a: Side, b: Side, *options: str, kill: int | None = None, address: str = ""
 ) -> dict[str, Any]:
-    """iperf3 from a to b; `kill`: a process that dies after 1.5 s of it."""
+    """iperf3 from a to b; `kill`: a process that dies in the middle of it, after KILL_AFTER bytes."""
     server = subprocess.Popen(
         ["ip", "netns", "exec", b.netns, "iperf3", "-s", "-1"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -152,10 +160,14 @@ def iperf(
     try:
         wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout)
         if kill is not None:
-            threading.Timer(1.5, os.kill, (kill, signal.SIGKILL)).start()
-        done = a.run("iperf3", "-J", "-c", address or b.address, *options)
+            before = a.bytes()
+            killer = threading.Thread(target=kill_after, args=(a, before, kill))
+            killer.start()
+        done = a.run("iperf3", "-J", "-c", address or b.address, *options, timeout=2 * PATIENCE)
         assert done.returncode == 0, done.stdout
-        assert server.wait(20) == 0
+        if kill is not None:
+            killer.join()
+        assert server.wait(PATIENCE) == 0
     finally:
         if server.poll() is None:
             server.kill()

@@ -34,7 +34,7 @@ def main() -> None:
     sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
     sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     sock.bind((interface, ETH_P_ALL))
-    sock.settimeout(20)
+    sock.settimeout(60)
     print("ready", flush=True)
     sys.stdin.readline()
     for start in range(14, mtu + 15, BURST):

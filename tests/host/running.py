@@ -9,24 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import pytest
+from waiting import PATIENCE
 
 from usrdrv import errors
 from usrdrv.bridge import export_fuse
 
 COMMAND = (sys.executable, "-m", "usrdrv")
-
-
-def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
-    """Wait for something that needs a moment; fail with `what` if it does not come."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.02)
 
 
 class Running:
@@ -40,7 +33,7 @@ class Running:
         assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            ready = selector.select(30)
+            ready = selector.select(PATIENCE)
         self.line = self.process.stdout.readline().strip() if ready else ""
         if not self.line:
             self.process.kill()
@@ -63,12 +56,12 @@ class Running:
                 return pid
         raise AssertionError(f"no child {name}")
 
-    def end(self, number: int = signal.SIGINT, timeout: float = 60) -> int:
+    def end(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """Send a signal, wait, return the exit code."""
         self.process.send_signal(number)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -81,7 +74,7 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -101,7 +94,7 @@ class World:
     def run(
         self,
         *args: str,
-        timeout: float = 30,
+        timeout: float = PATIENCE,
         env: dict[str, str] | None = None,
         user: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -166,8 +159,8 @@ class World:
         }
         return {what: items for what, items in found.items() if items}
 
-    def assert_clean(self, timeout: float = 10) -> None:
-        """Nothing is left behind; what needs a moment to go has `timeout` seconds."""
+    def assert_clean(self, timeout: float = PATIENCE) -> None:
+        """Nothing is left behind; some of it needs a moment to go."""
         deadline = time.monotonic() + timeout
         while (left := self.left_over()) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from running import World, needs_block
+from waiting import PATIENCE
 
 RAM = "model:cmd680?strict=1&ram=1M"
 
@@ -127,7 +128,7 @@ def fails_as_nobody(world: World, *args: str, path: str | None = None) -> str:
         extra_groups=[],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("usrdrv: export ")]
@@ -233,10 +234,10 @@ def test_interrupted_while_starting(world: World) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE)
         listener.accept()[0].detach()
         process.send_signal(2)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "interrupted" in err.splitlines()[-1]
     path.unlink()

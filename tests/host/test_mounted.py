@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import Running, World, needs_block, wait_until
+from running import Running, World, needs_block
+from waiting import until
 
 pytestmark = needs_block
 
@@ -107,7 +108,7 @@ def test_ctrl_c_while_mounted_keeps_serving(world: World) -> None:
     sh("mkfs.ext4", "-q", running.line)
     with mounted(running.line, world.folder / "mnt") as folder:
         running.process.send_signal(signal.SIGINT)
-        wait_until(lambda: "still serving" in running.stderr, 10, "an answer to Ctrl-C")
+        until(lambda: "still serving" in running.stderr, "an answer to Ctrl-C")
         assert str(folder) in running.stderr
         (folder / "file").write_bytes(b"x" * 100_000)
         sh("sync", "-f", folder)
@@ -122,7 +123,7 @@ def test_second_ctrl_c_while_mounted_detaches(world: World) -> None:
     sh("mkfs.ext4", "-q", running.line)
     with mounted(running.line, world.folder / "mnt") as folder:
         running.process.send_signal(signal.SIGINT)
-        wait_until(lambda: "still serving" in running.stderr, 10, "an answer to Ctrl-C")
+        until(lambda: "still serving" in running.stderr, "an answer to Ctrl-C")
         assert running.end() == 1
         assert f"detached while in use ({folder})" in running.stderr
         assert folder.is_mount(), "nobody's file system is unmounted"

@@ -8,17 +8,17 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from net_sides import IN_SOCKETS, NEEDS_TAP, USRDRV, Side, connect, ip, iperf, ping, wait_for
+from waiting import PATIENCE, at_best
 
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
-pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
+pytestmark = [NEEDS_TAP, pytest.mark.timeout(300)]
 
 
 def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:
@@ -42,12 +42,14 @@ def test_tcp_both_ways_and_udp(pair: tuple[Side, Side]) -> None:
     for options in ((), ("-R",)):
         end = iperf(a, b, "-n", "256M", *options)["end"]
         assert end["sum_received"]["bytes"] >= (256 << 20) - IN_SOCKETS
-    lost = []
-    while not lost or (lost[-1] >= 1 and len(lost) < 3):  # a receiver without a CPU loses what came
+
+    def lost() -> float:
         udp = iperf(a, b, "-u", "-b", "50M", "-t", "2")["end"]["sum"]
-        assert udp["packets"] > 5000
-        lost.append(udp["lost_percent"])
-    assert lost[-1] < 1, lost
+        assert udp["packets"] > 0
+        return float(udp["lost_percent"])
+
+    # A receiver without a CPU loses what came.
+    at_best(lost, lambda percent: percent < 1, "datagrams arrive, lost in percent")
     stats = a.stats()
     assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
     assert stats["tx_frames"] > 5 * stats["tx_packets"], "the kernel hands over large packets"
@@ -60,8 +62,14 @@ def test_without_offloads(sides: tuple[Side, Side]) -> None:
     connect(sides, "--no-offload")
     end = iperf(*sides, "-n", "64M")["end"]
     assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
-    stats = sides[0].stats()
-    assert stats["tx_frames"] == stats["tx_packets"] and stats["tx_checksums"] == 0
+
+    def nothing_was_cut() -> bool:
+        """A packet may be on its way."""
+        stats = sides[0].stats()
+        assert stats["tx_checksums"] == 0
+        return bool(stats["tx_frames"] == stats["tx_packets"])
+
+    wait_for(nothing_was_cut)
 
 
 def test_models_in_other_processes(sides: tuple[Side, Side]) -> None:
@@ -81,9 +89,8 @@ def test_models_in_other_processes(sides: tuple[Side, Side]) -> None:
         for options in ((), ("-R",)):
             end = iperf(*sides, "-n", "64M", *options)["end"]
             assert end["sum_received"]["bytes"] >= (64 << 20) - IN_SOCKETS
-        report = iperf(*sides, "-t", "5", kill=sides[1].said["driver_pid"])
-        moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
-        assert moved[0] > 10 << 20 and moved[-1] > 10 << 20, moved
+        end = iperf(*sides, "-n", "256M", kill=sides[1].said["driver_pid"])["end"]
+        assert end["sum_received"]["bytes"] >= (256 << 20) - IN_SOCKETS
         assert sides[1].stats()["restarts"] == 1
         for side, model in zip(sides, models, strict=True):
             assert control.call(model.control, {"op": "counters"})["unexpected"] == 0
@@ -105,9 +112,9 @@ def test_a_model_that_dies_is_a_device_that_is_gone(sides: tuple[Side, Side]) ->
             ["ip", "netns", "exec", near.netns, "ping", "-q", "-f", "-w", "30", far.address],
             stdout=subprocess.DEVNULL,
         )
-        time.sleep(0.5)
+        wait_for(lambda: far.stats()["rx_frames"] > 100)
         os.kill(model.child.pid, signal.SIGKILL)
-        _, said = far.process.communicate(timeout=20)
+        _, said = far.process.communicate(timeout=PATIENCE)
         flood.kill()
         flood.wait()
         assert far.process.returncode == 1 and "device is gone" in said, said
@@ -119,17 +126,25 @@ def test_a_model_that_dies_is_a_device_that_is_gone(sides: tuple[Side, Side]) ->
 
 
 @pytest.mark.parametrize("options", [(), ("-R",)])
-@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("dies", [0, 1])
 def test_flow_survives_the_death_of_either_driver(
-    pair: tuple[Side, Side], end: int, options: tuple[str, ...]
+    pair: tuple[Side, Side], dies: int, options: tuple[str, ...]
 ) -> None:
-    victim = pair[end]
-    route = ["ip", "-n", victim.netns, "route", "add", "192.0.2.0/24", "via", pair[1 - end].address]
+    victim = pair[dies]
+    route = [
+        "ip",
+        "-n",
+        victim.netns,
+        "route",
+        "add",
+        "192.0.2.0/24",
+        "via",
+        pair[1 - dies].address,
+    ]
     subprocess.run(route, check=True)
     before = [side.carrier_counts() for side in pair]
-    report = iperf(*pair, "-t", "8", *options, kill=victim.said["driver_pid"])
-    moved = [interval["sum"]["bytes"] for interval in report["intervals"]]
-    assert moved[0] > 1 << 20 and moved[-1] > 1 << 20, moved
+    end = iperf(*pair, "-n", "512M", *options, kill=victim.said["driver_pid"])["end"]
+    assert end["sum_received"]["bytes"] >= (512 << 20) - IN_SOCKETS
     for side, (came, went) in zip(pair, before, strict=True):  # the chip dies with its driver here
         up, down = side.carrier_counts()
         # On a loaded host the new pair of chips may lose each other once more while they find each other.
@@ -139,7 +154,7 @@ def test_flow_survives_the_death_of_either_driver(
     assert any(r["dst"] == "192.0.2.0/24" for r in ip("-n", victim.netns, "route"))
     assert victim.link()["address"] == victim.said["mac"]
     assert "was killed by SIGKILL; restarted in" in victim.stop()
-    pair[1 - end].stop()
+    pair[1 - dies].stop()
 
 
 def test_counters_go_on_over_a_death(pair: tuple[Side, Side]) -> None:
@@ -173,7 +188,7 @@ def test_a_crash_loop_is_given_up(pair: tuple[Side, Side]) -> None:
                 if Path(f"/proc/{pid}/comm").read_text() == "usrdrv-driver\n"
             )
             os.kill(driver, signal.SIGKILL)
-    assert a.process.wait(10) == 1
+    assert a.process.wait(PATIENCE) == 1
     assert re.search(
         r"error: the driver was killed by SIGKILL: 5 deaths within 30 s; given up", said
     )
@@ -198,7 +213,7 @@ def test_changes_by_the_user_reach_the_chip(pair: tuple[Side, Side]) -> None:
 def test_a_deleted_interface_ends_it(pair: tuple[Side, Side]) -> None:
     a = pair[0]
     subprocess.run(["ip", "-n", a.netns, "link", "del", "usr0"], check=True)
-    _, said = a.process.communicate(timeout=20)
+    _, said = a.process.communicate(timeout=PATIENCE)
     assert a.process.returncode == 1
     assert said.splitlines()[-1] in (
         "usrdrv: error: usr0: somebody deleted the interface",
@@ -238,7 +253,7 @@ def test_killed_supervisor_leaves_nothing(pair: tuple[Side, Side]) -> None:
 )
 def test_bad_input_is_named(words: list[str], said: str) -> None:
     done = subprocess.run(
-        [*USRDRV, "net", *words], capture_output=True, text=True, timeout=30, check=False
+        [*USRDRV, "net", *words], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode in (1, 2)
     assert said in done.stderr and "Traceback" not in done.stderr

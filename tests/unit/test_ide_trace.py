@@ -181,7 +181,7 @@ def test_trim_sends_ranges(rig: Rig) -> None:
 
 
 def gathered() -> tuple[int, int, int, int]:
-    """Five writes, four of them to neighbours while the first runs. Return counters, and entries of the PRD table."""
+    """Five writes, four of them to neighbours while the first runs. Return counters, and of its PRD table."""
     rig = Rig()
     release = threading.Event()
     plain = rig.react

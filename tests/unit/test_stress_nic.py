@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import at_best
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
@@ -39,13 +40,17 @@ def test_stress(sanitizer: str, tmp_path: Path) -> None:
         ],
         check=True,
     )
-    done = subprocess.run(
-        [program, str(SECONDS), "1"],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS + 120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    sent, plain, tcp = (int(word) for word in done.stdout.split()[:6:2])
-    assert sent > 500 and plain > 20 and tcp > 200
+
+    def frames() -> list[int]:
+        """Sent; received: plain ones, TCP."""
+        done = subprocess.run(
+            [program, str(SECONDS), "1"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS + 120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return [int(word) for word in done.stdout.split()[:6:2]]
+
+    at_best(frames, lambda f: f[0] > 500 and f[1] > 20 and f[2] > 200, "frames")
