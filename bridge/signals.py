@@ -17,7 +17,11 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Within the context, signals to end raise `Interrupted`, after `poll_only` go to `fd`."""
+    """Within the context, signals to end raise `Interrupted`, after `poll_only` go to `fd`.
+
+    SIGHUP and SIGTERM stay ignored if they were ignored at the start: nohup asks for that. SIGINT does not: shells
+    have every background job of a script ignore it, and it is the way to end without taking a disk from a user.
+    """
 
     def __init__(self) -> None:
         self._raising = True
@@ -27,7 +31,8 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in HANDLED:
-            self._before[number] = signal.signal(number, self._handle)
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

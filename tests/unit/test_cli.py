@@ -215,6 +215,25 @@ def test_signals_raise_and_then_are_polled() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "as it was"
 
 
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    """As with nohup. Not SIGINT: every background job of a script ignores that."""
+    before = signal.signal(number, signal.SIG_IGN)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            assert signal.getsignal(number) is signal.SIG_IGN
+            signals.poll_only()
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGINT)
+            assert signals.take() == [signal.SIGINT]
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+        signal.signal(signal.SIGINT, interrupt)
+
+
 def test_child_that_ignores_termination_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
     child = Child("stubborn", ["sh", "-c", "trap '' TERM; echo ready >&2; exec sleep 60"])
     while not child.lines:
