@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from usrdrv import errors, loop
+from usrdrv import errors, loop, modules
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
@@ -108,10 +105,8 @@ class SocketAttachment:
 
 def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:
     """Whether the kernel's NBD client is there; loads it if we may."""
-    if not module.exists() and os.geteuid() == 0:
-        modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        if modprobe:
-            subprocess.run([modprobe, "-q", "nbd"], stderr=subprocess.DEVNULL, check=False)
+    if not module.exists():
+        modules.load("nbd")
     return module.exists()
 
 

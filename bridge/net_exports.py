@@ -45,8 +45,11 @@ def choose(wanted: str) -> tuple[str, str]:
 def check(export: str) -> None:
     """Raise now, before the device is touched, if `export` cannot work here."""
     if export == "usrloop":
-        loop.available()
         loop.Control().close()
+    else:
+        from usrdrv.bridge.tap import open_control
+
+        os.close(open_control())
 
 
 def make(

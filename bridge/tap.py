@@ -10,14 +10,17 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from usrdrv import errors
+from usrdrv import errors, modules
 from usrdrv.bridge.link import Link, check_name, inside
 from usrdrv.closing import Closing
 
 if TYPE_CHECKING:
     from usrdrv.bridge.driver_process import DriverProcess
+
+CONTROL: Final = Path("/dev/net/tun")
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
@@ -41,6 +44,20 @@ UNKNOWN: Final = 0xFFFF
 HEADER_SIZE: Final = 12
 QUEUE_LENGTH: Final = 4000
 """Packets that the kernel keeps while the driver is busy: 50 ms of full ones at 1 Gb/s."""
+
+
+def open_control() -> int:
+    """Open what TAPs are made with; loads the module if need be. MissingToolError, PermissionDeniedError."""
+    if not CONTROL.exists():
+        modules.load("tun")
+    try:
+        return os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        raise errors.PermissionDeniedError(f"{CONTROL}: no right to open it") from None
+    except OSError as error:
+        raise errors.MissingToolError(
+            f"{CONTROL}: {error.strerror} (kernel option CONFIG_TUN, module tun)"
+        ) from None
 
 
 class Tap(Closing):
@@ -79,14 +96,7 @@ class Tap(Closing):
             raise
 
     def _open(self, name: str) -> None:
-        try:
-            self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        except PermissionError:
-            raise errors.PermissionDeniedError("/dev/net/tun: no right to open it") from None
-        except OSError as error:
-            raise errors.MissingToolError(
-                f"/dev/net/tun: {error.strerror} (kernel option CONFIG_TUN, module tun)"
-            ) from None
+        self.fd = open_control()
         request = struct.pack("16sH22x", os.fsencode(name), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
         try:
             answer = fcntl.ioctl(self.fd, TUNSETIFF, request)

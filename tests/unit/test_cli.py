@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
-from usrdrv.bridge import cli, cmd_block, cmd_fault, cmd_identify, cmd_model, exports, supervisor
+from usrdrv import errors, modules
+from usrdrv.bridge import (
+    cli,
+    cmd_block,
+    cmd_fault,
+    cmd_identify,
+    cmd_model,
+    exports,
+    supervisor,
+    tap,
+)
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
@@ -125,6 +134,17 @@ def test_auto_takes_nbd_where_the_kernel_has_it(
     assert exports.choose("socket")[0] == "socket"
     with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
         exports.check("nbd")
+
+
+def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wanted: list[str] = []
+    monkeypatch.setattr(modules, "load", wanted.append)
+    monkeypatch.setattr(tap, "CONTROL", tmp_path / "tun")
+    code, line = failing(capsys, "net", "model:dp83820?colour=red", "--export", "tap")
+    assert code == 1 and "module tun" in line, "the device's own fault comes later"
+    assert wanted == ["tun"]
 
 
 def test_socket_path_in_use_stale_or_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

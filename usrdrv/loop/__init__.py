@@ -10,13 +10,11 @@ import errno
 import fcntl
 import mmap
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv import errors, modules
 from usrdrv.closing import Closing
 from usrdrv.loop import _loop
 
@@ -42,10 +40,8 @@ POLICIES: Final = {
 
 def available(node: Path = NODE) -> bool:
     """Whether the module is there; loads it if we may."""
-    if not node.exists() and os.geteuid() == 0:
-        modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        if modprobe:
-            subprocess.run([modprobe, "-q", "usrloop"], stderr=subprocess.DEVNULL, check=False)
+    if not node.exists():
+        modules.load("usrloop")
     return node.exists()
 
 
