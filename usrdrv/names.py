@@ -8,14 +8,14 @@ from pathlib import Path
 
 from usrdrv.errors import UsageError
 
-_PCI = re.compile(r"^(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
+_PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
 LONGEST_SOCKET_PATH = 107
 """Bytes; sun_path of a Unix socket less its NUL."""
 
 
 @dataclass(frozen=True)
 class PciName:
-    """A function of this machine's PCI bus; `address` is complete: 0000:03:00.0."""
+    """A function of this machine's PCI bus; `address` is as sysfs has it: 0000:03:00.0, 10000:01:00.0."""
 
     address: str
 
@@ -48,7 +48,8 @@ def parse(text: str) -> Name:
     """Return what `text` names; UsageError says what names look like."""
     if match := _PCI.match(text):
         domain, bus, slot, function = match.groups()
-        return PciName(f"{domain or '0000'}:{bus}:{slot}.{function}".lower())
+        # Behind VMD, and where a hypervisor passes functions through, domains have more than four digits.
+        return PciName(f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function}".lower())
     scheme, colon, rest = text.partition(":")
     if colon and rest and scheme == "vfio-user":
         check_socket_path(Path(rest))

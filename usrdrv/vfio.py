@@ -10,7 +10,7 @@ import struct
 import time
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv import claim, errors
 from usrdrv.backends import _access
 from usrdrv.pci import PATIENCE, VFIO, Function
 
@@ -36,8 +36,7 @@ HARMLESS: Final = frozenset((None, VFIO, "pci-stub", "pcieport"))
 
 def open_function(function: Function) -> Any:
     """Return the struct usrdrv_dev of a function that vfio-pci has."""
-    number = function.group
-    if number is None:
+    if function.group is None:
         raise errors.MissingToolError(
             f"{function.address}: there is no IOMMU in front of it: switch it on in the firmware "
             "(VT-d, AMD-Vi) and boot with intel_iommu=on"
@@ -45,7 +44,7 @@ def open_function(function: Function) -> Any:
     files: list[int] = []
     try:
         files.append(_open(CONTAINER))
-        files.append(_open_group(f"/dev/vfio/{number}"))
+        files.append(_open_group(function))
         files.append(_device(function, *files))
         out = ffi.new("struct usrdrv_dev **")
         mine, files = files, []  # they are its own from here
@@ -73,16 +72,30 @@ def _open(path: str) -> int:
         raise errors.DeviceError(f"{path}: {error.strerror}") from error
 
 
-def _open_group(path: str) -> int:
+def _open_group(function: Function) -> int:
     """The node comes a moment after the binding; so does the end of a killed owner's hold on it."""
+    path = f"/dev/vfio/{function.group}"
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return _open(path)
-        except (errors.MissingToolError, errors.DeviceBusyError):
+        except (errors.MissingToolError, errors.DeviceBusyError) as error:
+            if isinstance(error, errors.DeviceBusyError):
+                _check_neighbours(function)
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+def _check_neighbours(function: Function) -> None:
+    """DeviceBusyError if a process of ours has another function of the group."""
+    owners = claim.held()
+    for neighbour in function.neighbours:
+        if owner := owners.get(neighbour.address):
+            raise errors.DeviceBusyError(
+                f"{function.address}: {neighbour.address} of the same IOMMU group "
+                f"({function.group}) is taken by process {owner}, and VFIO gives a group to one user"
+            )
 
 
 def _device(function: Function, container: int, group: int) -> int:

@@ -24,6 +24,8 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("0000:03:00.0", names.PciName("0000:03:00.0")),
         ("0A:1f.7", names.PciName("0000:0a:1f.7")),
+        ("10000:01:00.0", names.PciName("10000:01:00.0")),  # behind VMD
+        ("0001ABCD:01:00.0", names.PciName("1abcd:01:00.0")),
         ("vfio-user:/run/x.sock", names.VfioUserName(Path("/run/x.sock"))),
         ("model:cmd680", names.ModelName("cmd680", "")),
         ("model:cmd680?ram=1M&ram1=2M", names.ModelName("cmd680", "ram=1M&ram1=2M")),

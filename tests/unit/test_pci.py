@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors, functions, pci, usrpci
+from usrdrv import errors, functions, pci, usrpci, vfio
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"
@@ -161,3 +161,21 @@ def test_a_way_that_is_none(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usrpci, "available", lambda: False)
     with pytest.raises(errors.MissingToolError, match="no usrdrv system calls"):
         functions.way(Function(ADDRESS, bus))
+
+
+def test_a_group_that_serves_another_function_is_told_at_once(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(path: str) -> int:
+        raise errors.DeviceBusyError(f"{path}: another process has it open")
+
+    monkeypatch.setattr(vfio, "_open", busy)
+    monkeypatch.setattr(vfio, "PATIENCE", 0)
+    function = Function(ADDRESS, bus)
+    with pytest.raises(errors.DeviceBusyError, match=r"/dev/vfio/7: another process"):
+        vfio._open_group(function)
+    monkeypatch.setattr(vfio, "PATIENCE", 1e9)
+    monkeypatch.setattr(vfio.claim, "held", lambda: {"0000:03:00.1": 4711})
+    why = r"0000:03:00.1 of the same IOMMU group \(7\) is taken by process 4711"
+    with pytest.raises(errors.DeviceBusyError, match=f"{ADDRESS}: {why}"):
+        vfio._open_group(function)
