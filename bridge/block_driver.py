@@ -11,17 +11,13 @@ import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
-from usrdrv import errors, loop
+from usrdrv import errors, loop, supported
 from usrdrv.bridge.driver_worker import GONE, Worker, run
 from usrdrv.bridge.memory import stay_in_memory, unlimited
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
-
-STORAGE: Final = 0x01
-"""PCI base class."""
-CLASS: Final = 0x0B
 
 
 class BlockWorker(Worker):
@@ -38,12 +34,10 @@ class BlockWorker(Worker):
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         name, index = request["device"], request["drive"]
         device = stack.enter_context(open_device(name))
-        if device.config_read(CLASS, 1) != STORAGE:
-            raise errors.UsageError(f"{name} is not a disk controller")
         self._control = loop.Control()
         stack.callback(self._control.close)
         options = {key: request[key] for key in ("read_only", "poll_us")}
-        controller = stack.enter_context(open_driver(device, **options))
+        controller = stack.enter_context(open_driver(device, supported.DISKS, **options))
         self._controller = controller
         drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
         if drive is None:

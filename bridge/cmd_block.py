@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, functions, names
+from usrdrv import errors, functions, supported
 from usrdrv.bridge import exports
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
@@ -92,7 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Return the exit code."""
-    names.parse(args.device)
+    supported.check(args.device, supported.DISKS)
     endpoint = _endpoint(args)
     wanted = args.export or ("auto" if args.port is None else "socket")
     export, reason = exports.choose(wanted, socket=args.socket is not None)

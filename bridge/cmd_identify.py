@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors
+from usrdrv import errors, supported
 from usrdrv.bridge.arguments import add_device, bounded
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from usrdrv.device import open_device
     from usrdrv.drivers import open_driver
 
-    with open_device(args.device) as device, open_driver(device, read_only=True) as controller:
+    supported.check(args.device, supported.DISKS)
+    with (
+        open_device(args.device) as device,
+        open_driver(device, supported.DISKS, read_only=True) as controller,
+    ):
         drives = [drive for drive in controller.drives if drive is not None]
         if args.drive is not None:
             drives = [drive for drive in drives if drive.index == args.drive]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usrdrv import errors, functions, names
+from usrdrv import errors, functions, supported
 from usrdrv.bridge.arguments import bounded
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.claim import run_directory
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from usrdrv.bridge.net_supervisor import Interface, Settings
     from usrdrv.lines import LineServer
 
-    names.parse(args.device)
+    supported.check(args.device, supported.NETWORK)
     check_name(args.ifname)
     if args.netns is not None:
         check_namespace(args.netns)

@@ -13,19 +13,15 @@ import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors, loop
+from usrdrv import loop, supported
 from usrdrv.bridge.driver_worker import Worker, run
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
-
-CLASS: Final = 0x0A
-ETHERNET: Final = 0x0200
-"""PCI class code."""
 
 
 class NetWorker(Worker):
@@ -39,11 +35,11 @@ class NetWorker(Worker):
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device and start its driver."""
         device = stack.enter_context(open_device(request["device"]))
-        if device.config_read(CLASS, 2) != ETHERNET:
-            raise errors.UsageError(f"{request['device']} is not a network interface")
         options = {key: request[key] for key in ("mtu", "offloads")}
         self._held = stack.enter_context(ExitStack())  # what the driver uses until it is closed
-        nic = stack.enter_context(open_driver(device, counters=fds[0], **options))
+        nic = stack.enter_context(
+            open_driver(device, supported.NETWORK, counters=fds[0], **options)
+        )
         self._nic = nic
         self._claim = device.claim_fd
         self.say(

@@ -32,7 +32,7 @@ sys.path[:0] = folders
 for folder in folders:
     site.addsitedir(folder)
 
-from usrdrv import errors  # noqa: E402
+from usrdrv import errors, supported  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.device import open_device  # noqa: E402
 from usrdrv.drivers import open_driver  # noqa: E402
@@ -107,7 +107,7 @@ def after_fork() -> None:
     with ExitStack() as stack:
         device = stack.enter_context(open_device(name))
         controller = stack.enter_context(
-            open_driver(device, read_only=parameters["readonly"] != "0")
+            open_driver(device, supported.DISKS, read_only=parameters["readonly"] != "0")
         )
         drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
         if drive is None:

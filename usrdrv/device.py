@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import claim, errors, functions, names, pci
+from usrdrv import claim, errors, functions, names, pci, supported
 from usrdrv.backends import _access
 from usrdrv.closing import Closing
 from usrdrv.sockets import has_client
@@ -273,8 +273,7 @@ class Found:
     used: bool | None
 
 
-KNOWN: Final = {(0x1095, 0x0680): "ide_cmd680", (0x100B, 0x0022): "dp83820"}
-MODELLED: Final = {driver.removeprefix("ide_"): (ids, driver) for ids, driver in KNOWN.items()}
+MODELLED: Final = {chip.model: (ids, chip.driver) for ids, chip in supported.CHIPS.items()}
 SERVED: Final = "served as "
 """What a running model puts before its kind and device name when it claims that (see usrdrv.bridge.cmd_model)."""
 
@@ -292,10 +291,10 @@ def list_devices() -> list[Found]:
             found.append(Found(name, *ids, driver, owner, owner is not None or has_client(path)))
     for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
         try:
-            ids = (int((entry / "vendor").read_text(), 16), int((entry / "device").read_text(), 16))
+            ids = pci.Function(entry.name).ids
         except (OSError, ValueError):
             continue
-        if ids in KNOWN:
+        if chip := supported.CHIPS.get(ids):
             owner = claims.get(entry.name)
-            found.append(Found(entry.name, *ids, KNOWN[ids], owner, owner is not None))
+            found.append(Found(entry.name, *ids, chip.driver, owner, owner is not None))
     return found

@@ -71,6 +71,12 @@ class Function:
         found = (self.path / "iommu_group/devices").glob("*")
         return [Function(p.name, self.bus) for p in sorted(found) if p.name != self.address]
 
+    @property
+    def ids(self) -> tuple[int, int]:
+        """PCI vendor and device id."""
+        vendor, device = (int((self.path / name).read_text(), 16) for name in ("vendor", "device"))
+        return vendor, device
+
     def users(self) -> list[str]:
         """What of it the kernel uses: interfaces that are up, mounts, swap, disks built on its disks."""
         used = [
