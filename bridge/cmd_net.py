@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="make a NIC a network interface",
         description=DESCRIPTION,
         usage="usrdrv net DEVICE [--export HOW] [--ifname NAME] [--mtu BYTES] [--netns NAME] "
-        "[--multicast MAC]... [--no-offload] [--no-zero-copy] [--json]\n"
+        "[--multicast MAC]... [--no-offload] [--no-zero-copy] [--force] [--json]\n"
         "       usrdrv net stats IFNAME [--netns NAME] [--json]",
     )
     parser.add_argument(
@@ -77,6 +77,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="have the kernel copy packets even if the device can reach them where they are (export "
         "usrloop on a kernel of ours)",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take a NIC from the kernel's driver although its interface is up or in another "
+        "network namespace",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -103,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
-            functions.kept(args.device),
+            functions.kept(args.device, args.force),
             Interface(settings, args.ifname, args.netns) as interface,
             LineServer(
                 _socket(interface.name, args.netns), lambda request: _answer(interface, request)

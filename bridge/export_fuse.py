@@ -20,8 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge import loop, mounts
+from usrdrv import disks, errors, mounts
+from usrdrv.bridge import loop
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child, find_tool
 from usrdrv.bridge.supervisor import Endpoint
@@ -133,7 +133,15 @@ class FuseAttachment:
                 raise errors.DeviceError(f"nbdfuse: {error.strerror}") from error
 
     def users(self) -> list[str]:
-        return mounts.users(self._loop.name) if self._loop else []
+        return mounts.users(disks.BLOCK / self._loop.name) if self._loop else []
+
+    def claim(self) -> None:
+        if self._loop:
+            self._loop.claim()
+
+    def write_out(self) -> None:
+        if self._loop:
+            disks.write_out(disks.BLOCK / self._loop.name)
 
     def reconnect(self) -> None:
         raise NotImplementedError

@@ -20,8 +20,8 @@ from pyroute2.netlink import (  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
-from usrdrv import errors
-from usrdrv.bridge import exports, mounts, nbd_handshake
+from usrdrv import disks, errors, mounts
+from usrdrv.bridge import exports, nbd_handshake
 from usrdrv.bridge.process import Child
 
 FAMILY: Final = "nbd"
@@ -228,10 +228,16 @@ class NbdAttachment:
             self._socket = None
 
     def users(self) -> list[str]:
-        return mounts.users(self.name)
+        return mounts.users(disks.BLOCK / self.name)
+
+    def claim(self) -> None:
+        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+
+    def write_out(self) -> None:
+        disks.write_out(disks.BLOCK / self.name)
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        disks.sync(disks.BLOCK / self.name)
 
     def close(self) -> None:
         """Disconnect, also while in use: the server is gone or goes next.

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import errors, loop
-from usrdrv.bridge import mounts
+from usrdrv import disks, errors, loop, mounts
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
 from usrdrv.bridge.memory import stay_in_memory
@@ -203,10 +202,16 @@ class LoopAttachment:
                 raise errors.DeviceError(f"{self.where}: {error.strerror}") from None
 
     def users(self) -> list[str]:
-        return mounts.users(self.name)
+        return mounts.users(disks.BLOCK / self.name)
+
+    def claim(self) -> None:
+        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+
+    def write_out(self) -> None:
+        disks.write_out(disks.BLOCK / self.name)
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        disks.sync(disks.BLOCK / self.name)
 
     def reconnect(self) -> None:
         """Have the restarted driver serve it: what was under way is sent again."""

@@ -68,7 +68,13 @@ class Attachment(Protocol):
         """Processes without which it does not work."""
 
     def users(self) -> list[str]:
-        """Where it is mounted or used otherwise, so that it should not be detached."""
+        """Where it is mounted or used otherwise, as far as that can be seen from here: for messages."""
+
+    def claim(self) -> None:
+        """Let nobody begin to use it any more. disks.InUseError: somebody does already."""
+
+    def write_out(self) -> None:
+        """Have the file systems on it write what they still keep; sync() does the rest."""
 
     def sync(self) -> None:
         """Push what the kernel caches of it to the drive; OSError if that fails."""
@@ -92,6 +98,12 @@ class SocketAttachment:
 
     def users(self) -> list[str]:
         return []
+
+    def claim(self) -> None:
+        pass
+
+    def write_out(self) -> None:
+        pass
 
     def sync(self) -> None:
         pass

@@ -9,7 +9,7 @@ import os
 import struct
 from typing import Final
 
-from usrdrv import errors
+from usrdrv import disks, errors
 
 CONTROL: Final = "/dev/loop-control"
 LOOP_CTL_GET_FREE: Final = 0x4C82
@@ -91,9 +91,13 @@ class LoopDevice:
                 raise
             fcntl.ioctl(self._fd, LOOP_CONFIGURE, pack_config(fd, flags, name))
 
+    def claim(self) -> None:
+        """Let nobody begin to use it any more; disks.InUseError."""
+        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+
     def sync(self) -> None:
         """Write out what the kernel still caches of the device."""
-        os.fsync(self._fd)
+        disks.sync(disks.BLOCK / self.name)
 
     def close(self) -> None:
         """Detach now, or with the last close by whoever still uses it. Idempotent."""

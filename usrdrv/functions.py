@@ -42,12 +42,14 @@ def way(function: Function) -> str:
 
 
 @contextmanager
-def _taken(function: Function) -> Iterator[str]:
+def _taken(function: Function, force: bool = False) -> Iterator[str]:
     """Keep the function from its driver. Yields what has it, or will have it when it is opened."""
     through = way(function)
     # Without an IOMMU there is no use in taking it: opening says so.
     with (
-        function.bound(through) if through == USRDRV or function.group is not None else ExitStack()
+        function.bound(through, force)
+        if through == USRDRV or function.group is not None
+        else ExitStack()
     ):
         yield through
 
@@ -59,11 +61,14 @@ def open_function(function: Function, stack: ExitStack) -> Any:
 
 
 @contextmanager
-def kept(device: str) -> Iterator[None]:
-    """Keep a PCI function from its kernel driver while drivers of ours come and go; for any device's name."""
+def kept(device: str, force: bool = False) -> Iterator[None]:
+    """Keep a PCI function from its kernel driver while drivers of ours come and go; for any device's name.
+
+    force: also one whose network interface is in use.
+    """
     name = names.parse(device)
     function = Function(name.address) if isinstance(name, names.PciName) else None
     with ExitStack() as stack:
         if function is not None and function.exists:
-            stack.enter_context(_taken(function))
+            stack.enter_context(_taken(function, force))
         yield

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, names
+from usrdrv import disks, errors, interfaces, modules, names
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
@@ -22,7 +23,6 @@ OPTION: Final = {
     USRDRV: "CONFIG_USRDRV, patches of usrdrv-patch",
 }
 """What a kernel that lacks the driver was built without."""
-IFF_UP: Final = 1
 PATIENCE: Final = 10.0
 """Seconds that a driver may take to let a function go or take it."""
 
@@ -77,37 +77,56 @@ class Function:
         vendor, device = (int((self.path / name).read_text(), 16) for name in ("vendor", "device"))
         return vendor, device
 
-    def users(self) -> list[str]:
-        """What of it the kernel uses: interfaces that are up, mounts, swap, disks built on its disks."""
-        used = [
-            f"interface {link.name} is up"
-            for link in sorted(self.path.resolve().glob("net/*"))
-            if int((link / "flags").read_text(), 16) & IFF_UP
-        ]
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        swaps = {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()}
+    @property
+    def disks(self) -> list[Path]:
+        """The folders in sysfs of the kernel's disks on it."""
         # Links are not followed: the disks of other functions are behind them.
-        for disk in self.path.resolve().glob("**/block/*"):
-            for part in (disk, *disk.glob(f"{disk.name}*")):
-                number = (part / "dev").read_text().strip()
-                used += [
-                    f"/dev/{part.name} on {fields[4]}"
-                    for fields in map(str.split, mounts)
-                    if fields[2] == number
-                ]
-                if f"/dev/{part.name}" in swaps:
-                    used.append(f"/dev/{part.name} as swap")
-                used += [f"/dev/{part.name} by {h.name}" for h in (part / "holders").glob("*")]
-        return used
+        return sorted(
+            file.parent
+            for file in self.path.resolve().rglob("dev")
+            if (file.parent / "subsystem").resolve().name == "block"
+            and not (file.parent / "partition").exists()
+        )
+
+    def _claim_disks(self, held: ExitStack) -> list[str]:
+        """Keep others from using its disks while `held` lasts. Return who uses one already, in words."""
+        found = []
+        for disk in self.disks:
+            try:
+                held.callback(os.close, disks.claim(disk))
+            except disks.InUseError as error:
+                found.append(str(error))
+            except OSError as error:
+                if error.errno not in disks.ABSENT:
+                    raise errors.DeviceError(f"{self.address}: {disk.name}: {error}") from error
+        return found
+
+    def _check_free(self, held: ExitStack, force: bool) -> None:
+        """DeviceBusyError if the kernel uses the function; while `held` lasts nobody begins to use its disks.
+
+        force: interfaces that are up are no reason.
+        """
+        try:
+            used = self._claim_disks(held)
+        except errors.PermissionDeniedError as error:
+            raise self._no_right(f"; {error}") from error
+        if not force and (up := interfaces.in_use(self.path.resolve())):
+            used += up
+            used[-1] += "; --force takes it all the same"
+        if used:
+            raise errors.DeviceBusyError(f"{self.address}: {self.driver} has it: {', '.join(used)}")
+
+    def _no_right(self, why: str = "") -> errors.PermissionDeniedError:
+        return errors.PermissionDeniedError(
+            f"{self.address}: no right to take it from {self.driver or 'the kernel'} (be root, "
+            f"or have root bind it to {VFIO} and give you its /dev/vfio/{self.group}){why}"
+        )
 
     def _write(self, path: Path, text: str) -> None:
         try:
             path.write_text(text)
         except PermissionError as error:
-            raise errors.PermissionDeniedError(
-                f"{self.address}: no right to take it from {self.driver or 'the kernel'} (be root, "
-                f"or have root bind it to {VFIO} and give you its /dev/vfio/{self.group})"
-            ) from error
+            raise self._no_right() from error
         except OSError as error:
             raise errors.DeviceError(f"{self.address}: {path.name}: {error.strerror}") from error
 
@@ -118,22 +137,26 @@ class Function:
         return (self.path / "driver_override").read_text().strip() == driver
 
     @contextmanager
-    def bound(self, driver: str = VFIO) -> Iterator[None]:
+    def bound(self, driver: str = VFIO, force: bool = False) -> Iterator[None]:
         """Keep the function bound to vfio-pci, or free for usrdrv to be claimed.
 
         Then its driver has it again, also if we are killed. One that is so already is left as it is.
-        DeviceBusyError: the kernel uses it.
+        DeviceBusyError: the kernel uses it. force: also if an interface of it is up; disks are never taken.
         """
         if self._reserved(driver):
             yield
             return
+        with ExitStack() as held:
+            self._check_free(held, force)
+            with self._given(driver, held):
+                yield
+
+    @contextmanager
+    def _given(self, driver: str, held: ExitStack) -> Iterator[None]:
+        """Take it from its driver, which has it again at the end. `held`: what keeps it free until it is taken."""
         before = self.driver
-        if users := self.users():
-            raise errors.DeviceBusyError(
-                f"{self.address}: {before} has it and it is in use: {', '.join(users)}"
-            )
         if not (self.bus / "drivers" / driver).exists():
-            subprocess.run(["modprobe", driver], capture_output=True, check=False)
+            modules.load(driver)
         if not (self.bus / "drivers" / driver).exists():
             raise errors.MissingToolError(f"the kernel has no driver {driver} ({OPTION[driver]})")
         words = [str(self.bus), self.address, driver, before or ""]
@@ -148,6 +171,7 @@ class Function:
             self._write(self.path / "driver_override", driver)
             if before is not None:
                 self._write(self.path / "driver/unbind", self.address)
+            held.close()
             if driver == VFIO:
                 self._write(self.bus / "drivers_probe", self.address)
                 self._await(driver)

@@ -180,7 +180,7 @@ def test_a_mounted_disk_is_not_taken_away(guest: Guest) -> None:
     path = disk(guest, SECOND)
     guest.run(f"mkfs.ext4 -q {path} && mount {path} /mnt", 60, check=True)
     line = refused(guest, f"usrdrv identify {SECOND}")
-    assert f"pata_sil680 has it and it is in use: {path} on /mnt" in line
+    assert f"pata_sil680 has it: {path} is in use (/mnt)" in line
     guest.run("echo x >/mnt/x && sync && umount /mnt", check=True)
 
 

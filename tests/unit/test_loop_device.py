@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Loop devices: the structure handed to the kernel, and real ones where that is allowed."""
 
+import errno
 import os
 import struct
-import time
 from pathlib import Path
 
 import pytest
 
-from usrdrv import errors
-from usrdrv.bridge import loop, mounts
+from usrdrv import disks, errors, mounts
+from usrdrv.bridge import loop
 
 
 def test_config_has_the_layout_of_the_kernel() -> None:
@@ -118,34 +118,57 @@ def test_users_of_the_root_file_system(tmp_path: Path) -> None:
     (disk / "holders").mkdir(parents=True)
     (disk / "holders" / "dm-7").mkdir()
     (disk / "dev").write_text("999:999\n")
-    assert mounts.users("disk9", tmp_path) == ["/dev/dm-7"]
+    assert mounts.users(disk) == ["/dev/dm-7"]
     (disk / "dev").write_text(line.split()[2] + "\n")
-    assert mounts.users("disk9", tmp_path)[:2] == ["/dev/dm-7", "/"]
+    assert mounts.users(disk)[:2] == ["/dev/dm-7", "/"]
 
 
 def test_who_is_gone_in_a_moment_is_no_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    brief, lasting = (tmp_path / "disk9/holders" / name for name in ("dm-7", "dm-8"))
-    for holder in (brief, lasting):
-        holder.mkdir(parents=True)
-    (tmp_path / "disk9/dev").write_text("999:999\n")
-    monkeypatch.setattr(time, "sleep", lambda seconds: brief.exists() and brief.rmdir())
-    assert mounts.users("disk9", tmp_path) == ["/dev/dm-8"]
+    answers = [OSError(errno.EBUSY, "busy"), OSError(errno.EBUSY, "busy"), 7]
+
+    def open_disk(disk: Path, flags: int) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(disks, "_open", open_disk)
+    monkeypatch.setattr(disks, "MOMENT", 0)
+    assert disks.claim(tmp_path / "disk9") == 7
+    assert not answers
 
 
-def test_who_comes_meanwhile_is_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    brief, late = (tmp_path / "disk9/holders" / name for name in ("dm-7", "dm-8"))
-    brief.mkdir(parents=True)
-    (tmp_path / "disk9/dev").write_text("999:999\n")
+def test_who_stays_is_a_user_also_if_nothing_says_who(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(disk: Path, flags: int) -> int:
+        raise OSError(errno.EBUSY, "busy")
 
-    def sleep(seconds: float) -> None:
-        if brief.exists():
-            brief.rmdir()
-            late.mkdir()
+    monkeypatch.setattr(disks, "_open", busy)
+    monkeypatch.setattr(disks, "MOMENT", 0)
+    with pytest.raises(disks.InUseError, match=r"/dev/disk9 is in use \(a file system or program"):
+        disks.claim(tmp_path / "disk9")
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    assert mounts.users("disk9", tmp_path) == ["/dev/dm-8"]
+
+@needs_loop
+def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
+    """It takes the place of the descriptor that keeps the device there."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    fd = os.open(image, os.O_RDWR)
+    device = loop.LoopDevice(fd, name="test")
+    os.close(fd)
+    try:
+        device.claim()
+        assert backing(device.name).exists()
+        with pytest.raises(disks.InUseError):
+            disks.claim(disks.BLOCK / device.name)
+        device.sync()
+    finally:
+        device.close()
+    assert not backing(device.name).exists()
 
 
 def test_mount_points_with_spaces() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
-from usrdrv.bridge import export_nbd, mounts, nbd_handshake
+from usrdrv import errors, mounts
+from usrdrv.bridge import export_nbd, nbd_handshake
 from usrdrv.bridge.nbd_handshake import Export
 
 

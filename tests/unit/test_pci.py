@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from usrdrv import errors, functions, pci, usrpci, vfio
+from usrdrv import disks, errors, functions, interfaces, modules, mounts, pci, usrpci, vfio
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"
@@ -41,30 +43,192 @@ def test_what_sysfs_says(bus: Path) -> None:
     assert (function.driver, function.group, function.neighbours) == (None, None, [])
 
 
-def add_disk(bus: Path, number: str) -> Path:
+@pytest.fixture
+def disk(bus: Path) -> Path:
+    """A disk with a partition on the function, as libata and sd make it."""
     disk = bus / "devices" / ADDRESS / "ata1/host0/target0:0:0/0:0:0:0/block/sdz"
     (disk / "sdz1").mkdir(parents=True)
-    (disk / "holders").mkdir()
-    (disk / "dev").write_text("65:144\n")
-    (disk / "sdz1/dev").write_text(f"{number}\n")
+    (bus / "class/block").mkdir(parents=True)
+    for folder, number in ((disk, "65:144"), (disk / "sdz1", "65:145")):
+        (folder / "dev").write_text(f"{number}\n")
+        (folder / "subsystem").symlink_to(bus / "class/block")
+    (disk / "sdz1/partition").write_text("1\n")
+    generic = disk.parents[1] / "scsi_generic/sg9"
+    generic.mkdir(parents=True)
+    (generic / "dev").write_text("21:9\n")
+    (generic / "subsystem").symlink_to(bus / "class")
     return disk
 
 
-def test_a_mounted_partition_and_a_holder_are_users(bus: Path) -> None:
+class Kernel:
+    """What exclusive opens of disks say; `held` are those that are held now."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: OSError | None = None
+        self.held: set[int] = set()
+        self.opened: list[str] = []
+        monkeypatch.setattr(disks, "_open", self.open)
+        monkeypatch.setattr(disks, "MOMENT", 0)
+
+    def open(self, disk: Path, flags: int) -> int:
+        assert flags == os.O_RDONLY | os.O_EXCL
+        self.opened.append(disk.name)
+        if self.error:
+            raise self.error
+        fd = os.open(os.devnull, os.O_RDONLY)
+        self.held.add(fd)
+        return fd
+
+    def holds(self) -> bool:
+        return any(Path(f"/proc/self/fd/{fd}").exists() for fd in self.held)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(monkeypatch)
+
+
+def untouched(bus: Path) -> bool:
+    function = Function(ADDRESS, bus)
+    unbind = (bus / "drivers/driver_of_0/unbind").exists()
+    return not unbind and (function.path / "driver_override").read_text() == ""
+
+
+def test_a_disk_that_the_kernel_does_not_give_is_in_use(
+    bus: Path, disk: Path, kernel: Kernel
+) -> None:
+    """Also where nothing in /proc says who uses it."""
+    kernel.error = OSError(errno.EBUSY, "busy")
+    with pytest.raises(errors.DeviceBusyError, match=r"driver_of_0 has it: /dev/sdz is in use"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    assert untouched(bus) and set(kernel.opened) == {"sdz"}
+
+
+def test_who_uses_a_disk_is_named(bus: Path, disk: Path, kernel: Kernel) -> None:
     root = next(
         line.split()
         for line in Path("/proc/self/mountinfo").read_text().splitlines()
         if line.split()[4] == "/"
     )
-    disk = add_disk(bus, root[2])
-    (disk / "holders/dm-0").touch()
-    function = Function(ADDRESS, bus)
+    (disk / "sdz1/dev").write_text(f"{root[2]}\n")
+    (disk / "holders/dm-0").mkdir(parents=True)
+    kernel.error = OSError(errno.EBUSY, "busy")
     # The file system of / may be mounted elsewhere too.
-    assert {"/dev/sdz by dm-0", "/dev/sdz1 on /"} <= set(function.users())
-    with pytest.raises(errors.DeviceBusyError, match=r"driver_of_0 has it.*/dev/sdz1 on /"):
-        with function.bound():
+    with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/dm-0, /[,)]"):
+        with Function(ADDRESS, bus).bound():
             pass
-    assert (function.path / "driver_override").read_text() == ""
+
+
+def test_a_loop_device_over_a_partition_is_a_user(
+    bus: Path, disk: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backing = tmp_path / "block/loop7/loop/backing_file"
+    backing.parent.mkdir(parents=True)
+    backing.write_text("/dev/sdz1\n")
+    monkeypatch.setattr(disks, "BLOCK", tmp_path / "block")
+    monkeypatch.setattr(disks, "_below", lambda file: "65:145")
+    with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/loop7\)"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    assert untouched(bus) and not kernel.holds()
+
+
+def test_disks_are_held_until_the_function_is_unbound(
+    bus: Path, disk: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bus / "drivers/usrdrv").mkdir()
+    write, held = Function._write, {}
+
+    def watch(self: Function, path: Path, text: str) -> None:
+        held[path.name] = kernel.holds()
+        write(self, path, text)
+
+    monkeypatch.setattr(Function, "_write", watch)
+    with Function(ADDRESS, bus).bound(pci.USRDRV):
+        assert held == {"driver_override": True, "unbind": True}
+        assert not kernel.holds()
+
+
+def test_a_drive_without_a_medium_has_no_user(bus: Path, disk: Path, kernel: Kernel) -> None:
+    (bus / "drivers/usrdrv").mkdir()
+    kernel.error = OSError(errno.ENOMEDIUM, "no medium")
+    with Function(ADDRESS, bus).bound(pci.USRDRV):
+        pass
+
+
+def test_a_disk_that_cannot_be_asked_for_is_left_alone(
+    bus: Path, disk: Path, kernel: Kernel
+) -> None:
+    kernel.error = OSError(errno.EIO, "I/O error")
+    with pytest.raises(errors.DeviceError, match="sdz: .*I/O error"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    kernel.error = PermissionError(errno.EACCES, "no")
+    with pytest.raises(errors.PermissionDeniedError, match="no right to take it from driver_of_0"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    assert untouched(bus)
+
+
+def test_a_disk_without_a_node_is_left_alone_where_none_can_be_made(
+    bus: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", refuse)
+    with pytest.raises(errors.PermissionDeniedError, match="/dev has no node of sdz"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    assert untouched(bus)
+
+
+def test_users_of_a_disk_in_words(bus: Path, disk: Path) -> None:
+    assert [part.name for part in mounts.partitions(disk)] == ["sdz1"]
+    (disk / "holders/md7").mkdir(parents=True)
+    (disk / "sdz1/holders/dm-8").mkdir(parents=True)
+    assert mounts.users(disk) == ["/dev/md7", "/dev/dm-8"]
+
+
+def add_interface(bus: Path, flags: int) -> None:
+    interface = bus / "devices" / ADDRESS / "net/eth9"
+    interface.mkdir(parents=True)
+    (interface / "flags").write_text(f"{flags:#x}\n")
+
+
+def test_an_interface_that_is_up_is_taken_only_by_force(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bus / "drivers/usrdrv").mkdir()
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 4711 192.0.2.1 22")
+    asked = {("-4", "show", "default"): ["eth9"], ("-4", "get", "192.0.2.7"): ["eth9"]}
+    monkeypatch.setattr(interfaces, "_devices", lambda *words: asked.get(words, []))
+    add_interface(bus, 0x1003)
+    function = Function(ADDRESS, bus)
+    why = "interface eth9 is up, with the default route and your SSH session; --force"
+    with pytest.raises(errors.DeviceBusyError, match=why):
+        with function.bound(pci.USRDRV):
+            pass
+    assert untouched(bus)
+    with function.bound(pci.USRDRV, force=True):
+        assert (function.path / "driver_override").read_text() == "usrdrv"
+
+
+def test_an_interface_that_is_down_is_taken(bus: Path) -> None:
+    (bus / "drivers/usrdrv").mkdir()
+    add_interface(bus, 0x1002)
+    with Function(ADDRESS, bus).bound(pci.USRDRV):
+        pass
+
+
+def test_an_interface_in_another_namespace_is_in_use(bus: Path) -> None:
+    """sysfs shows an empty folder then; without a network driver there is none at all."""
+    (bus / "devices" / ADDRESS / "net").mkdir()
+    with pytest.raises(errors.DeviceBusyError, match="in another network namespace"):
+        with Function(ADDRESS, bus).bound():
+            pass
+    assert untouched(bus)
 
 
 def test_one_that_is_bound_already_is_left_alone(bus: Path) -> None:
@@ -86,7 +250,7 @@ def test_one_that_is_bound_already_is_left_alone(bus: Path) -> None:
 def test_what_a_kernel_lacks_is_named(
     bus: Path, monkeypatch: pytest.MonkeyPatch, driver: str, missing: str
 ) -> None:
-    monkeypatch.setattr(pci.subprocess, "run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(modules, "load", lambda name: None)
     (bus / "drivers/vfio-pci").rmdir()
     with pytest.raises(errors.MissingToolError, match=missing) as caught:
         with Function(ADDRESS, bus).bound(driver):
