@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from usrdrv import errors, functions, supported
-from usrdrv.bridge import exports
+from usrdrv.bridge import detach, exports
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.process import Child
@@ -26,9 +25,6 @@ from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
-
-SYNC_TIMEOUT: Final = 60.0
-"""Seconds; more than the driver's own recovery from a drive that does not answer."""
 
 REQUEST_TIME: Final = 180
 """Seconds; as long as three tries of a FLUSH CACHE that hangs (30 s) with the longest reset after each (30 s)."""
@@ -196,22 +192,23 @@ def _serve(
             raise errors.NoSuchDeviceError(_death(server, attachment, dead[0]))
         else:
             server_lost = False
-        force = any(number != signal.SIGINT for number in signals.take())
-        users = ", ".join(attachment.users())
-        if users and not (force or warned or server_lost):
+        told = signals.take()
+        users = detach.claim(attachment)
+        if users and not (set(told) - {signal.SIGINT} or warned or server_lost):
             _say(
                 f"{attachment.where} is in use ({users}): still serving; "
                 "unmount it first, or press Ctrl-C again to detach all the same"
             )
             warned = True
             continue
+        if not server_lost:
+            detach.sync(attachment, signals, told, users)
         if users:
             raise errors.DeviceBusyError(
                 f"{attachment.where}: detached while in use ({users}); unmount it now"
             )
         if server_lost:
             raise errors.DeviceError(f"{attachment.where}: detached while its driver was down")
-        _sync(attachment, signals)
         return 0
 
 
@@ -231,28 +228,6 @@ def _bring_back(restarter: Restarter, attachment: Attachment) -> None:
         restarter.bring_back()
     except errors.UsrdrvError as error:
         raise errors.NoSuchDeviceError(f"{error}{_still_used(attachment)}") from error
-
-
-def _sync(attachment: Attachment, signals: Signals) -> None:
-    """Push out what the kernel caches; a driver that does not answer is given up, also on a signal."""
-    failure: list[OSError] = []
-
-    def sync() -> None:
-        try:
-            attachment.sync()
-        except OSError as error:
-            failure.append(error)
-        finally:
-            os.close(done)
-
-    waiting, done = os.pipe2(os.O_CLOEXEC)
-    threading.Thread(target=sync, daemon=True).start()
-    ended, _, _ = select.select([waiting, signals.fd], [], [], SYNC_TIMEOUT)
-    if waiting not in ended:
-        raise errors.DeviceError(f"{attachment.where}: the driver does not answer: data lost")
-    os.close(waiting)
-    if failure:
-        raise errors.DeviceError(f"{attachment.where}: {failure[0].strerror}: data lost")
 
 
 def _death(server: Server, attachment: Attachment, child: Child) -> str:

@@ -162,7 +162,7 @@ class NbdAttachment:
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._fd = -1
+        self._fd = self._claim = -1
         self._index: int | None = None
         self._family = _Family()
         self._socket: socket.socket | None = None
@@ -231,7 +231,7 @@ class NbdAttachment:
         return mounts.users(disks.BLOCK / self.name)
 
     def claim(self) -> None:
-        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+        self._claim = disks.claim(disks.BLOCK / self.name)
 
     def write_out(self) -> None:
         disks.write_out(disks.BLOCK / self.name)
@@ -251,9 +251,10 @@ class NbdAttachment:
             for message in (keep_while_open_message(index, False), disconnect_message(index)):
                 with suppress(errors.UsrdrvError):
                     self._family.request(message)
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        for fd in (self._fd, self._claim):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._claim = -1
         if index is not None and not self.users():
             deadline = time.monotonic() + 5
             while Path(f"/sys/block/nbd{index}/pid").exists() and time.monotonic() < deadline:

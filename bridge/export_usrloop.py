@@ -158,7 +158,7 @@ class LoopAttachment:
 
     def __init__(self, server: LoopServer, *, patience: int = 0) -> None:
         self._server = server
-        self._fd = -1
+        self._fd = self._claim = -1
         drive = server.drive
         self._control = loop.Control()
         try:
@@ -205,7 +205,7 @@ class LoopAttachment:
         return mounts.users(disks.BLOCK / self.name)
 
     def claim(self) -> None:
-        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+        self._claim = disks.claim(disks.BLOCK / self.name)
 
     def write_out(self) -> None:
         disks.write_out(disks.BLOCK / self.name)
@@ -220,13 +220,14 @@ class LoopAttachment:
 
     def close(self) -> None:
         """Take the device away, also while in use: whoever uses it gets I/O errors."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
         if self._control.fd >= 0:
             with suppress(errors.UsrdrvError):  # it was not made
                 self._control.delete(force=True)
             self._control.close()
+        for fd in (self._fd, self._claim):  # after that: while we have it claimed, nobody mounts it
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._claim = -1
 
 
 def _label(device: str) -> str:

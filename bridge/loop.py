@@ -64,6 +64,7 @@ class LoopDevice:
 
     def __init__(self, fd: int, *, name: str, read_only: bool = False) -> None:
         flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN | (LO_FLAGS_READ_ONLY if read_only else 0)
+        self._claim = -1
         control = _open(CONTROL, os.O_RDWR)
         try:
             for _ in range(TRIES):
@@ -93,7 +94,7 @@ class LoopDevice:
 
     def claim(self) -> None:
         """Let nobody begin to use it any more; disks.InUseError."""
-        self._fd = disks.claim_instead(self._fd, disks.BLOCK / self.name)
+        self._claim = disks.claim(disks.BLOCK / self.name)
 
     def sync(self) -> None:
         """Write out what the kernel still caches of the device."""
@@ -111,3 +112,5 @@ class LoopDevice:
                 raise errors.DeviceError(f"{self.path}: {error.strerror}") from error
         finally:
             os.close(fd)
+            if self._claim >= 0:
+                os.close(self._claim)

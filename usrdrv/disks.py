@@ -79,39 +79,45 @@ def _open(disk: Path, flags: int) -> int:
 
 def loops_over(disk: Path) -> list[str]:
     """Names of the loop devices over a disk or a partition of it."""
-    numbers = {mounts.number(part) for part in (disk, *mounts.partitions(disk))}
+    parts = [disk, *mounts.partitions(disk)]
     return [
         file.parts[-3]
         for file in sorted(BLOCK.glob("loop*/loop/backing_file"))
-        if file.parts[-3] != disk.name and _below(file) in numbers
+        if file.parts[-3] != disk.name and _is_over(file, parts)
     ]
 
 
-def _below(backing_file: Path) -> str | None:
-    """The number of the block device that a loop device is over; None: it is over a file."""
+def _is_over(backing_file: Path, parts: list[Path]) -> bool:
+    """Whether a loop device is over one of those devices."""
     try:
         path = backing_file.read_text().rstrip("\n")
-        # The other namespaces' /dev are there without the path to them. Files elsewhere may be on
-        # servers that do not answer, and are no devices.
-        if not path.startswith("/dev/") and path.count("/") > 1:
-            return None
-        fd = _open(backing_file.parents[1], os.O_RDONLY)
+    except OSError:  # it is gone
+        return False
+    # A node in another namespace's /dev has no folders in front. Files elsewhere may be on servers that do
+    # not answer, and are no devices.
+    if not path.startswith("/dev/") and path.count("/") > 1:
+        return False
+    try:
+        number = _below(backing_file.parents[1])
     except (OSError, errors.UsrdrvError):
-        return None
+        return path in {str(mounts.node(part)) for part in parts}
+    return number in {mounts.number(part) for part in parts}
+
+
+def _below(loop: Path) -> str:
+    """The number of the block device that a loop device is over; 0:0: it is over a file."""
+    fd = _open(loop, os.O_RDONLY)
     try:
         info = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
-    except OSError:
-        return None
     finally:
         os.close(fd)
     (device,) = struct.unpack_from("=Q", info, RDEVICE_OFFSET)
-    return f"{os.major(device)}:{os.minor(device)}" if device else None
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def claim(disk: Path) -> int:
     """Have a disk and all its partitions for ourselves until the returned descriptor is closed.
 
-    The descriptor is open for reading.
     InUseError names who uses it; PermissionDeniedError; OSError ENXIO, ENODEV, ENOMEDIUM: nothing there to use.
     """
     for _ in range(TRIES):
@@ -136,13 +142,6 @@ def _try_to_claim(disk: Path) -> int | None:
         os.close(fd)
         return None
     return fd
-
-
-def claim_instead(fd: int, disk: Path) -> int:
-    """Claim a disk that we have open already as `fd`, which is closed then."""
-    claimed = claim(disk)
-    os.close(fd)
-    return claimed
 
 
 def sync(disk: Path) -> None:

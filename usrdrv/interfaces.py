@@ -15,9 +15,12 @@ _DEV = re.compile(r"\bdev (\S+)")
 
 def in_use(function: Path) -> list[str]:
     """Which interfaces of a function are in use, in words. function: its folder in sysfs."""
-    folder = function / "net"
-    if not folder.is_dir():
-        return []
+    # Links are not followed: other functions are behind them.
+    folders = sorted(path for path in function.rglob("net") if path.is_dir())
+    return [text for folder in folders for text in _in_use(folder)]
+
+
+def _in_use(folder: Path) -> list[str]:
     # sysfs lists the interfaces of the reader's namespace only, but the folder's link count has them all.
     visible = sorted(folder.iterdir())
     found = [_describe(link.name) for link in visible if _is_up(link)]

@@ -127,11 +127,38 @@ def test_a_loop_device_over_a_partition_is_a_user(
     backing.parent.mkdir(parents=True)
     backing.write_text("/dev/sdz1\n")
     monkeypatch.setattr(disks, "BLOCK", tmp_path / "block")
-    monkeypatch.setattr(disks, "_below", lambda file: "65:145")
+    monkeypatch.setattr(disks, "_below", lambda loop: "65:145")
     with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/loop7\)"):
         with Function(ADDRESS, bus).bound():
             pass
     assert untouched(bus) and not kernel.holds()
+
+    def refuse(loop: Path) -> str:
+        raise PermissionError(errno.EPERM, "no right to open it")
+
+    monkeypatch.setattr(disks, "_below", refuse)
+    with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/loop7\)"):
+        with Function(ADDRESS, bus).bound():
+            pass
+
+
+def test_loop_devices_over_files_are_not_asked(
+    bus: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server of such a file may not answer."""
+    for number, text in enumerate(("/images/sdz1", "/sdz1", "/dev/xvda")):
+        backing = tmp_path / f"block/loop{number}/loop/backing_file"
+        backing.parent.mkdir(parents=True)
+        backing.write_text(f"{text}\n")
+    asked = []
+
+    def below(loop: Path) -> str:
+        asked.append(loop.name)
+        return "65:144"
+
+    monkeypatch.setattr(disks, "BLOCK", tmp_path / "block")
+    monkeypatch.setattr(disks, "_below", below)
+    assert disks.loops_over(disk) == ["loop1", "loop2"] == asked
 
 
 def test_disks_are_held_until_the_function_is_unbound(

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Before a disk is detached: whether somebody uses it, and writing out what the kernel caches.
+
+Both may have to wait for a driver that hangs, so both are given up after some time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from usrdrv import disks, errors
+from usrdrv.bridge.exports import Attachment
+from usrdrv.bridge.signals import Signals
+
+SYNC_TIMEOUT: Final = 60.0
+"""Seconds; more than the driver's own recovery from a drive that does not answer."""
+
+CLAIM_TIMEOUT: Final = 10.0
+"""Seconds; many times what the kernel takes to open a device."""
+
+
+def claim(attachment: Attachment) -> str:
+    """Keep others from using it until it is detached; who uses it already, in words."""
+    users = ["unknown: the device does not answer"]
+
+    def ask() -> None:
+        try:
+            attachment.claim()
+            users.append("")
+        except disks.InUseError as error:
+            users.append(error.who)
+        except (OSError, errors.UsrdrvError) as error:
+            users.append(f"unknown: {error}")
+
+    # Opening it waits for whoever has its partitions read again, and that waits for the driver, which may hang.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(CLAIM_TIMEOUT)
+    return users[-1]
+
+
+def sync(
+    attachment: Attachment, signals: Signals, told: Sequence[signal.Signals], users: str
+) -> None:
+    """Push out what the kernel caches, of file systems as well where somebody uses it.
+
+    A driver that does not answer is given up after SYNC_TIMEOUT, or when a signal of `told` comes again: a session
+    that ends sends SIGHUP right after SIGTERM.
+    """
+    failure: list[str] = []
+
+    def write() -> None:
+        try:
+            if users:
+                attachment.write_out()
+            attachment.sync()
+        except (OSError, errors.UsrdrvError) as error:
+            failure.append(str(getattr(error, "strerror", error)))
+        finally:
+            os.close(done)
+
+    waiting, done = os.pipe2(os.O_CLOEXEC)
+    threading.Thread(target=write, daemon=True).start()
+    if not _await(waiting, signals, list(told)):
+        failure = ["the driver does not answer"]
+    if failure:
+        still = f"; it is still in use ({users}): unmount it" if users else ""
+        raise errors.DeviceError(f"{attachment.where}: {failure[0]}: data lost{still}")
+
+
+def _await(waiting: int, signals: Signals, came: list[signal.Signals]) -> bool:
+    """Wait for the end of the pipe `waiting`; False: it took too long, or a signal came twice."""
+    deadline = time.monotonic() + SYNC_TIMEOUT
+    while len(set(came)) == len(came):
+        left = max(0, deadline - time.monotonic())
+        ended, _, _ = select.select([waiting, signals.fd], [], [], left)
+        if waiting in ended:
+            os.close(waiting)
+            return True
+        if not ended:
+            return False
+        came += signals.take()
+    return False

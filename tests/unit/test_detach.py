@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""What is written out before a disk is detached, and when the driver is given up."""
+
+import errno
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usrdrv import disks, errors
+from usrdrv.bridge import detach
+
+
+class SlowAttachment:
+    """What the kernel caches of it is written when `end` is set."""
+
+    where = "/dev/slow"
+
+    def __init__(self) -> None:
+        self.begun, self.end = threading.Event(), threading.Event()
+        self.done: list[str] = []
+
+    def write_out(self) -> None:
+        self.done.append("file systems")
+
+    def sync(self) -> None:
+        self.begun.set()
+        self.end.wait()
+        self.done.append("device")
+
+
+def syncing(attachment: Any, signals: Any, users: str) -> list[str]:
+    """Sync for a SIGTERM; what was done, and the error."""
+    try:
+        detach.sync(attachment, signals, [signal.SIGTERM], users)
+    except errors.DeviceError as error:
+        return [*attachment.done, str(error)]
+    finally:
+        attachment.end.set()
+    return list(attachment.done)
+
+
+class Polled:
+    """Signals that come as soon as the device is being written."""
+
+    def __init__(self, attachment: SlowAttachment, *batches: list[signal.Signals]) -> None:
+        self.batches = list(batches)
+        self.attachment = attachment
+        self.fd, self._write = os.pipe()
+        os.write(self._write, bytes(len(batches)))
+
+    def take(self) -> list[signal.Signals]:
+        os.read(self.fd, 1)
+        self.attachment.begun.wait()
+        batch = self.batches.pop(0)
+        if not self.batches:
+            self.attachment.end.set()
+        return batch
+
+
+def test_a_session_that_ends_sends_two_signals_and_data_are_written() -> None:
+    attachment = SlowAttachment()
+    signals = Polled(attachment, [signal.SIGHUP])
+    assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
+
+
+def test_the_same_signal_again_gives_the_driver_up() -> None:
+    attachment = SlowAttachment()
+    signals = Polled(attachment, [signal.SIGHUP], [signal.SIGTERM], [])
+    done = syncing(attachment, signals, "/mnt")
+    assert done[0] == "file systems"
+    assert done[1] == (
+        "/dev/slow: the driver does not answer: data lost; it is still in use (/mnt): unmount it"
+    )
+
+
+def test_what_nobody_uses_has_no_file_systems_to_write() -> None:
+    attachment = SlowAttachment()
+    attachment.end.set()
+    assert syncing(attachment, Polled(attachment), "") == ["device"]
+
+
+class Claimed:
+    """A device that can be claimed or not."""
+
+    def __init__(self, error: Exception | None = None, answers: bool = True) -> None:
+        self.error = error
+        self.answer = threading.Event()
+        if answers:
+            self.answer.set()
+
+    def claim(self) -> None:
+        self.answer.wait()
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "users"),
+    [
+        (None, ""),
+        (disks.InUseError(Path("/sys/block/sda"), ["/mnt", "swap"]), "/mnt, swap"),
+        (OSError(errno.EIO, "I/O error"), "unknown: [Errno 5] I/O error"),
+        (errors.PermissionDeniedError("no right"), "unknown: no right"),
+    ],
+)
+def test_a_device_that_cannot_be_claimed_is_in_use(error: Exception | None, users: str) -> None:
+    attachment: Any = Claimed(error)
+    assert detach.claim(attachment) == users
+
+
+def test_a_claim_that_waits_for_a_hung_driver_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The supervisor alone can end that driver."""
+    monkeypatch.setattr(detach, "CLAIM_TIMEOUT", 0)
+    attachment: Any = Claimed(answers=False)
+    try:
+        assert "does not answer" in detach.claim(attachment)
+    finally:
+        attachment.answer.set()
