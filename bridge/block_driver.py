@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from usrdrv import errors, loop, supported
-from usrdrv.bridge.driver_worker import GONE, Worker, run
+from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import stay_in_memory, unlimited
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
@@ -48,8 +48,8 @@ class BlockWorker(Worker):
         block = drive.block
         zero_copy = request["zero_copy"] and self._control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
         segments = controller.zero_copy(index) if zero_copy else None
-        for event, status in ((controller.gone, GONE), (controller.unserved, 0)):
-            threading.Thread(target=self._watch, args=(event, status), daemon=True).start()
+        for event in (controller.gone, controller.unserved):
+            threading.Thread(target=self._watch, args=(event,), daemon=True).start()
         self.say(
             event="ready",
             identity=f"{drive.identity.model}, serial {drive.identity.serial}",
@@ -62,11 +62,12 @@ class BlockWorker(Worker):
             },
         )
 
-    def _watch(self, event: threading.Event, status: int) -> None:
-        """End when there is nothing left to do: the device vanished, or the disk is not ours any more."""
+    def _watch(self, event: threading.Event) -> None:
+        """End when there is nothing left to do: no way on with the device, or the disk is not ours any more."""
         event.wait()
         # Who takes the disk away ends the device, too, if that was at it.
-        self.status = 0 if self._controller.unserved.is_set() else status
+        if not self._controller.unserved.is_set():
+            self.status = GONE if self._controller.vanished else FAILED
         self.end()
 
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:

@@ -24,8 +24,9 @@ PR_SET_NAME: Final = 15
 NAME: Final = b"usrdrv-driver"
 STANDBY: Final = b"usrdrv-standby"
 """What ps and pkill call it, with a device and before, as soon as it has nothing left to do."""
+FAILED: Final = 1
 GONE: Final = 3
-"""Exit status of a driver whose device vanished."""
+"""Exit status of a driver that cannot go on; that believes that its device vanished."""
 
 
 class Worker(ABC):
@@ -106,5 +107,5 @@ def run(kind: type[Worker]) -> int:
                     worker.obey(request, fds)
     except errors.UsrdrvError as error:
         worker.say(event="error", type=type(error).__name__, why=str(error))
-        return 1
+        return FAILED
     return worker.status

@@ -135,7 +135,7 @@ class LoopServer(Closing):
         self._process.expect("serving")
 
     def device_gone(self) -> bool:
-        """Whether it has ended because there is no device any more."""
+        """Whether it has ended because it believes that there is no device any more."""
         return self.child.returncode == GONE
 
     def stats(self) -> dict[str, Any]:

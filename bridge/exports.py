@@ -45,7 +45,7 @@ class Server(Protocol):
         """See that one is waiting, if it can be."""
 
     def device_gone(self) -> bool:
-        """Whether it has ended because there is no device any more."""
+        """Whether it has ended because it believes that there is no device any more."""
 
     def start(self, hurried: Callable[[], bool] = ..., timeout: float = ...) -> None:
         """Start it again; DeviceError if it is another drive than before, InterruptedError if hurried."""
@@ -174,7 +174,15 @@ def start(
     # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
     # an ATA drive need not read as zeroes.
     trim = export != "fuse"
-    return NbdServer(device, drive, endpoint, read_only=read_only, trim=trim, threads=threads)
+    return NbdServer(
+        device,
+        drive,
+        endpoint,
+        read_only=read_only,
+        trim=trim,
+        again=export == "nbd",
+        threads=threads,
+    )
 
 
 def attach(

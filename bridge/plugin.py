@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The nbdkit plugin: one drive of one device as an NBD export.
 
-    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0]
+    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1]
+
+again: clients wait for another server when this one ends without an answer.
 
 nbdkit embeds the system's interpreter, so the folders where usrdrv is installed come in the
 environment variable USRDRV_SITE. They go in front, or an older cffi of the system's would be taken;
@@ -59,7 +61,7 @@ NBD_ERRORS: Final = frozenset(
     )
 )
 
-parameters: dict[str, str] = {"drive": "0", "readonly": "0", "trim": "1"}
+parameters: dict[str, str] = {"drive": "0", "readonly": "0", "trim": "1", "again": "0"}
 opened: Final = ExitStack()
 block: "Block"
 identity: str
@@ -120,9 +122,10 @@ def after_fork() -> None:
 
     def gone() -> None:
         controller.gone.wait()
-        if supervisor >= 0:
+        leave_to_next()
+        if supervisor >= 0 and controller.vanished:
             with suppress(OSError):
-                os.write(supervisor, b"!")  # that is why we end; we need not be started again
+                os.write(supervisor, b"!")  # that is why we end, as far as we can see
 
     watch(gone)
     if supervisor >= 0:
@@ -186,7 +189,15 @@ def cleanup() -> None:
     opened.close()
 
 
+def leave_to_next() -> None:
+    """Answer nothing any more where another server would get the requests again: it knows better than we do."""
+    if parameters["again"] != "0":
+        disconnect(socket.SHUT_RDWR)
+
+
 def fail(error: errors.UsrdrvError) -> NoReturn:
+    if error.errno == errno.ENODEV:
+        leave_to_next()
     nbdkit.set_error(error.errno if error.errno in NBD_ERRORS else errno.EIO)
     raise error
 

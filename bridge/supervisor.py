@@ -66,7 +66,10 @@ def site_folders() -> str:
 
 
 class NbdServer:
-    """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`."""
+    """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`.
+
+    again: its client waits for it to be started again when it is gone.
+    """
 
     standby: Child | None = None
 
@@ -78,6 +81,7 @@ class NbdServer:
         *,
         read_only: bool = False,
         trim: bool = True,
+        again: bool = False,
         threads: int = 16,
     ) -> None:
         self.device = device
@@ -88,6 +92,7 @@ class NbdServer:
                 f"drive={drive}",
                 f"readonly={int(read_only)}",
                 f"trim={int(trim)}",
+                f"again={int(again)}",
             ),
             threads,
         )
@@ -202,7 +207,7 @@ class NbdServer:
         return errors.DeviceError(f"{self.device}: nbdkit {self.child.status()}")
 
     def device_gone(self) -> bool:
-        """Whether the driver has ended because there is no device any more: then it said so."""
+        """Whether the driver has ended because it believes that there is no device any more."""
         if self._line is None:
             return False
         try:

@@ -43,14 +43,17 @@ void ide_kick(struct ide *ide)
 }
 
 /**
- * ide_lost - note that the device does not answer any more
+ * ide_lost - note that there is no way on with the device
  * @ide:	controller
+ * @err:	of the access that failed: -ENODEV it is gone; else it was refused, which is our own fault
  *
  * From any context; the dispatcher ends all requests.
  */
-void ide_lost(struct ide *ide)
+void ide_lost(struct ide *ide, int err)
 {
-	if (!atomic_exchange(&ide->gone, 1))
+	int none = 0;
+
+	if (atomic_compare_exchange_strong(&ide->gone, &none, -err))
 		ide_kick(ide);
 }
 
@@ -84,7 +87,7 @@ void ide_service(struct ide *ide)
 
 	do {
 		struct ide_list l = { .n = 0 };
-		int mine = 0;
+		int mine = 0, err;
 
 		hold(ide);
 		for (int i = 0; i < IDE_CHANNELS; i++) {
@@ -112,9 +115,10 @@ void ide_service(struct ide *ide)
 			ide_flush_list(ch, &l);
 			ide_unlock(ch);
 		}
-		if (ide_serve_unmasks(atomic_load(&ide->serve)) ? dev->ops->write_list(dev, l.w, l.n) :
-								  dev->ops->irq_unmask(dev, l.w, l.n))
-			ide_lost(ide);
+		err = ide_serve_unmasks(atomic_load(&ide->serve)) ? dev->ops->write_list(dev, l.w, l.n) :
+								    dev->ops->irq_unmask(dev, l.w, l.n);
+		if (err)
+			ide_lost(ide, err);
 		again = release(ide);
 	} while (again && ++rounds < SERVICE_ROUNDS && !atomic_load(&ide->gone));
 	if (again) {
@@ -292,7 +296,7 @@ static void *dispatch(void *arg)
 		if (on & IDE_ON_IRQ)
 			ide_service(ide);
 		if (on & IDE_ON_HANGUP)
-			atomic_store(&ide->gone, 1);
+			ide_lost(ide, -ENODEV);
 		if (on & IDE_ON_KICK && atomic_exchange(&ide->service, 0)) {
 			ide_serve_disarm(serve);
 			ide_service(ide);

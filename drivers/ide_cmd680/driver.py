@@ -7,6 +7,7 @@ met an error, and the thread that runs `_recover_loop` here decides how that goe
 
 import errno
 import logging
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -130,7 +131,9 @@ class Controller(Closing):
         self._thread: threading.Thread | None = None
         self._closed = False
         self.gone = threading.Event()
-        """Set when the device vanished for good."""
+        """Set when there is no way on with the device."""
+        self.vanished = False
+        """Once `gone` is set: whether that is because nothing answers; else we did what cannot be done."""
         self.unserved = threading.Event()
         """Set when usrloop took the disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
@@ -287,8 +290,7 @@ class Controller(Closing):
         number, raw = ffi.new("unsigned int *"), ffi.new("struct ide_event *")
         while lib.ide_wait_event(self._ide, number, raw) == 0:
             if raw.kind == lib.IDE_EVENT_GONE:
-                log.error("%s: device is gone", self._device.name)
-                self.gone.set()
+                self._give_up(raw.error)
                 continue
             if raw.kind == lib.IDE_EVENT_UNSERVED:
                 self.unserved.set()
@@ -305,6 +307,12 @@ class Controller(Closing):
                 log.exception("%s: recovery failed", self._device.name)
                 self._take_offline(channel.number)
             lib.ide_resume(self._ide, channel.number, verdict, -errno.EIO)
+
+    def _give_up(self, error: int) -> None:
+        self.vanished = error == errno.ENODEV
+        why = "device is gone" if self.vanished else f"register access: {os.strerror(error)}"
+        log.error("%s: %s", self._device.name, why)
+        self.gone.set()
 
     def _handle(self, channel: Channel, event: Event) -> int:
         """Carry the policy's decision out; return enum ide_verdict."""

@@ -27,7 +27,7 @@ void ide_freeze(struct ide_channel *ch, const struct ide_event *event)
 }
 
 /**
- * ide_post_gone - tell the control plane that the device vanished
+ * ide_post_gone - tell the control plane that the device vanished, or refuses what it is told
  * @ide:	controller
  */
 void ide_post_gone(struct ide *ide)
@@ -62,6 +62,7 @@ static int take_device_event(struct ide *ide, struct ide_event *event)
 		return 0;
 	memset(event, 0, sizeof(*event));
 	event->kind = pending == &ide->event_gone ? IDE_EVENT_GONE : IDE_EVENT_UNSERVED;
+	event->error = (uint8_t)atomic_load(&ide->gone);
 	*pending = 0;
 	return 1;
 }

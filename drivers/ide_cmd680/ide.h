@@ -61,7 +61,7 @@ enum ide_event_kind {
 	IDE_EVENT_TIMEOUT,
 	IDE_EVENT_BUS,		/* the bus master met a PCI abort */
 	IDE_EVENT_PROTOCOL,	/* DRQ, BSY or the engine in a state the protocol does not have */
-	IDE_EVENT_GONE,		/* the device vanished; everything was failed with -ENODEV */
+	IDE_EVENT_GONE,		/* no way on with the device; everything was failed with -ENODEV; error: why, errno */
 	IDE_EVENT_UNSERVED,	/* usrloop took the disk from us */
 };
 
@@ -238,7 +238,7 @@ struct ide {
 	int running;
 	int epoll_fd, kick_fd;
 	atomic_int stop;
-	atomic_int gone;
+	atomic_int gone;	/* errno: ENODEV the device vanished, else it refused an access; 0: neither */
 	atomic_int asleep;		/* the dispatcher sleeps without a time-out */
 	atomic_int service;		/* an interrupt was left for the dispatcher */
 	atomic_ulong activity;		/* commands issued */
@@ -308,7 +308,7 @@ void ide_fill(struct ide_segment *s, struct ide_drive *d, struct ide_request *r,
 enum { IDE_ON_IRQ = 1, IDE_ON_KICK = 2, IDE_ON_HANGUP = 4, IDE_ON_WORK = 8, IDE_ON_END = 16 };
 void ide_service(struct ide *ide);
 void ide_run_channel(struct ide_channel *ch);
-void ide_lost(struct ide *ide);
+void ide_lost(struct ide *ide, int err);
 void ide_kick(struct ide *ide);
 uint64_t ide_now_ms(void);
 

@@ -33,10 +33,12 @@ static uint8_t *next_sector(struct ide_channel *ch)
 void ide_pio_read_sector(struct ide_channel *ch)
 {
 	struct usrdrv_dev *dev = ch->ide->dev;
+	int err;
 
 	ch->count.register_reads += DWORDS;
-	if (dev->ops->read_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS))
-		ide_lost(ch->ide);
+	err = dev->ops->read_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
+	if (err)
+		ide_lost(ch->ide, err);
 }
 
 /**
@@ -46,10 +48,12 @@ void ide_pio_read_sector(struct ide_channel *ch)
 void ide_pio_write_sector(struct ide_channel *ch)
 {
 	struct usrdrv_dev *dev = ch->ide->dev;
+	int err;
 
 	ch->count.register_writes += DWORDS;
-	if (dev->ops->write_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS))
-		ide_lost(ch->ide);
+	err = dev->ops->write_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
+	if (err)
+		ide_lost(ch->ide, err);
 }
 
 /**

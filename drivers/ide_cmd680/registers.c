@@ -33,7 +33,7 @@ void ide_put(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_
  * @ch:	any channel of the device
  * @l:	the list, empty afterwards
  *
- * Return: 0, or -errno with the device marked as lost.
+ * Return: 0, or -errno with the device given up.
  */
 int ide_flush_list(struct ide_channel *ch, struct ide_list *l)
 {
@@ -46,7 +46,7 @@ int ide_flush_list(struct ide_channel *ch, struct ide_list *l)
 	l->n = 0;
 	ret = dev->ops->write_list(dev, l->w, n);
 	if (ret)
-		ide_lost(ch->ide);
+		ide_lost(ch->ide, ret);
 	return ret;
 }
 
@@ -59,7 +59,7 @@ int ide_flush_list(struct ide_channel *ch, struct ide_list *l)
  * @width:	1, 2 or 4 bytes
  * @value:	result
  *
- * Return: 0, or -errno with the device marked as lost.
+ * Return: 0, or -errno with the device given up.
  */
 int ide_get(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t offset, uint8_t width,
 	    uint32_t *value)
@@ -71,6 +71,6 @@ int ide_get(struct ide_channel *ch, struct ide_list *l, uint8_t region, uint16_t
 		l->n = 0;
 	ch->count.register_reads++;
 	if (ret)
-		ide_lost(ch->ide);
+		ide_lost(ch->ide, ret);
 	return ret;
 }

@@ -16,6 +16,7 @@ class ScriptedDevice:
     """struct usrdrv_dev with Python operations. `trace` lists writes as (offset, width, value), reads as (offset,).
 
     Reads give the next value of `script[offset]`, the last one for ever; 0 without a script. `on_write` may react.
+    `error`, if not 0, is what lists of writes end with.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class ScriptedDevice:
         self.on_write: Callable[[int, int], None] = lambda offset, value: None
         self.memory: dict[int, Any] = {}
         self.next_bus = 0x1F000000
+        self.error = 0
         self.unmasked = threading.Event()
         self._keep: list[Any] = []
         self.ops = ffi.new("struct usrdrv_dev_ops *")
@@ -72,7 +74,7 @@ class ScriptedDevice:
         for i in range(n):
             self.trace.append((writes[i].offset, writes[i].width, writes[i].value))
             self.on_write(writes[i].offset, writes[i].value)
-        return 0
+        return -self.error if n else 0
 
     def _irq_unmask(self, dev: Any, writes: Any, n: int) -> int:
         self._write_list(dev, writes, n)

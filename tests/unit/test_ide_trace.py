@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The register traces of single commands: the worked examples of docs/hardware/cmd680.md section 14."""
 
+import errno
 import struct
 import threading
 from collections.abc import Iterator
@@ -238,8 +239,6 @@ def test_adjacent_requests_become_one_command() -> None:
 def test_bad_ranges_never_reach_the_drive(
     rig: Rig, op: int, offset: int, size: int, error: str
 ) -> None:
-    import errno
-
     buf = ffi.new("char[]", 2048)
     assert lib.usrdrv_block_submit(lib.ide_block(rig.ide, 0), op, offset, size, buf, 0) == -getattr(
         errno, error
@@ -248,8 +247,6 @@ def test_bad_ranges_never_reach_the_drive(
 
 
 def test_read_only_refuses_writes() -> None:
-    import errno
-
     rig = Rig()
     rig.configure(read_only=1)
     block = lib.ide_block(rig.ide, 0)
@@ -260,3 +257,16 @@ def test_read_only_refuses_writes() -> None:
     )
     assert rig.device.trace == []
     rig.close()
+
+
+@pytest.mark.parametrize("error", [errno.ENODEV, errno.EINVAL])
+def test_an_access_that_fails_says_whether_the_device_is_gone(rig: Rig, error: int) -> None:
+    """One that was refused is our own fault, and says nothing about the device."""
+    rig.device.error, rig.device.on_write = error, lambda offset, value: None
+    buf = ffi.new("char[]", 512)
+    block = lib.ide_block(rig.ide, 0)
+    read = lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_READ, 0, 512, buf, 0)
+    assert read == -errno.ENODEV, "there is no way on in either case"
+    event = ffi.new("struct ide_event *")
+    assert lib.ide_wait_event(rig.ide, ffi.new("unsigned int *"), event) == 0
+    assert (event.kind, event.error) == (lib.IDE_EVENT_GONE, error)
