@@ -189,7 +189,7 @@ def _serve(
         elif server.standby in dead:
             continue
         elif dead:
-            raise errors.NoSuchDeviceError(_death(server, attachment, dead[0]))
+            raise errors.NoSuchDeviceError(_death(server, attachment, dead[0], restarter))
         else:
             server_lost = False
         told = signals.take()
@@ -230,12 +230,14 @@ def _bring_back(restarter: Restarter, attachment: Attachment) -> None:
         raise errors.NoSuchDeviceError(f"{error}{_still_used(attachment)}") from error
 
 
-def _death(server: Server, attachment: Attachment, child: Child) -> str:
+def _death(server: Server, attachment: Attachment, child: Child, restarter: Restarter) -> str:
     if server.child.wait(0.5):
         child = server.child  # nbdfuse ends with its server
     said = f"{server.device}: {child.name} {child.status()}"
-    if child is server.child and server.device_gone():
-        said = f"{server.device}: the driver ended, its device is gone"
+    try:
+        restarter.still_there(server.child, time.monotonic())
+    except errors.NoSuchDeviceError as error:
+        said = str(error)
     return said + _still_used(attachment)
 
 

@@ -17,13 +17,19 @@ from usrdrv.bridge import net_exports
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_exports import KernelEnd
-from usrdrv.bridge.restart import DEATHS, PAUSES, WINDOW
 from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.standby import Standby
 from usrdrv.closing import Closing
 from usrdrv.net.counters import Counters
 
 STATS_TIMEOUT: Final = 5.0
+
+DEATHS: Final = 5
+WINDOW: Final = 30.0
+"""So many deaths within so many seconds are not chance."""
+
+PAUSES: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before each try: a killed owner's hold on a device may take a moment to end."""
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import sys
 import time
-from collections import deque
 from typing import Final
 
 from usrdrv import errors, names
+from usrdrv.bridge import account, presence
+from usrdrv.bridge.backoff import Backoff
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
-DEATHS: Final = 5
-WINDOW: Final = 30.0
-"""So many deaths within so many seconds are not chance."""
-
-PAUSES: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
-"""Seconds before each try: a killed owner's hold on a device may take a moment to end."""
+LEAVING: Final = 1.0
+"""Seconds. A driver may see sooner than its bus that the device goes."""
 
 
 def outlived(device: str) -> bool:
@@ -41,18 +40,43 @@ class Restarter:
         self._attachment = attachment
         self._signals = signals
         self._patience = patience if attachment.restartable and outlived(server.device) else 0
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._backoff = Backoff(self._patience)
         self._count = 0
+        self._begin()
 
     def prepare(self) -> None:
         """Have the next driver's process wait, if there may be a next one."""
         if self._patience:
             self._server.prepare()
 
-    def _still_there(self, dead: Child) -> None:
+    def _begin(self) -> None:
+        """Another driver has the drive from now on."""
+        self._since = time.monotonic()
+        self._before = account.read(self._attachment.statistics)
+
+    def _worked(self, died: float) -> bool:
+        """Whether the driver that died did any work, or lived for long without any to do."""
+        now, before = account.read(self._attachment.statistics), self._before
+        if now is not None and before is not None and now.completed > before.completed:
+            return True
+        return died - self._since >= self._patience
+
+    def still_there(self, dead: Child, died: float) -> None:
+        """Raise if the device is gone: the driver said so or died of its registers, and the bus agrees."""
         device = self._server.device
-        if self._server.device_gone() or dead.unplugged(device):
-            raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
+        if not self._server.device_gone() and dead.returncode != -signal.SIGBUS:
+            return
+        while presence.there(device):
+            if time.monotonic() > died + LEAVING:
+                return
+            time.sleep(0.01)
+        raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
+
+    def _sleep(self, seconds: float) -> None:
+        """InterruptedError when a signal comes meanwhile."""
+        select.select([self._signals.fd], [], [], seconds)
+        if self._signals.waiting:
+            raise InterruptedError
 
     def bring_back(self) -> None:
         """Start the driver again and hand the kernel its new connection.
@@ -62,26 +86,19 @@ class Restarter:
         server = self._server
         died, dead = time.monotonic(), server.child
         how = dead.status()
-        self._still_there(dead)
         last = f"{server.device}: {dead.name} {how}"
         if not self._patience:
+            self.still_there(dead, died)
             raise errors.NoSuchDeviceError(last)
-        self._deaths.append(died)
-        if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
-            raise errors.DeviceError(f"{last}: {DEATHS} deaths within {WINDOW:.0f} s; given up")
-        until, tried = died + self._patience, False
-        for pause in PAUSES:
-            time.sleep(pause)
-            self._still_there(dead)
-            left = until - time.monotonic()
-            if left <= 0:
-                break
+        worked, tried = self._worked(died), False
+        for pause in self._backoff.pauses(died, worked):
+            self._sleep(pause)
+            self.still_there(dead, died)
             try:
-                server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
-                self._attachment.reconnect()
+                self._try()
             except errors.UsrdrvError as error:
                 # A later try that only had no time left says less than the one before it.
-                if not tried or time.monotonic() < until:
+                if not tried or time.monotonic() < self._backoff.until:
                     last = str(error)
                 tried = True
                 continue
@@ -93,4 +110,14 @@ class Restarter:
                 flush=True,
             )
             return
-        raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
+        if tried:
+            raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
+        raise errors.DeviceError(
+            f"{last}: no driver has completed a request for {self._patience} s; given up"
+        )
+
+    def _try(self) -> None:
+        left = max(self._backoff.until - time.monotonic(), 0.0)
+        self._server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
+        self._begin()
+        self._attachment.reconnect()

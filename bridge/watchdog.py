@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from usrdrv import errors
+from usrdrv.bridge import account
 from usrdrv.bridge.process import Child
 
 HANGS: Final = 3
@@ -16,10 +17,6 @@ HANGS: Final = 3
 SHORTEST_LOOK: Final = 0.5
 LONGEST_LOOK: Final = 5.0
 KILL_TIMEOUT: Final = 10.0
-
-# Columns of /sys/block/*/stat (Linux, Documentation/block/stat.rst).
-_COMPLETED: Final = (0, 4, 11, 15)
-_IN_FLIGHT: Final = 8
 
 
 class Watchdog:
@@ -56,18 +53,15 @@ class Watchdog:
             raise errors.DeviceError(f"{hangs}, and the driver cannot be killed")
 
     def _expired(self, now: float) -> bool:
-        assert self._statistics is not None
-        try:
-            columns = [int(word) for word in self._statistics.read_text().split()]
-        except OSError:  # it goes away under us: its driver's death is told elsewhere
+        is_at = account.read(self._statistics)
+        if is_at is None:  # it goes away under us: its driver's death is told elsewhere
             self._since = None
             return False
-        completed = sum(columns[index] for index in _COMPLETED if index < len(columns))
-        if not columns[_IN_FLIGHT]:
+        if not is_at.in_flight:
             self._since = None
-        elif self._since is None or completed != self._completed:
+        elif self._since is None or is_at.completed != self._completed:
             self._since = now
-        self._completed = completed
+        self._completed = is_at.completed
         return self._since is not None and now - self._since >= self._patience
 
     def start_again(self, at: float) -> None:

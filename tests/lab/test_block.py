@@ -205,14 +205,86 @@ def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest, way
 
 
 def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest, way: Way) -> None:
-    served = Served(guest, way)
-    begun = time.monotonic()
+    """Nobody asks it for anything: it does no work between its deaths."""
+    served = Served(guest, way, "--restart-time", "10")
     killer = guest.start(f"while :; do pkill -9 -x {way.process}; sleep 0.3; done")
-    result = served.job.wait(120)
-    killer.signal(signal.SIGKILL)
+    try:
+        result = served.job.wait(300)
+    finally:
+        killer.signal(signal.SIGKILL)
     assert result.code == 1
-    assert "SIGKILL" in result.err.splitlines()[-1]
-    assert time.monotonic() - begun < 100
+    last = result.err.splitlines()[-1]
+    assert "SIGKILL" in last and ("given up" in last or "does not come back" in last)
+    nothing_is_left(guest, way)
+
+
+def test_one_that_worked_may_die_as_often_as_it_likes(guest: Guest, way: Way) -> None:
+    """Seven deaths, faster than the restart time: after each the client gets on."""
+    served = Served(guest, way, "--restart-time", "30")
+    device = served.device
+    writer = guest.start(
+        f"while :; do dd if=/dev/zero of={device} bs=64k count=16 oflag=direct status=none || exit; done"
+    )
+    for _ in range(7):
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 128, 60, "I/O before the kill")  # type: ignore[misc]
+        served.kill_driver()
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kills")
+    assert not writer.done.is_set(), writer.err
+    writer.signal(signal.SIGKILL)
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
+DOUBT = """
+import os, threading, time
+def _doubt(device):
+    fd = ffi.cast("struct usrdrv_dev *", device.pointer).hangup_fd
+    while True:
+        try:
+            os.unlink("/tmp/doubt")
+        except FileNotFoundError:
+            time.sleep(0.1)
+        else:
+            os.eventfd_write(fd, 1)
+_start = Controller.__init__
+def _start_doubting(self, device, options=None):
+    _start(self, device, options)
+    threading.Thread(target=_doubt, args=(device,), daemon=True).start()
+Controller.__init__ = _start_doubting
+"""
+"""At the end of the driver: it is told that its device is gone, when there is that file."""
+
+
+def test_a_driver_that_takes_its_device_for_gone_is_started_again(guest: Guest, way: Way) -> None:
+    """It ends, and leaves the requests without an answer. But the device answers on its bus."""
+    source = "/src/drivers/ide_cmd680/driver.py"
+    (guest.share / "doubt").write_text(DOUBT)
+    guest.run(
+        f"cat {source} /share/doubt >/tmp/doubter && mount --bind /tmp/doubter {source}", check=True
+    )
+    try:
+        served = Served(guest, way)
+        device = served.device
+        log = guest.console.position()
+        writer = guest.start(
+            f"while :; do dd if=/dev/zero of={device} bs=64k count=16 oflag=direct status=none || exit; done"
+        )
+        for number in (1, 2):
+            before = sectors_written(guest, device)
+            wait(lambda n=before: sectors_written(guest, device) > n + 128, 60, "I/O before")  # type: ignore[misc]
+            guest.run("touch /tmp/doubt", check=True)
+            wait(lambda n=number: served.restarts == n, 60, f"restart: {served.job.err}")  # type: ignore[misc]
+        assert "device is gone" in served.job.err, "the driver's own line"
+        before = sectors_written(guest, device)
+        wait(lambda: sectors_written(guest, device) > before, 60, "I/O after that")
+        assert not writer.done.is_set(), writer.err
+        writer.signal(signal.SIGKILL)
+        assert not re.search(r"I/O error", guest.kernel_log(log))
+        assert served.end() == 0, served.job.err
+    finally:
+        guest.run(f"umount {source}", check=True)
     nothing_is_left(guest, way)
 
 

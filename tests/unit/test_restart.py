@@ -3,30 +3,40 @@
 
 from __future__ import annotations
 
-import time
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from usrdrv import errors, pci
-from usrdrv.bridge import process, restart
+from usrdrv.bridge import backoff, presence, process, restart
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.supervisor import START_TIMEOUT
+
+
+class Clock:
+    """Time that goes on only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class Child:
     how = "was killed by SIGKILL"
     name = "nbdkit"
-    present = 0
-    """How often the function is still there, for one that died of its registers; 0: another death."""
+    returncode = -signal.SIGKILL
 
     def status(self) -> str:
         return self.how
-
-    def unplugged(self, device: str) -> bool:
-        self.present -= 1
-        return self.present == 0
 
 
 class Server:
@@ -59,6 +69,7 @@ class Server:
 class Attachment:
     restartable = True
     reconnected = 0
+    statistics: Path | None = None
 
     def reconnect(self) -> None:
         self.reconnected += 1
@@ -66,6 +77,7 @@ class Attachment:
 
 class Signals:
     waiting = False
+    fd = 0
 
 
 def restarter(server: Server, attachment: Attachment | None = None, patience: int = 60) -> Any:
@@ -74,8 +86,20 @@ def restarter(server: Server, attachment: Attachment | None = None, patience: in
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restart, "PAUSES", (0.0, 0.0, 0.0))
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (restart, backoff):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(Restarter, "_sleep", lambda self, seconds: clock.sleep(seconds))
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """What the bus says, from the last to the first; at last that the device is there."""
+    said: list[bool] = []
+    monkeypatch.setattr(presence, "there", lambda device: said.pop() if said else True)
+    yield said
 
 
 def test_back_and_reconnected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,21 +115,26 @@ def test_a_device_that_is_busy_for_a_moment_is_tried_again() -> None:
     assert server.starts == 2
 
 
-def test_one_that_does_not_come_back_says_why() -> None:
-    server = Server(*[errors.DeviceError("no such luck")] * 9)
+def test_one_that_does_not_come_back_says_why(clock: Clock) -> None:
+    """It is tried for as long as requests wait, and no longer."""
+    server = Server(*[errors.DeviceError("no such luck")] * 99)
+    begun = clock.now
     with pytest.raises(errors.DeviceError, match="SIGKILL and does not come back: no such luck"):
         restarter(server).bring_back()
-    assert server.starts == 3
+    assert clock.now - begun == 60
+    assert server.starts > 15
 
 
-def test_a_try_that_had_no_time_left_is_not_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_try_that_had_no_time_left_is_not_why(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     server = Server()
 
     def start(hurried: Any, timeout: float) -> None:
         server.starts += 1
         if server.starts == 1:
             raise errors.DeviceError("no such luck")
-        time.sleep(timeout)
+        clock.sleep(timeout)
         raise errors.DeviceError(f"does not answer within {timeout:.0f} s")
 
     monkeypatch.setattr(server, "start", start)
@@ -125,25 +154,79 @@ def test_a_process_waits_only_where_it_may_be_wanted() -> None:
         assert server.prepared == prepared
 
 
-def test_many_deaths_in_a_short_time_are_enough() -> None:
+class Account:
+    """A device's `stat` in sysfs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.completed = 0
+        self.complete(0)
+
+    def complete(self, requests: int) -> None:
+        self.completed += requests
+        self.path.write_text(f"{self.completed} 0 0 0 0 0 0 0 1 0 0\n")
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    return Account(tmp_path / "stat")
+
+
+def on(account: Account) -> Attachment:
+    attachment = Attachment()
+    attachment.statistics = account.path
+    return attachment
+
+
+def test_deaths_after_work_are_never_too_many(account: Account, clock: Clock) -> None:
     server = Server()
-    brought = restarter(server)
-    for _ in range(restart.DEATHS - 1):
+    brought = restarter(server, on(account))
+    for _ in range(99):
+        account.complete(1)
+        begun = clock.now
         brought.bring_back()
-    with pytest.raises(errors.DeviceError, match="5 deaths within 30 s"):
-        brought.bring_back()
-    assert server.starts == restart.DEATHS - 1
+        assert clock.now == begun, "at once"
+        clock.sleep(0.1)
+    assert server.starts == 99
 
 
-def test_many_deaths_in_a_long_time_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restart, "WINDOW", 0.0)
+def test_deaths_without_work_end_when_requests_have_waited_long_enough(
+    account: Account, clock: Clock
+) -> None:
     server = Server()
-    brought = restarter(server)
-    for _ in range(3 * restart.DEATHS):
+    brought = restarter(server, on(account))
+    account.complete(1)
+    clock.sleep(30)
+    begun = clock.now
+    with pytest.raises(errors.DeviceError, match="no driver has completed a request for 60 s"):
+        while True:
+            brought.bring_back()
+            clock.sleep(1)
+    assert 60 <= clock.now - begun <= 61
+    assert server.starts > 10
+
+
+def test_work_in_between_begins_anew(account: Account, clock: Clock) -> None:
+    brought = restarter(Server(), on(account))
+    for _ in range(9):
+        begun = clock.now
+        while clock.now < begun + 50:
+            brought.bring_back()
+            clock.sleep(1)
+        account.complete(1)
+
+
+def test_one_that_nobody_asks_for_anything_may_die_now_and_then(
+    account: Account, clock: Clock
+) -> None:
+    brought = restarter(Server(), on(account))
+    for _ in range(9):
+        clock.sleep(60)
         brought.bring_back()
 
 
-def test_a_device_that_is_gone_is_gone() -> None:
+def test_a_device_that_is_gone_is_gone(there: list[bool]) -> None:
+    there.append(False)
     server = Server()
     server.gone = True
     with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
@@ -151,14 +234,36 @@ def test_a_device_that_is_gone_is_gone() -> None:
     assert server.starts == 0
 
 
-@pytest.mark.parametrize("looks", [1, 2, 3])
-def test_one_that_was_unplugged_is_gone_as_soon_as_the_kernel_says_so(looks: int) -> None:
-    """It dies of its registers before the function has left sysfs; the next one finds none, or is not started."""
-    server = Server(*[errors.NoSuchDeviceError("no such PCI device")] * 9)
-    server.child.present = looks
+def test_a_driver_that_is_wrong_about_that_died_like_any_other() -> None:
+    server = Server()
+    server.gone = True
+    restarter(server).bring_back()
+    assert server.starts == 1
+
+
+def test_one_that_does_not_come_back_to_a_device_that_goes_meanwhile(there: list[bool]) -> None:
+    server = Server(*[errors.DeviceError("no such luck")] * 9)
+    server.gone = True
+    there += [False, *[True] * 105]
+    with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
+        restarter(server).bring_back()
+    assert 0 < server.starts < 9
+
+
+def test_one_that_died_of_its_registers_may_have_lost_its_device(there: list[bool]) -> None:
+    """It dies before the function has left sysfs."""
+    there += [False, True, True]
+    server = Server()
+    server.child.returncode = -signal.SIGBUS
     with pytest.raises(errors.NoSuchDeviceError, match="/s: the driver ended, its device is gone"):
         restarter(server).bring_back()
-    assert server.starts == max(looks - 2, 0)
+    assert server.starts == 0
+
+
+def test_another_death_is_no_reason_to_ask(there: list[bool]) -> None:
+    there.append(False)
+    restarter(Server()).bring_back()
+    assert there == [False]
 
 
 def test_only_a_death_by_its_registers_is_taken_for_that(
@@ -208,7 +313,7 @@ def test_not_for_an_export_that_ends_with_its_server_nor_if_declined() -> None:
 def test_it_has_as_long_as_requests_wait() -> None:
     server = Server()
     restarter(server, patience=5).bring_back()
-    assert 4.5 < server.timeout <= 5
+    assert server.timeout == 5
     restarter(server, patience=3600).bring_back()
     assert server.timeout == START_TIMEOUT
 
@@ -219,3 +324,18 @@ def test_a_signal_ends_the_trying() -> None:
     made: Any = (Server(), Attachment(), signals)
     with pytest.raises(InterruptedError):
         Restarter(*made, 60).bring_back()
+
+
+def test_a_signal_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    signals = Signals()
+    signals.fd, wakeup = os.pipe()
+    made: Any = (Server(), Attachment(), signals)
+    try:
+        os.write(wakeup, b"!")
+        signals.waiting = True
+        with pytest.raises(InterruptedError):
+            Restarter(*made, 60)._sleep(3600)
+    finally:
+        os.close(signals.fd)
+        os.close(wakeup)
