@@ -198,6 +198,14 @@ static void issue_pio_write(struct ide_channel *ch, struct ide_list *l)
 	ide_pio_write_sector(ch);
 }
 
+/* How long a flush or trim may take: the last try has all of it, those before half (section 9.4). */
+static uint32_t flush_ms(const struct ide_channel *ch)
+{
+	uint32_t all = ch->ide->limits.flush_ms;
+
+	return ch->cmd.segments->tries < IDE_MAX_TRIES - 1 ? all / 2 : all;
+}
+
 /**
  * ide_issue - start the next command if the channel is idle and has one
  * @ch:	channel
@@ -229,7 +237,7 @@ void ide_issue(struct ide_channel *ch, struct ide_list *l)
 		choose_opcode(ch);
 		cmd->started = ide_now_ms();
 		cmd->deadline = cmd->started + (cmd->op == USRDRV_BLOCK_READ || cmd->op == USRDRV_BLOCK_WRITE ?
-						ch->ide->limits.rw_ms : ch->ide->limits.flush_ms);
+						ch->ide->limits.rw_ms : flush_ms(ch));
 		cmd->cursor = cmd->segments;
 		cmd->cursor_sector = 0;
 		cmd->sectors_left = cmd->sectors;
@@ -329,7 +337,7 @@ static void complete(struct ide_channel *ch, struct ide_list *l)
 	if (cmd->then_flush) {
 		cmd->then_flush = 0;
 		cmd->opcode = cmd->ext || ch->drive[cmd->device].conf.lba48 ? ATA_FLUSH_CACHE_EXT : ATA_FLUSH_CACHE;
-		cmd->deadline = ide_now_ms() + ch->ide->limits.flush_ms;
+		cmd->deadline = ide_now_ms() + flush_ms(ch);
 		ch->state = IDE_NO_DATA;
 		ch->count.flushes++;
 		put_tf(ch, l, CMD680_TF_COMMAND, cmd->opcode);

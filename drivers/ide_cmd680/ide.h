@@ -30,6 +30,7 @@
 #define IDE_DRIVES		4	/* number = channel * 2 + device */
 #define IDE_SEGMENT_BYTES	65536
 #define IDE_SEGMENTS		64	/* a channel */
+#define IDE_MAX_TRIES		3	/* of a command that hangs or fails for no good reason, the first included */
 #define IDE_PRDS		256	/* entries of a channel's table, 2 KiB */
 #define IDE_MAX_SECTORS		2048	/* of a merged command: 1 MiB */
 #define IDE_MAX_SECTORS_28	256	/* LBA28 counts to 256 sectors, section 7.4 */
@@ -51,7 +52,7 @@ struct ide_drive_conf {
 
 struct ide_limits {
 	uint32_t rw_ms;		/* a read or write hangs after this */
-	uint32_t flush_ms;	/* a flush or trim does */
+	uint32_t flush_ms;	/* a flush or trim does, tried for the last time; before that after half of it */
 	uint32_t lost_ms;	/* look for a lost interrupt after this */
 	uint32_t poll_us;	/* served to usrloop: look at the chip so long before waiting for its interrupt */
 };

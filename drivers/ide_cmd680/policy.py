@@ -15,8 +15,12 @@ from usrdrv.drivers.ide_cmd680 import _cmd680
 
 R = _cmd680.lib
 
-MAX_TRIES = 3
+MAX_TRIES = R.IDE_MAX_TRIES
 """Attempts of a command that hangs or fails for no good reason, the first one included."""
+
+PATIENCE = 30.0
+"""Seconds. A command whose first attempt failed so long ago gets no further one: also with long resets its silence
+ends before the supervisor takes the driver for hung (90 s)."""
 
 
 class Kind(Enum):
@@ -103,6 +107,8 @@ class History:
 
     errors: deque[tuple[float, Kind]] = field(default_factory=lambda: deque(maxlen=64))
     steps: int = 0
+    begun: float = 0.0
+    """When the first attempt of the command failed that is tried now."""
 
     def _recent(self, now: float, seconds: float, kinds: tuple[Kind, ...]) -> int:
         return sum(1 for when, kind in self.errors if now - when <= seconds and kind in kinds)
@@ -110,6 +116,8 @@ class History:
     def decide(self, event: Event, now: float, *, dma: bool) -> Decision:
         """Note the error and decide. now: seconds, monotonic; dma: the drive is not in PIO yet."""
         kind = event.classify()
+        if event.tries == 0:
+            self.begun = now
         if kind is Kind.MEDIA or kind is Kind.REFUSED:
             return self._not_its_speed(event, kind)
         slower = Slower.NO
@@ -119,7 +127,8 @@ class History:
         if slower is not Slower.NO:
             self.steps += 1
             self.errors.clear()
-        exhausted = event.tries + 1 >= MAX_TRIES and (kind is not Kind.CRC or not dma)
+        enough = event.tries + 1 >= MAX_TRIES or now - self.begun > PATIENCE
+        exhausted = enough and (kind is not Kind.CRC or not dma)
         last = Verdict.SPLIT if event.segments > 1 else Verdict.FAIL
         verdict = last if exhausted else Verdict.RETRY
         return Decision(reset=True, slower=slower, verdict=verdict)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The error policy, decision by decision (docs/hardware/cmd680.md section 9.4)."""
 
-from usrdrv.drivers.ide_cmd680 import _cmd680
+from usrdrv.drivers.ide_cmd680 import _cmd680, policy
 from usrdrv.drivers.ide_cmd680.policy import Decision, Event, History, Kind, Slower, Verdict
 
 R = _cmd680.lib
@@ -81,6 +81,16 @@ def test_a_hung_command_fails_after_three_tries_alone() -> None:
     assert hang == [Verdict.RETRY, Verdict.RETRY, Verdict.FAIL]
     merged = event(kind=R.IDE_EVENT_TIMEOUT, tries=2, segments=3)
     assert History().decide(merged, 0, dma=True).verdict is Verdict.SPLIT
+
+
+def test_there_is_no_further_try_when_the_first_failed_long_ago() -> None:
+    """Resets take their time as well: a drive's silence ends before somebody takes the driver for hung."""
+    history = History()
+    hang = R.IDE_EVENT_TIMEOUT
+    for begun in (1000, 5000):  # each command has its own time
+        assert history.decide(event(kind=hang), begun, dma=True).verdict is Verdict.RETRY
+        late = begun + policy.PATIENCE + 1
+        assert history.decide(event(kind=hang, tries=1), late, dma=True).verdict is Verdict.FAIL
 
 
 def test_a_refused_command_gets_the_settings_renewed_once() -> None:
