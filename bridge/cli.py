@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 
 from usrdrv import errors
@@ -18,6 +19,7 @@ from usrdrv.bridge import (
     cmd_list,
     cmd_model,
     cmd_net,
+    patient,
 )
 
 
@@ -41,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(argv)
+    with patient.stderr() if getattr(args, "patient", False) else nullcontext():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args))
     except errors.UsrdrvError as error:

@@ -20,8 +20,10 @@ from usrdrv.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
 from usrdrv.drivers.dp83820.chip import Chip, Link
+from usrdrv.ratelimit import RateLimit
 
 log: Final = logging.getLogger("usrdrv.dp83820")
+log.addFilter(RateLimit())
 
 MTU_MIN: Final = 68
 MTU_MAX: Final = 9000
