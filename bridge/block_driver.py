@@ -15,7 +15,7 @@ from typing import Any
 
 from usrdrv import errors, loop, supported
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
-from usrdrv.bridge.memory import stay_in_memory, unlimited
+from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 
@@ -24,10 +24,11 @@ class BlockWorker(Worker):
     """One drive."""
 
     def settle(self) -> None:
-        """A standby that was swapped out could be so to the disk that waits for it.
+        """Be ready for a disk that waits for us: not swapped out to it, no core dump that goes there.
 
         Here also because there are no threads yet.
         """
+        no_core()
         if unlimited():
             stay_in_memory()
 

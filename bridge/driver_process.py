@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from usrdrv import errors
+from usrdrv.bridge.driver_worker import STALE
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.closing import Closing
@@ -43,7 +44,13 @@ class DriverProcess(Closing):
         self.child, self._sock = standby.take()
         try:
             self.send(*fds, op="open", **request)
-            self.ready = self.expect("ready", timeout)
+            event = self.expect("ready", STALE, timeout=timeout)
+            if event["event"] == STALE:
+                self.close()
+                self.child, self._sock = standby.start()
+                self.send(*fds, op="open", **request)
+                event = self.expect("ready", timeout=timeout)
+            self.ready = event
         except BaseException:
             self.close()
             raise
@@ -56,8 +63,8 @@ class DriverProcess(Closing):
         except OSError:
             return
 
-    def expect(self, wanted: str, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
-        """Wait for an event; the exception that the driver tells of when it cannot.
+    def expect(self, *wanted: str, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+        """Wait for one of these events; the exception that the driver tells of when it cannot.
 
         Others that came with it are in events().
         """
@@ -67,7 +74,7 @@ class DriverProcess(Closing):
             select.select([self._sock], [], [], 0.1)
             others += self.events()
             for event in others:
-                if event["event"] == wanted:
+                if event["event"] in wanted:
                     others.remove(event)
                     self._kept = others
                     return event

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from usrdrv import drivers, errors
+from usrdrv.bridge.loaded import Loaded
 from usrdrv.claim import name_owner
 
 PR_SET_NAME: Final = 15
@@ -27,6 +28,8 @@ STANDBY: Final = b"usrdrv-standby"
 FAILED: Final = 1
 GONE: Final = 3
 """Exit status of a driver that cannot go on; that believes that its device vanished."""
+STALE: Final = "stale"
+"""Event of a standby whose code is not that of its files any more, in answer to `open`: it ends."""
 
 
 class Worker(ABC):
@@ -90,8 +93,10 @@ def run(kind: type[Worker]) -> int:
     name_owner(os.getppid())
     worker = kind(sock)
     early = not select.select([sock], [], [], 0)[0]  # nobody waits for us
+    loaded: Loaded | None = None
     if early:
         drivers.preload()
+        loaded = Loaded(int(sys.argv[2]))
     worker.settle()
     if early:
         _call_it(STANDBY)
@@ -101,6 +106,9 @@ def run(kind: type[Worker]) -> int:
                 if request["op"] == "stop":
                     break
                 if request["op"] == "open":
+                    if loaded is not None and loaded.changed():
+                        worker.say(event=STALE)
+                        break
                     _call_it(NAME)  # before there are threads, which inherit it
                     worker.open(stack, request, fds)
                 else:

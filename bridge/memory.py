@@ -6,10 +6,14 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 PR_SET_IO_FLUSHER: Final = 57
 MCL_CURRENT: Final = 1
+NEVER: Final = -1000
+"""Badness (oom_score_adj) of a process that the kernel does not kill to get memory."""
 
 
 def unlimited() -> bool:
@@ -27,3 +31,25 @@ def stay_in_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
     libc.mlockall(MCL_CURRENT)
+
+
+def spare() -> None:
+    """Have the kernel kill others when memory is short: this process, and those that it starts.
+
+    With the driver of a disk go all who use that, and what is swapped out to it never comes back; and its death
+    frees little. Without the right to it (CAP_SYS_RESOURCE) it is a process like any other.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(f"{NEVER}\n")
+
+
+def no_core() -> None:
+    """Leave no core dump, also of what this process executes.
+
+    It could go to the disk that the dying process serves, and the process does not end before it is written. 1 byte
+    is too short for a dump in a file, and the one with which the kernel does not pipe it to a program
+    either, as it does with 0 (Linux, fs/coredump.c). It may be raised again from outside: prlimit(1).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    with suppress(OSError, ValueError):  # a limit of 0 that we may not raise
+        resource.setrlimit(resource.RLIMIT_CORE, (1, hard if hard else 1))

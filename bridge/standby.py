@@ -23,7 +23,7 @@ def _spawn(module: str) -> tuple[Child, socket.socket]:
     """Start the process that runs `module`; our end of its socket."""
     ours, theirs = socket.socketpair()
     with theirs:
-        argv = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
+        argv = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(time.time_ns())]
         try:
             return Child("driver", argv, pass_fds=(theirs.fileno(),)), ours
         except BaseException:
@@ -69,6 +69,10 @@ class Standby(Closing):
             return waiting
         if waiting is not None:
             waiting[1].close()
+        return self.start()
+
+    def start(self) -> tuple[Child, socket.socket]:
+        """Start one that takes over at once: none has waited."""
         return _spawn(self._module)
 
     def close(self) -> None:

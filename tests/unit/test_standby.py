@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import until
@@ -93,6 +95,48 @@ def test_it_has_imported_all_that_a_driver_needs_and_holds_nothing(waiting: Stan
     links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
     assert sum(link.startswith("socket:") for link in links) == 1
     assert len(links) == 4, links
+
+
+def test_one_whose_code_was_edited_does_not_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "edited_driver.py"
+    source.write_text(
+        "import sys\n"
+        "from usrdrv.bridge.driver_worker import run\n"
+        "from usrdrv.bridge.net_driver import NetWorker\n"
+        "sys.exit(run(NetWorker))\n"
+    )
+    long_ago = time.time_ns() - 10**12
+    os.utime(source, ns=(long_ago, long_ago))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    request: Any = {"device": device, "mtu": 1500, "offloads": True, "zero_copy": False}
+    with Standby("edited_driver") as waiting, Counters() as counters:
+        waiting.prepare()
+        child = ready(waiting)
+        with DriverProcess(waiting, fds=(counters.fd,), **request) as driver:
+            assert driver.child is child, "nothing was edited"
+        waiting.prepare()
+        child = ready(waiting)
+        with source.open("a") as file:
+            file.write("# an edit\n")
+        with DriverProcess(waiting, fds=(counters.fd,), **request) as driver:
+            assert driver.child is not child and driver.ready["mac"]
+        assert child.wait(20), "it is thrown away"
+        waiting.prepare()
+        with DriverProcess(waiting, fds=(counters.fd,), **request) as driver:
+            assert driver.ready["mac"]
+
+
+def test_the_driver_of_a_disk_leaves_no_core() -> None:
+    for module, limit in ((DISK, "1"), (MODULE, None)):
+        with Standby(module) as waiting:
+            waiting.prepare()
+            limits = Path(f"/proc/{ready(waiting).pid}/limits").read_text()
+        found = re.findall(r"Max core file size +(\S+)", limits)
+        ours = str(resource.getrlimit(resource.RLIMIT_CORE)[0])
+        assert found == [limit or ours.replace("-1", "unlimited")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: nothing may be locked without limit")
