@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from usrdrv import errors, functions, supported
-from usrdrv.bridge import detach, exports
+from usrdrv.bridge import detach, exports, watchdog
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
+from usrdrv.bridge.memory import spare
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.signals import Interrupted, Signals
@@ -26,8 +27,12 @@ from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
 
-REQUEST_TIME: Final = 180
-"""Seconds; as long as three tries of a FLUSH CACHE that hangs (30 s) with the longest reset after each (30 s)."""
+REQUEST_TIME: Final = 90
+"""Seconds. With the restart less than makes the kernel warn of a hung task (120 s), and more than the driver's own
+recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and resets between them."""
+
+LEAVING: Final = 5.0
+"""Seconds that a driver has to end when the kernel has taken its disk away."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,7 +88,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "(default %(default)s; 0: never)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON when usable")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, patient=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if export != "usrloop" and args.poll_us:
         raise errors.UsageError(f"--poll-us does not go with --export {export}")
     exports.check(export)
+    overdue = watchdog.overdue(args.request_time)
+    spare()
     if wanted == "auto":
         _say(f"export {export}: {reason}")
     try:
@@ -112,15 +119,16 @@ def run(args: argparse.Namespace) -> int:
                 threads=args.threads,
                 poll_us=args.poll_us,
                 zero_copy=args.zero_copy,
+                overdue=overdue,
             ) as server,
         ):
-            attachment = exports.attach(export, server, patience=args.restart_time)
+            attachment = exports.attach(export, server, patience=args.restart_time, overdue=overdue)
             signals.poll_only()
             try:
                 _announce(args, export, server, attachment)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
-                watchdog = Watchdog(attachment.statistics, args.request_time)
-                return _serve(server, attachment, signals, restarter, watchdog)
+                hangs = Watchdog(attachment.statistics, args.request_time)
+                return _serve(server, attachment, signals, restarter, hangs)
             finally:
                 attachment.close()
     except Interrupted:
@@ -165,7 +173,7 @@ def _serve(
     attachment: Attachment,
     signals: Signals,
     restarter: Restarter,
-    watchdog: Watchdog,
+    hangs: Watchdog,
 ) -> int:
     """Sleep until a signal or the death of a part; decide whether to go on or to detach."""
     warned = False
@@ -175,7 +183,7 @@ def _serve(
         if server.standby is not None:
             children.append(server.standby)
         try:
-            dead = _wait(signals, children, watchdog)
+            dead = _wait(signals, children, attachment, hangs)
         except errors.DeviceError as error:
             raise errors.DeviceError(
                 f"{server.device}: {error}{_still_used(attachment)}"
@@ -183,7 +191,7 @@ def _serve(
         if server.child in dead:
             with suppress(InterruptedError):
                 _bring_back(restarter, attachment)
-                watchdog.start_again(time.monotonic() + exports.REPLAY_TIME)
+                hangs.start_again(time.monotonic() + exports.REPLAY_TIME)
                 continue
             server_lost = True
         elif server.standby in dead:
@@ -212,15 +220,41 @@ def _serve(
         return 0
 
 
-def _wait(signals: Signals, children: Sequence[Child], watchdog: Watchdog) -> list[Child]:
-    """Sleep until a signal or a death. Return who died. The first child is the one to watch."""
+def _wait(
+    signals: Signals, children: Sequence[Child], attachment: Attachment, hangs: Watchdog
+) -> list[Child]:
+    """Sleep until a signal or a death. Return who died. The first child is the driver, the one to watch."""
     poll = select.poll()
     for fd in (signals.fd, *(child.pidfd for child in children)):
         poll.register(fd, select.POLLIN)
-    timeout = None if watchdog.period is None else watchdog.period * 1000
-    while not (ready := {fd for fd, _ in poll.poll(timeout)}):
-        watchdog.look(time.monotonic(), children[0])
-    return [child for child in children if child.pidfd in ready and child.wait(1)]
+    if attachment.news is not None:
+        poll.register(attachment.news, select.POLLIN)
+    timeout = None if hangs.period is None else hangs.period * 1000
+    while True:
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if not ready:
+            hangs.look(time.monotonic(), children[0])
+            continue
+        dead = [child for child in children if child.pidfd in ready and child.wait(1)]
+        if attachment.news in ready and attachment.lost_server() and children[0] not in dead:
+            _see_end(children[0])
+            dead.insert(0, children[0])
+        if dead or signals.fd in ready:
+            return dead
+
+
+def _see_end(driver: Child) -> None:
+    """The kernel has taken the disk from a driver, or seen it die before we do.
+
+    One that does not even die, as it may wait for the disk itself, is none all the same: it can serve no more.
+    """
+    if driver.wait(LEAVING):
+        return
+    _say(
+        f"the kernel has taken the disk from the driver, which does not end: {driver.name} is killed"
+    )
+    driver.kill()
+    driver.wait(LEAVING)
 
 
 def _bring_back(restarter: Restarter, attachment: Attachment) -> None:

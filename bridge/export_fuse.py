@@ -80,6 +80,7 @@ class FuseAttachment:
     """nbdfuse and a loop device."""
 
     restartable = False  # nbdfuse ends with its server
+    news: int | None = None
 
     def __init__(self, endpoint: Endpoint, export: Export, *, timeout: float) -> None:
         self._private = os.geteuid() == 0
@@ -131,6 +132,9 @@ class FuseAttachment:
                     ) from None
             except OSError as error:
                 raise errors.DeviceError(f"nbdfuse: {error.strerror}") from error
+
+    def lost_server(self) -> bool:
+        return False
 
     def users(self) -> list[str]:
         return mounts.users(disks.BLOCK / self._loop.name) if self._loop else []

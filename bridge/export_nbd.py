@@ -156,6 +156,7 @@ class NbdAttachment:
 
     children: Sequence[Child] = ()
     restartable = True
+    news: int | None = None
 
     def __init__(
         self, address: str | tuple[str, int], *, timeout: float, patience: int = 0
@@ -226,6 +227,9 @@ class NbdAttachment:
             with self._socket, suppress(OSError):  # OSError: the server was first
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket = None
+
+    def lost_server(self) -> bool:
+        return False
 
     def users(self) -> list[str]:
         return mounts.users(disks.BLOCK / self.name)

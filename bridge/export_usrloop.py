@@ -28,6 +28,11 @@ NODE_TIMEOUT: Final = 5.0
 DEPTH: Final = 32
 MAX_IO: Final = 256 << 10
 """Bytes of a request. The driver joins neighbours; the product with DEPTH is mapped for the device at once."""
+WITHOUT_SERVER: Final = (
+    loop.lib.USRLOOP_QUIESCED,
+    loop.lib.USRLOOP_FAILED,
+    loop.lib.USRLOOP_DEAD,
+)
 MAX_TRIM: Final = 64 * 65535 * 512
 """Bytes: what one TRIM command of a drive can say."""
 
@@ -156,11 +161,12 @@ class LoopAttachment:
     children: Sequence[Child] = ()
     restartable = True
 
-    def __init__(self, server: LoopServer, *, patience: int = 0) -> None:
+    def __init__(self, server: LoopServer, *, patience: int = 0, overdue: float = 0) -> None:
         self._server = server
         self._fd = self._claim = -1
         drive = server.drive
         self._control = loop.Control()
+        self.news: int | None = self._control.fd
         try:
             info = self._control.create(
                 loop.Disk(
@@ -173,6 +179,7 @@ class LoopAttachment:
                     poll_us=server.poll_us,
                     policy="reissue" if patience else "fail",
                     recovery_ms=patience * 1000,
+                    timeout_ms=int(overdue * 1000),
                     label=_label(server.device),
                 )
             )
@@ -200,6 +207,9 @@ class LoopAttachment:
                 time.sleep(0.01)
             except OSError as error:
                 raise errors.DeviceError(f"{self.where}: {error.strerror}") from None
+
+    def lost_server(self) -> bool:
+        return self._control.query().state in WITHOUT_SERVER
 
     def users(self) -> list[str]:
         return mounts.users(disks.BLOCK / self.name)

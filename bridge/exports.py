@@ -63,6 +63,12 @@ class Attachment(Protocol):
     statistics: Path | None
     """The kernel's account of its requests: /sys/block/*/stat; None: the kernel has no part in it."""
 
+    news: int | None
+    """A descriptor that is readable when the kernel has something to say of its server; None: it never has."""
+
+    def lost_server(self) -> bool:
+        """Whether the kernel has no server any more, whatever its process does. `news` is quiet until the next."""
+
     @property
     def children(self) -> Sequence[Child]:
         """Processes without which it does not work."""
@@ -92,9 +98,13 @@ class SocketAttachment:
     children: Sequence[Child] = ()
     restartable = False
     statistics: Path | None = None
+    news: int | None = None
 
     def __init__(self, server: NbdServer) -> None:
         self.where = server.endpoint.uri
+
+    def lost_server(self) -> bool:
+        return False
 
     def users(self) -> list[str]:
         return []
@@ -161,11 +171,13 @@ def start(
     threads: int,
     zero_copy: bool = True,
     poll_us: int = 0,
+    overdue: float = 0,
 ) -> NbdServer | LoopServer:
     """Start the driver in the process that `export` wants it in; a context manager.
 
-    threads: of an NBD server. zero_copy: where usrloop and the device can do that. poll_us: how long usrloop and
-    its driver look before they sleep.
+    threads: of an NBD server. overdue: seconds after which that ends for a request that is not done; 0: never.
+    zero_copy: where usrloop and the device can do that. poll_us: how long usrloop and its driver look before they
+    sleep.
     """
     if export == "usrloop":
         from usrdrv.bridge.export_usrloop import LoopServer
@@ -181,6 +193,7 @@ def start(
         read_only=read_only,
         trim=trim,
         again=export == "nbd",
+        overdue=overdue,
         threads=threads,
     )
 
@@ -191,12 +204,17 @@ def attach(
     *,
     timeout: float = 30.0,
     patience: int = 0,
+    overdue: float = 0,
 ) -> Attachment:
-    """Attach a running server. patience: seconds that requests wait for it to be restarted."""
+    """Attach a running server.
+
+    patience: seconds that requests wait for it to be restarted. overdue: seconds after which usrloop takes the disk
+    from a driver for a single request that is not done; 0: never.
+    """
     if not isinstance(server, NbdServer):
         from usrdrv.bridge.export_usrloop import LoopAttachment
 
-        return LoopAttachment(server, patience=patience)
+        return LoopAttachment(server, patience=patience, overdue=overdue)
     if export == "nbd":
         from usrdrv.bridge.export_nbd import NbdAttachment
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The nbdkit plugin: one drive of one device as an NBD export.
 
-    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1]
+    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1] [overdue=S]
 
-again: clients wait for another server when this one ends without an answer.
+again: clients wait for another server when this one ends without an answer. overdue: milliseconds; the process
+kills itself when a request takes longer: the driver has forgotten it, and there may be another one that does not.
 
 nbdkit embeds the system's interpreter, so the folders where usrdrv is installed come in the
 environment variable USRDRV_SITE. They go in front, or an older cffi of the system's would be taken;
@@ -61,7 +62,13 @@ NBD_ERRORS: Final = frozenset(
     )
 )
 
-parameters: dict[str, str] = {"drive": "0", "readonly": "0", "trim": "1", "again": "0"}
+parameters: dict[str, str] = {
+    "drive": "0",
+    "readonly": "0",
+    "trim": "1",
+    "again": "0",
+    "overdue": "0",
+}
 opened: Final = ExitStack()
 block: "Block"
 identity: str
@@ -128,6 +135,8 @@ def after_fork() -> None:
                 os.write(supervisor, b"!")  # that is why we end, as far as we can see
 
     watch(gone)
+    if parameters["overdue"] != "0":
+        threading.Thread(target=watch_ages, daemon=True).start()
     if supervisor >= 0:
         watch(partial(os.read, supervisor, 1))
         end_like_a_death(supervisor)
@@ -252,31 +261,62 @@ def can_zero(handle: int) -> bool:
     return False
 
 
-def pread(handle: int, buf: memoryview, offset: int, flags: int) -> None:
-    try:
-        read_into(buf, offset)
-    except errors.UsrdrvError as error:
-        fail(error)
+LOOKS: Final = 20
+"""How often all requests are looked at before one is overdue."""
+looks = 0
+began: dict[int, int] = {}
+"""The threads that have a request, and how many looks there had been when it came.
+
+Not the time: a process that was stopped has not been slow.
+"""
 
 
-def pwrite(handle: int, buf: memoryview, offset: int, flags: int) -> None:
-    try:
-        write_from(buf, offset, flags & FUA != 0)
-    except errors.UsrdrvError as error:
-        fail(error)
+def watch_ages() -> None:
+    global looks
+    seconds = int(parameters["overdue"]) / 1000
+    while True:
+        time.sleep(seconds / LOOKS)
+        looks += 1
+        if looks - min(list(began.values()), default=looks) > LOOKS:
+            print(
+                f"a request is not done after {seconds:.0f} s: killed", file=sys.stderr, flush=True
+            )
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def flush(handle: int, flags: int) -> None:
-    try:
+def request(serve: Callable[..., None]) -> Callable[..., None]:
+    """Keep a request's age while it is served, and tell its client what it failed of."""
+
+    def served(handle: int, *arguments: Any) -> None:
+        thread = threading.get_ident()
+        began[thread] = looks
+        try:
+            serve(*arguments)
+        except errors.UsrdrvError as error:
+            fail(error)
+        finally:
+            del began[thread]
+
+    return served
+
+
+@request
+def pread(buf: memoryview, offset: int, flags: int) -> None:
+    read_into(buf, offset)
+
+
+@request
+def pwrite(buf: memoryview, offset: int, flags: int) -> None:
+    write_from(buf, offset, flags & FUA != 0)
+
+
+@request
+def flush(flags: int) -> None:
+    block.flush()
+
+
+@request
+def trim(count: int, offset: int, flags: int) -> None:
+    block.trim(offset, count)
+    if flags & FUA:
         block.flush()
-    except errors.UsrdrvError as error:
-        fail(error)
-
-
-def trim(handle: int, count: int, offset: int, flags: int) -> None:
-    try:
-        block.trim(offset, count)
-        if flags & FUA:
-            block.flush()
-    except errors.UsrdrvError as error:
-        fail(error)

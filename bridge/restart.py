@@ -85,7 +85,7 @@ class Restarter:
         """
         server = self._server
         died, dead = time.monotonic(), server.child
-        how = dead.status()
+        how = dead.status() if dead.returncode is not None else "does not end"
         last = f"{server.device}: {dead.name} {how}"
         if not self._patience:
             self.still_there(dead, died)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from usrdrv import errors
 from usrdrv.bridge import nbd_handshake
+from usrdrv.bridge.memory import no_core
 from usrdrv.bridge.process import Child, find_tool
 from usrdrv.sockets import claim_path
 
@@ -68,7 +69,8 @@ def site_folders() -> str:
 class NbdServer:
     """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`.
 
-    again: its client waits for it to be started again when it is gone.
+    again: its client waits for it to be started again when it is gone. overdue: seconds after which it ends for
+    a single request that is not done; 0: never.
     """
 
     standby: Child | None = None
@@ -82,6 +84,7 @@ class NbdServer:
         read_only: bool = False,
         trim: bool = True,
         again: bool = False,
+        overdue: float = 0,
         threads: int = 16,
     ) -> None:
         self.device = device
@@ -93,6 +96,7 @@ class NbdServer:
                 f"readonly={int(read_only)}",
                 f"trim={int(trim)}",
                 f"again={int(again)}",
+                f"overdue={int(overdue * 1000)}",
             ),
             threads,
         )
@@ -149,7 +153,9 @@ class NbdServer:
         self._line, theirs = socket.socketpair()
         with theirs:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
-            self.child = Child("nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),))
+            self.child = Child(
+                "nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),), prepare=no_core
+            )
         try:
             export = self._await_ready(timeout, hurried)
             if self._known not in (None, export):

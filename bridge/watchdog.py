@@ -19,6 +19,19 @@ LONGEST_LOOK: Final = 5.0
 KILL_TIMEOUT: Final = 10.0
 
 
+def period(patience: float) -> float:
+    """Seconds between two looks, one small file each."""
+    return min(max(patience / 8, SHORTEST_LOOK), LONGEST_LOOK)
+
+
+def overdue(patience: int) -> float:
+    """Seconds after which a driver is killed for one request that it forgot, while it completes others; 0: never.
+
+    Later than for a driver that completes nothing, so that this is seen as what it is.
+    """
+    return patience + 2 * period(patience) if patience else 0.0
+
+
 class Watchdog:
     """Kills a driver that has requests and does not complete any of them for `patience` seconds.
 
@@ -34,9 +47,9 @@ class Watchdog:
         self._hangs = 0
         self._completed_at_kill = -1
         self.period: float | None = None
-        """Seconds between two looks, one small file each."""
+        """Seconds between two looks."""
         if statistics is not None and patience:
-            self.period = min(max(patience / 8, SHORTEST_LOOK), LONGEST_LOOK)
+            self.period = period(patience)
 
     def look(self, now: float, child: Child) -> None:
         """Kill the driver if it is time. DeviceError: it is of no use, or impossible."""

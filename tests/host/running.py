@@ -22,6 +22,14 @@ from usrdrv.bridge import export_fuse
 COMMAND = (sys.executable, "-m", "usrdrv")
 
 
+def child_of(parent: int, name: str) -> int:
+    """Process id of the child that has this program name."""
+    for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+        if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+            return pid
+    raise AssertionError(f"no child {name}")
+
+
 class Running:
     """A command that keeps running: `line` is what it printed when it was ready."""
 
@@ -51,10 +59,7 @@ class Running:
 
     def child(self, name: str) -> int:
         """Process id of our child with this program name."""
-        for pid in map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                return pid
-        raise AssertionError(f"no child {name}")
+        return child_of(self.pid, name)
 
     def end(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """Send a signal, wait, return the exit code."""

@@ -3,16 +3,19 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running, World, needs_block
+from running import COMMAND, Running, World, child_of, needs_block
 from waiting import PATIENCE, until
 
+from usrdrv.bridge import supervisor
 from usrdrv.devices import control
 
 # Writes and reads back one block after the other, past the page cache, until something fails;
@@ -231,4 +234,121 @@ def test_a_connected_client_keeps_nothing_alive(
     with pytest.raises(nbd.Error):
         client.pread(512, 0)
     _still_works(world, model)
+    assert model.end(signal.SIGTERM) == 0
+
+
+def test_nobody_reads_its_standard_error(world: World, model: Running) -> None:
+    """The drive goes on, and so does the supervisor: it sees its driver die, and ends."""
+    nbd = pytest.importorskip("nbd")
+    unread, stderr = os.pipe()
+    os.set_blocking(stderr, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(stderr, b"." * 4096)
+    os.set_blocking(stderr, True)
+    process = subprocess.Popen(
+        [*COMMAND, "block", model.line, "--export", "socket"],
+        env=world.env,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        uri = process.stdout.readline().strip()
+        control.call(
+            world.folder / "m.sock.ctl",
+            {"op": "fault-add", "fault": {"kind": "bad-sector", "lba": 100, "on": "read"}},
+        )
+        client = nbd.NBD()
+        client.connect_uri(uri)
+        for _ in range(400):  # each failure has its lines
+            with pytest.raises(nbd.Error):
+                client.pread(512, 100 * 512)
+        assert client.pread(512, 0) == bytes(512)
+        pid = child_of(process.pid, "nbdkit")
+        signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGKILL)
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+        process.wait()
+        os.close(unread)
+        os.close(stderr)
+    assert model.end(signal.SIGTERM) == 0
+
+
+FORGETFUL = """
+_read = read_into
+def _forget(*arguments):
+    if arguments[1] == 65536:
+        threading.Event().wait()
+    _read_into(*arguments)
+_after_fork = after_fork
+def after_fork():
+    global read_into, _read_into
+    _after_fork()
+    _read_into, read_into = read_into, _forget
+"""
+
+
+def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Running) -> None:
+    """The process that has it does not live much longer than that may take."""
+    nbd = pytest.importorskip("nbd")
+    source = Path(supervisor.__file__).with_name("plugin.py").read_text()
+    plugin = world.folder / "plugin.py"
+    plugin.write_text(source + FORGETFUL.replace("_read = read_into\n", ""))
+    endpoint = supervisor.Endpoint(path=world.folder / "n.sock")
+    server = supervisor.NbdServer(model.line, 0, endpoint, overdue=2)
+    server._argv = [str(plugin) if word.endswith("/plugin.py") else word for word in server._argv]
+    with server:
+        client = nbd.NBD()
+        client.connect_uri(endpoint.uri)
+        forgotten = nbd.NBD()
+        forgotten.connect_uri(endpoint.uri)
+        results: list[int] = []
+
+        def completed(error: Any) -> int:
+            results.append(error.value)
+            return 1
+
+        forgotten.aio_pread(nbd.Buffer(512), 65536, completion=completed)
+        done = 0
+        while not server.child.wait(0):
+            try:
+                client.pread(512, 0)
+                done += 1
+            except nbd.Error:
+                break
+            with suppress(nbd.Error):
+                forgotten.poll(0)
+        assert done > 10, "others went on"
+        assert server.child.wait(60) and server.child.returncode == -signal.SIGKILL
+        with suppress(nbd.Error):
+            while not results:
+                forgotten.poll(-1)
+        assert results and results[0], "its client is told"
+        assert "a request is not done after 2 s: killed" in server.child.lines[-1]
+    _still_works_empty(world, model)
+    assert model.end(signal.SIGTERM) == 0
+
+
+def _still_works_empty(world: World, model: Running) -> None:
+    again = world.start("block", model.line, "--export", "socket")
+    assert again.end() == 0
+
+
+@needs_block
+def test_the_kernel_does_not_kill_it_for_memory_nor_dump_its_core(
+    world: World, model: Running
+) -> None:
+    running = world.start("block", model.line, "--export", "fuse")
+    pids = [running.pid, running.child("nbdkit"), running.child("nbdfuse")]
+    badness = [Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid in pids]
+    may = subprocess.run(
+        ["sh", "-c", "echo -1000 >/proc/self/oom_score_adj"], capture_output=True, check=False
+    )
+    assert badness == ["0" if may.returncode else "-1000"] * 3
+    limits = Path(f"/proc/{pids[1]}/limits").read_text()
+    assert re.findall(r"Max core file size +(\S+)", limits) == ["1"]
+    assert running.end() == 0
     assert model.end(signal.SIGTERM) == 0

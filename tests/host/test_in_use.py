@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from running import Running, World, needs_block, wait_until
+from running import Running, World, needs_block
+from waiting import until
 
 pytestmark = needs_block
 
@@ -161,7 +162,7 @@ def attach(world: World) -> Running:
 
 def refuses_to_detach(running: Running, who: str) -> None:
     running.process.send_signal(signal.SIGINT)
-    wait_until(lambda: "still serving" in running.stderr, 60, "an answer to Ctrl-C")
+    until(lambda: "still serving" in running.stderr, "an answer to Ctrl-C")
     assert f"{running.line} is in use ({who})" in running.stderr
     assert running.process.poll() is None
 
@@ -201,7 +202,7 @@ def test_a_driver_that_does_not_answer_is_left_on_a_second_signal(
     running = attach(world)
     with mounted(running.line, folder):
         os.kill(running.child("nbdkit"), signal.SIGSTOP)
-        wait_until(lambda: ended(running, signal.SIGTERM), 60, "the end")
+        until(lambda: ended(running, signal.SIGTERM), "the end")
         # The last one may come when it is done and handles none any more.
         assert running.process.returncode in (1, -signal.SIGTERM)
     assert "the driver does not answer: data lost; it is still in use" in running.stderr

@@ -323,6 +323,56 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, w
     nothing_is_left(guest, way)
 
 
+def test_the_kernel_has_taken_the_disk_from_a_driver_that_does_not_end(guest: Guest) -> None:
+    """It was stopped, as one that hangs, and has no request: nobody but the kernel says that it serves no more."""
+    way = WAYS[1]
+    served = Served(guest, way)
+    device = served.device
+    wait(lambda: not guest.run("pgrep -x usrdrv-standby").code, 60, "standby")
+    number = int(device.removeprefix("/dev/usrblk"))
+    served.signal_driver("STOP")
+    detach = f"from usrdrv import loop; loop.Control().detach(loop.lib.USRLOOP_BLOCK, {number})"
+    guest.run(["python3", "-c", detach], 60, check=True)
+    guest.run(f"dd if=/dev/zero of={device} bs=64k count=16 oflag=direct", 120, check=True)
+    assert served.restarts == 1
+    assert "the kernel has taken the disk from the driver, which does not end" in served.job.err
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["/mnt/core", "|/bin/sh -c cat>/mnt/core"], ids=["file", "pipe"]
+)
+def test_a_driver_that_crashes_leaves_no_core_on_its_own_disk(
+    guest: Guest, way: Way, pattern: str
+) -> None:
+    """It would not end before that was written, which waits for the next driver, which waits for its end.
+
+    Nor does the kernel kill it, its successor or their supervisor for memory.
+    """
+    guest.run(f"echo '{pattern}' >/proc/sys/kernel/core_pattern", check=True)
+    served = Served(guest, way)
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    try:
+        log = guest.console.position()
+        fio = start_fio(guest, "/mnt")
+        before = sectors_written(guest, device)
+        wait(lambda: sectors_written(guest, device) > before + 512, 60, "I/O before the crash")
+        served.signal_driver("SEGV")
+        wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+        all_was_written_and_verified(guest, fio)
+        assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+        assert guest.run("test -e /mnt/core").code == 1
+        names = f"{way.process} usrdrv-standby" if way.export == "usrloop" else way.process
+        badness = f"for name in {names}; do cat /proc/$(pgrep -x $name)/oom_score_adj; done"
+        wait(lambda: set(guest.run(badness).out.split()) == {"-1000"}, 60, "badness of all")
+    finally:
+        guest.run("umount /mnt; echo core >/proc/sys/kernel/core_pattern", check=True)
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
 def seconds(guest: Guest, command: str) -> float:
     begun = time.monotonic()
     guest.run(command, 60, check=True)

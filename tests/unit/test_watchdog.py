@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from usrdrv import errors
-from usrdrv.bridge import watchdog
+from usrdrv.bridge import cmd_block, watchdog
 from usrdrv.bridge.watchdog import Watchdog
 
 
@@ -131,3 +131,16 @@ def test_looks_are_rare_and_none_if_nothing_is_watched(tmp_path: Path) -> None:
     assert Watchdog(None, 180).period is None
     assert Watchdog(path, 180).period == 5
     assert Watchdog(path, 1).period == 0.5
+
+
+def test_one_request_alone_is_overdue_later_than_all() -> None:
+    """So a driver that completes nothing is seen as that."""
+    assert watchdog.overdue(0) == 0
+    for patience in (1, 3, 90, 3600):
+        latest = patience + watchdog.period(patience)
+        assert latest < watchdog.overdue(patience) <= patience + 10
+
+
+def test_the_kernel_warns_of_no_hung_task_before_a_driver_is_killed() -> None:
+    """It does so after 120 s without a switch (kernel.hung_task_timeout_secs)."""
+    assert watchdog.overdue(cmd_block.REQUEST_TIME) + 10 < 120

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What `usrdrv block` sleeps on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from usrdrv.bridge import cmd_block
+from usrdrv.bridge.process import Child
+from usrdrv.bridge.watchdog import Watchdog
+
+DEAF = "trap '' TERM; echo ready >&2; while :; do sleep 1000; done"
+
+
+class Attachment:
+    """A kernel that has something to say of the server."""
+
+    def __init__(self) -> None:
+        self.news, self._kernel = os.pipe()
+        self.lost = False
+        self.asked = 0
+
+    def tell(self, lost: bool) -> None:
+        self.lost = lost
+        os.write(self._kernel, b"!")
+
+    def lost_server(self) -> bool:
+        os.read(self.news, 4096)
+        self.asked += 1
+        if not self.lost:
+            os.write(self.signals, b"!")  # or it would sleep for ever
+        return self.lost
+
+
+class Signals:
+    def __init__(self) -> None:
+        self.fd, self.wakeup = os.pipe()
+
+
+@pytest.fixture
+def driver() -> Iterator[Child]:
+    child = Child("driver", ["/bin/sh", "-c", DEAF])
+    yield child
+    child.kill()
+    assert child.wait(20)
+
+
+def wait(attachment: Attachment, *children: Child) -> list[Child]:
+    signals: Any = Signals()
+    attachment.signals = signals.wakeup  # type: ignore[attr-defined]
+    kernel: Any = attachment
+    return cmd_block._wait(signals, children, kernel, Watchdog(None, 0))
+
+
+def test_a_driver_that_has_lost_its_disk_is_a_dead_one(
+    driver: Child, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel took it away, or saw it die before its process has ended."""
+    monkeypatch.setattr(cmd_block, "LEAVING", 0.1)
+    attachment = Attachment()
+    attachment.tell(lost=True)
+    assert wait(attachment, driver) == [driver]
+    assert driver.wait(20) and driver.returncode == -signal.SIGKILL
+    said = capsys.readouterr().err
+    assert said.startswith("usrdrv: the kernel has taken the disk from the driver, which does not")
+
+
+def test_one_that_ends_by_itself_is_not_killed(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = Child("driver", ["/bin/true"])
+    attachment = Attachment()
+    attachment.tell(lost=True)
+    assert wait(attachment, ended) == [ended]
+    assert ended.returncode == 0
+    assert not capsys.readouterr().err
+
+
+def test_other_news_are_no_death(driver: Child) -> None:
+    attachment = Attachment()
+    attachment.tell(lost=False)
+    assert wait(attachment, driver) == []
+    assert attachment.asked == 1 and not driver.wait(0)
