@@ -41,8 +41,11 @@ CFG_SET: Final = (
 # Sent from 2 KiB in the FIFO on: a longer frame than the FIFO has room for is sent while it is
 # fetched (section 11). Fetched whenever 64 bytes are free.
 TXCFG: Final = lib.DP83820_TXCFG_ATP | lib.DP83820_MXDMA_512 | 2 << 8 | 2048 // 32
+# Long frames always: 1518 bytes is the chip's limit, with 4 more for a tag of the TPID in VDR alone (section 3.12).
+# The data path knows what is too long.
 RXCFG: Final = (
     lib.DP83820_RXCFG_STRIPCRC
+    | lib.DP83820_RXCFG_ALP
     | lib.DP83820_RXCFG_ARP
     | lib.DP83820_RXCFG_AIRL
     | lib.DP83820_MXDMA_512
@@ -147,13 +150,12 @@ class Chip:
             raise errors.DeviceError(f"{self._device.name}: no MAC address in the EEPROM")
         return mac
 
-    def configure(self, *, offloads: bool, mtu: int, keep_tags: bool = False) -> None:
+    def configure(self, *, offloads: bool, keep_tags: bool = False) -> None:
         """Program modes (section 14.1, steps 6 to 8). keep_tags: received frames keep their VLAN tags."""
         cfg = self.read(lib.DP83820_CFG)
         self.write(lib.DP83820_CFG, cfg & CFG_KEPT | CFG_SET)
         self.write(lib.DP83820_TXCFG, TXCFG)
-        long = lib.DP83820_RXCFG_ALP if mtu > 1500 else 0
-        self.write(lib.DP83820_RXCFG, RXCFG | long)
+        self.write(lib.DP83820_RXCFG, RXCFG)
         self.write(lib.DP83820_PQCR, 0)
         tags = 0 if keep_tags else lib.DP83820_VRCR_VTDEN | lib.DP83820_VRCR_VTREN
         receive = tags | lib.DP83820_VRCR_IPEN

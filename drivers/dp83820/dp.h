@@ -53,6 +53,8 @@ void dp_destroy(struct dp *dp);
 #define DP_RX_PIECE	64u		/* buffers in one piece of memory: a large one may not be had */
 #define DP_TX_AREA	(2u << 20)	/* bytes for packets to transmit */
 #define DP_CHAIN_MAX	8u	/* receive descriptors of one frame */
+#define DP_MTU_LEAST	1500u	/* frames of such a packet pass whatever the MTU is */
+#define DP_TAGS		8u	/* bytes of two VLAN tags, of any TPID (802.1Q, 802.1ad) */
 #define DP_BAR		1u
 #define DP_RX_CHECKED	(DP83820_TCPPKT | DP83820_UDPPKT)
 #define DP_RX_WRONG	(DP83820_IPERR | DP83820_TCPERR | DP83820_UDPERR)
@@ -98,6 +100,7 @@ struct dp_rx {
 	uint32_t held;		/* first one that the coalescer still refers to */
 	struct net_coalescer coalescer;
 	bool idle;		/* the receiver stopped: tell it of new descriptors */
+	bool rest;		/* the next descriptors are of a frame that is too long */
 };
 
 struct dp {
@@ -138,6 +141,14 @@ void dp_tx_give_back(struct dp *dp);
 static inline bool dp_tx_outstanding(const struct dp *dp)
 {
 	return dp->tx.head != dp->tx.done;
+}
+
+/* Bytes of the longest frame without FCS, either way. */
+static inline uint32_t dp_frame_max(const struct dp *dp)
+{
+	uint32_t mtu = dp->config.mtu;
+
+	return (mtu > DP_MTU_LEAST ? mtu : DP_MTU_LEAST) + 14 + DP_TAGS;
 }
 
 /* rx.c */

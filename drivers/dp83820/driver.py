@@ -116,7 +116,7 @@ class Nic(Closing):
         return self.link.full
 
     def _set_up(self) -> None:
-        self._chip.configure(offloads=self.offloads, mtu=self.mtu, keep_tags=self._zero_copy)
+        self._chip.configure(offloads=self.offloads, keep_tags=self._zero_copy)
         self._program_filter()
 
     def _program_filter(self) -> None:

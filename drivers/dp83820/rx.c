@@ -25,8 +25,8 @@ int dp_rx_alloc(struct dp *dp)
 	const struct usrdrv_dev_ops *ops = dp->dev->ops;
 	int ret;
 
-	/* Room for the FCS and a tag, should the chip leave them; buffers are on 64 bytes. */
-	rx->buffer = (dp->config.mtu + 14 + 4 + 4 + 63) & ~63u;
+	/* Room for the FCS, should the chip leave it; buffers are on 64 bytes. */
+	rx->buffer = (dp_frame_max(dp) + 4 + 63) & ~63u;
 	ret = ops->dma_alloc(dp->dev, DP_RX_RING * sizeof(struct dp_desc), 4096, UINT32_MAX, &rx->ring_mem);
 	for (uint32_t i = 0; i < DP_RX_RING / DP_RX_PIECE && !ret && !dp->config.zero_copy; i++)
 		ret = ops->dma_alloc(dp->dev, (size_t)DP_RX_PIECE * rx->buffer, 4096, UINT32_MAX, &rx->buffer_mem[i]);
@@ -51,7 +51,7 @@ void dp_rx_init(struct dp *dp)
 	rx->entries = dp->config.zero_copy ? dp->port->buffers : DP_RX_RING;
 	rx->next = rx->held = 0;
 	rx->armed = rx->entries;
-	rx->idle = false;
+	rx->idle = rx->rest = false;
 	net_coalesce_reset(&rx->coalescer);
 	for (uint32_t i = 0; i < rx->entries; i++)
 		rx->ring[i].link = (uint32_t)rx->ring_mem.bus + (i + 1) % rx->entries * (uint32_t)sizeof(struct dp_desc);
@@ -93,11 +93,21 @@ static void flush(struct dp *dp)
 	net_coalesce_reset(c);
 }
 
-/* Whether the chip found nothing wrong with a frame; counts it. */
+/*
+ * Whether the chip found nothing wrong with a frame, and it is not too long; counts it. Those that take more
+ * than a chain come in parts, of which the last has no MORE.
+ */
 bool dp_rx_good(struct dp *dp, uint32_t status, uint32_t extsts, size_t len)
 {
-	bool tagged = extsts & DP83820_VPKT;
+	bool tagged = extsts & DP83820_VPKT, rest = dp->rx.rest;
 
+	dp->rx.rest = status & DP83820_MORE;
+	if (rest)
+		return false;
+	if (dp->rx.rest || len + (tagged ? 4 : 0) > dp_frame_max(dp)) {
+		dp->stats->rx_errors++;
+		return false;
+	}
 	if (!(status & DP83820_OK) &&
 	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
 		dp->stats->rx_errors++;
@@ -158,7 +168,7 @@ unsigned int dp_rx_complete(struct dp *dp)
 		if (!(status & DP83820_MORE))
 			return n + 1;
 	}
-	return DP_CHAIN_MAX;	/* longer than any frame: what follows is its rest, without OK */
+	return DP_CHAIN_MAX;	/* longer than any frame: what follows is its rest */
 }
 
 /* Whether there is a frame; looks at memory only. */

@@ -285,7 +285,7 @@ static void queue_one(struct dp *dp, uint8_t *frame, uint64_t bus)
 	struct net_headers h;
 	size_t shift;
 
-	if (p->len > dp->config.mtu + 18) {
+	if (p->len > dp_frame_max(dp)) {
 		drop(dp);
 		return;
 	}

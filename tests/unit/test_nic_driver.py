@@ -4,12 +4,14 @@
 import itertools
 import struct
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nic_host import Chip
 from nic_pair import (
     DATA_VALID,
     HEADER,
@@ -101,10 +103,58 @@ def test_all_lengths_both_ways_in_bursts() -> None:
 
 def test_too_long_for_the_mtu_is_dropped() -> None:
     with Pair() as pair:
-        pair.a.send(pair.frame(1519))
-        pair.a.send(pair.frame(1514))
-        assert pair.b.receive().frame == pair.frame(1514)
+        pair.a.send(pair.frame(1523))
+        pair.a.send(pair.frame(1522))
+        assert pair.b.receive().frame == pair.frame(1522)
         assert pair.a.stats("tx_dropped") == 1
+
+
+TAGS = ("", "8100", "88a8", "9100", "88a8 8100", "8100 8100", "88a8 88a8")
+"""TPIDs, outermost first: 802.1Q, 802.1ad, what was in use before it, and stacks of them."""
+
+
+@pytest.mark.parametrize("mtu", [68, 1500, 9000])
+def test_full_frames_pass_with_any_tags(mtu: int) -> None:
+    """1518 bytes with one tag, 1522 with two, without FCS: a packet of 1500 bytes is in each."""
+    with Pair(options=Options(mtu=mtu)) as pair:
+        for near, far in ((pair.a, pair.b), (pair.b, pair.a)):
+            for number, tpids in enumerate(TAGS):
+                tags = b"".join(bytes.fromhex(tpid) + b"\x20\x05" for tpid in tpids.split())
+                body = bytes((i * 7 + number) & 0xFF for i in range(1500))
+                frame = far.mac + near.mac + tags + b"\x88\xb5" + body
+                assert len(frame) == 1514 + len(tags)
+                near.send(frame)
+                assert far.receive().frame == frame, tpids
+            assert far.stats("rx_errors") == near.stats("tx_dropped") == 0
+
+
+def test_frames_of_a_larger_mtu_are_dropped() -> None:
+    with Pair(options=Options(mtu=9000), far=Options(mtu=1500)) as pair:
+        for length in (1523, 3000, 9022):
+            pair.a.send(pair.frame(length))
+        pair.a.send(pair.frame(1522))
+        assert pair.b.receive().frame == pair.frame(1522)
+        assert pair.b.stats("rx_errors") == 3
+
+
+def test_a_frame_of_more_descriptors_than_a_chain_is_dropped_as_a_whole() -> None:
+    """Its rest, whose last descriptor says OK, is no frame."""
+    cable = f"test-{uuid.uuid4().hex[:16]}"
+    end = End(cable, bytes.fromhex("020000000002"), "", Options(), lambda _: None)
+    try:
+        with Chip(cable=cable, mac=bytes.fromhex("020000000001")) as chip:
+            chip.enable()
+            chip.linked()
+            wait_for(lambda: end.nic.speed)
+            head = end.mac + bytes.fromhex("02000000000188b5")
+            for length in (12289, 16000):  # eight buffers are 12288 bytes
+                chip.send(head + bytes(length - 14))
+            frame = head + bytes(range(200))
+            chip.send(frame)
+            assert end.receive().frame == frame
+            assert end.stats("rx_errors") == 2
+    finally:
+        end.close()
 
 
 def tcp_packet(pair: Pair, size: int, *, v6: bool = False, vlan: int | None = None) -> bytes:
