@@ -2,9 +2,11 @@
 """The process of a network driver: opens the device, moves frames, and does what its supervisor says.
 
 `open` has a device's name, an MTU, `offloads`, `zero_copy` and a memory file to count in; `ready` tells the MAC
-address, the names of the counters in order, and what the kernel has to know if it is not to copy packets. Then
-comes `start` (with a TAP's descriptor, or as `loop` the number of an interface of usrloop), at which we say
-`started`; then `mtu`, `filter` and `stats`. We tell of `link` changes and of a `failure`.
+address, the names of the counters in order, what the driver can (`abilities`), and what the kernel has to know if
+it is not to copy packets. Then comes `start` (with a TAP's descriptor, or as `loop` the number of an interface of
+usrloop), at which we say `started`; then `mtu`, answered with the `mtu` that is in force and, if it is not what was
+asked for, with `why`; `filter`; and `stats`. We tell of `link` changes, and of a `failure` after which we are of no
+use.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class NetWorker(Worker):
             event="ready",
             mac=nic.mac.hex(),
             counters=list(nic.statistics()),
+            abilities=asdict(nic.abilities()),
             zero_copy=self._zero_copy() if request["zero_copy"] else None,
         )
 
@@ -61,8 +64,9 @@ class NetWorker(Worker):
 
     def changed(self) -> None:
         """The driver has news; called from a thread of its own."""
-        if self._nic.failure is not None:
-            self.say(event="failure", why=self._nic.failure)
+        failure = self._nic.failure
+        if failure is not None:
+            self.say(event="failure", type=type(failure).__name__, why=str(failure))
         else:
             self.say(event="link", speed=self._nic.speed, full=self._nic.full_duplex)
 
@@ -71,6 +75,14 @@ class NetWorker(Worker):
         control = self._held.enter_context(loop.Control())
         attach = control.attach(loop.lib.USRLOOP_NET, number, self._claim)
         self._nic.start(control.fd, self.changed, attach)
+
+    def _set_mtu(self, mtu: int) -> str | None:
+        """Return why it is not changed."""
+        try:
+            self._nic.set_mtu(mtu)
+        except errors.UsrdrvError as error:
+            return str(error)
+        return None
 
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         """Do one thing."""
@@ -84,7 +96,7 @@ class NetWorker(Worker):
                 self.say(event="started")
                 self.say(event="link", speed=nic.speed, full=nic.full_duplex)
             case "mtu":
-                nic.set_mtu(request["mtu"])
+                self.say(event="mtu", why=self._set_mtu(request["mtu"]), mtu=nic.mtu)
             case "filter":
                 nic.set_filter(
                     mac=bytes.fromhex(request["mac"]),

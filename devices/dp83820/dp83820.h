@@ -70,6 +70,7 @@ enum dp83820_fault_kind {
 	DP83820_FAULT_LOST_IRQ,		/* INTA# stays down until ISR is read */
 	DP83820_FAULT_LINK_DOWN,	/* for ms; 0: until it is cleared */
 	DP83820_FAULT_STUCK_TX,		/* the transmitter stops until TXR or RST */
+	DP83820_FAULT_STUCK_RESET,	/* CR.RST resets nothing and stays 1, until RST# or a good one */
 	DP83820_FAULT_KINDS,
 };
 

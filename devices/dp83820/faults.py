@@ -22,6 +22,7 @@ KINDS: Final = {
     "lost-irq": lib.DP83820_FAULT_LOST_IRQ,
     "link-down": lib.DP83820_FAULT_LINK_DOWN,
     "stuck-tx": lib.DP83820_FAULT_STUCK_TX,
+    "stuck-reset": lib.DP83820_FAULT_STUCK_RESET,
 }
 ON: Final = {"both": 0, "tx": lib.DP83820_ON_TX, "rx": lib.DP83820_ON_RX}
 _ON_WIRE: Final = ("lose", "corrupt", "damage", "duplicate")

@@ -75,6 +75,7 @@ struct nic {
 	uint64_t holdoff_until;
 	bool inta;
 	bool muted;		/* lost-irq fault, until ISR is read */
+	bool reset_stuck;	/* stuck-reset fault, until a reset that works */
 
 	/* Serial lines (eeprom.c, mii.c) */
 	uint32_t mear;

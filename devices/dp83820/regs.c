@@ -36,7 +36,7 @@ void nic_soft_reset(struct nic *n, bool all)
 	n->isr = RESET_ISR;
 	n->late = 0;
 	n->holdoff_until = 0;
-	n->muted = false;
+	n->muted = n->reset_stuck = false;
 	n->ptscr = 0;
 	n->mibc = DP83820_MIBC_FRZ;
 	memset(n->mib, 0, sizeof(n->mib));
@@ -101,7 +101,8 @@ static uint32_t read_reg(struct nic *n, uint32_t reg)
 
 	switch (reg) {
 	case DP83820_CR:
-		return (nic_tx_active(n) ? DP83820_CR_TXE : 0) | (nic_rx_active(n) ? DP83820_CR_RXE : 0);
+		return (nic_tx_active(n) ? DP83820_CR_TXE : 0) | (nic_rx_active(n) ? DP83820_CR_RXE : 0) |
+			(n->reset_stuck ? DP83820_CR_RST : 0);
 	case DP83820_CFG:
 		return n->cfg | nic_link_pins(n) | (n->config.pci64 ? DP83820_CFG_PCI64_DET : 0);
 	case DP83820_MEAR:	return nic_mear_read(n);
@@ -156,6 +157,10 @@ static void write_cr(struct nic *n, uint32_t v)
 	tx = tx ? tx : 1;
 	rx = rx ? rx : 1;
 	if (v & DP83820_CR_RST) {
+		if (nic_fault(n, DP83820_FAULT_STUCK_RESET, 0)) {
+			n->reset_stuck = true;
+			return;
+		}
 		nic_soft_reset(n, n->config.reset_all);
 		nic_kick(n);
 		return;

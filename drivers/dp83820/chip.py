@@ -98,7 +98,7 @@ class Chip:
         )
         self.reset()
         # Not before: it may be receiving into what was the last driver's memory.
-        device.config_write(0x04, 2, command | MEMORY | MASTER)
+        self._let_master(True)
         self.write(lib.DP83820_CCSR, lib.DP83820_CCSR_PMESTS)
         self.write(lib.DP83820_CCSR, 0)
         self.write(lib.DP83820_WCSR, 0)
@@ -242,12 +242,33 @@ class Chip:
         """Frames that the chip had no room for since the last call."""
         return self.read(lib.DP83820_MIB + 4 * lib.DP83820_MIB_MISSED) & 0xFFFF
 
+    def _let_master(self, wanted: bool) -> None:
+        """Let the chip reach memory, or no more."""
+        command = self._device.config_read(0x04, 2)
+        self._device.config_write(0x04, 2, command | MASTER if wanted else command & ~MASTER)
+
+    def silence(self) -> errors.UsrdrvError | None:
+        """See that the chip reaches no memory any more, so that it can be given back.
+
+        Return None; or why there was no other way than to take it from the bus: it is of no use any more. Raise if
+        not even that helped: its memory has to stay until the device is closed.
+        """
+        try:
+            self.reset()
+        except errors.NoSuchDeviceError as error:  # moves nothing either
+            return error
+        except errors.UsrdrvError as error:
+            self._let_master(False)
+            return error
+        return None
+
     def quiesce(self) -> None:
         """No interrupt, no frame, no DMA any more (section 14.6)."""
-        self.reset()
-        self.write(lib.DP83820_RFCR, 0)
-        command = self._device.config_read(0x04, 2)
-        self._device.config_write(0x04, 2, command & ~MASTER)
+        try:
+            self.reset()
+            self.write(lib.DP83820_RFCR, 0)
+        finally:
+            self._let_master(False)
 
 
 def _is_station(mac: bytes) -> bool:

@@ -20,6 +20,7 @@ from usrdrv.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
 from usrdrv.drivers.dp83820.chip import Chip, Link
+from usrdrv.net import Abilities
 from usrdrv.ratelimit import RateLimit
 
 log: Final = logging.getLogger("usrdrv.dp83820")
@@ -94,7 +95,7 @@ class Nic(Closing):
         self._closed = False
         self._zero_copy = False
         self.link = Link()
-        self.failure: str | None = None
+        self.failure: errors.UsrdrvError | None = None
         self.mtu = self._options.mtu
         self.offloads = self._options.offloads
         self.mac = self._chip.bring_up()
@@ -126,6 +127,10 @@ class Nic(Closing):
         )
 
     # moving frames
+
+    def abilities(self) -> Abilities:
+        """Return what the kernel may leave to chip and driver: what the one does not do, the other does."""
+        return Abilities(MTU_MAX, self.offloads, self.offloads, self.offloads)
 
     def zero_copy(self) -> ZeroCopy | None:
         """Return what start() takes if the kernel is not to copy packets; None: it has to."""
@@ -180,7 +185,10 @@ class Nic(Closing):
         self._service_link()
 
     def _stop_data_path(self) -> None:
-        """End the threads, silence the chip, then give the memory back. Called without the lock."""
+        """End the threads, silence the chip, then give the memory back. Called without the lock.
+
+        UsrdrvError: the chip is of no use any more.
+        """
         with self._lock:
             dp, self._dp = self._dp, None
             thread, self._thread = self._thread, None
@@ -189,9 +197,10 @@ class Nic(Closing):
         lib.dp_stop(dp)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        with contextlib.suppress(errors.UsrdrvError):  # a device that is gone moves nothing either
-            self._chip.reset()
+        why = self._chip.silence()
         lib.dp_destroy(dp)
+        if why is not None:
+            raise why
 
     # control
 
@@ -202,17 +211,17 @@ class Nic(Closing):
                     if self._dp == dp:
                         self._handle(dp, events)
             except errors.UsrdrvError as error:
-                self._fail(str(error))
+                self._fail(error)
             except Exception as error:
                 log.exception("%s: control", self._device.name)
-                self._fail(f"{self._device.name}: {error}")
+                self._fail(errors.DeviceError(f"{self._device.name}: {error}"))
 
     def _handle(self, dp: Any, events: int) -> None:
         if events & lib.DP_EVENT_GONE:
-            self._fail(f"{self._device.name}: device is gone")
+            self._fail(errors.NoSuchDeviceError(f"{self._device.name}: device is gone"))
             return
         if events & lib.DP_EVENT_PORT:
-            self._fail(f"{self._device.name}: the interface is gone")
+            self._fail(errors.DeviceError(f"{self._device.name}: the interface is gone"))
             return
         if events & (lib.DP_EVENT_STUCK | lib.DP_EVENT_BUS):
             why = "PCI bus error" if events & lib.DP_EVENT_BUS else "transmitter is stuck"
@@ -222,7 +231,7 @@ class Nic(Closing):
             lib.dp_restart(dp)
         self._service_link()
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: errors.UsrdrvError) -> None:
         if self.failure is None:
             self.failure = why
             self._on_change()
@@ -238,14 +247,33 @@ class Nic(Closing):
             self._on_change()
 
     def set_mtu(self, mtu: int) -> None:
-        """Change the longest packet; frames on their way are lost."""
+        """Change the longest packet; frames on their way are lost.
+
+        UsrdrvError: it is what it was, or `failure` is set.
+        """
         check_mtu(mtu)
         if mtu == self.mtu:
             return
-        running = self._dp is not None
-        self._stop_data_path()
+        running, before = self._dp is not None, self.mtu
+        try:
+            self._stop_data_path()
+        except errors.UsrdrvError as error:
+            self._fail(error)
+            raise
+        self.mtu = mtu
+        try:
+            self._resume(running)
+        except errors.UsrdrvError:
+            self.mtu = before
+            try:
+                self._resume(running)
+            except errors.UsrdrvError as error:
+                self._fail(error)
+            raise
+
+    def _resume(self, running: bool) -> None:
+        """Set the chip up, after _stop_data_path(); move frames if we did before."""
         with self._lock:
-            self.mtu = mtu
             self._set_up()
             if running:
                 self._start_data_path()
@@ -278,7 +306,8 @@ class Nic(Closing):
         if self._closed:
             return
         self._closed = True
-        self._stop_data_path()
+        with contextlib.suppress(errors.UsrdrvError):
+            self._stop_data_path()
         if self._port is not None:
             self._port.ops.close(self._port)
             self._port = None
