@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import loop, supported
+from usrdrv import errors, loop, supported
 from usrdrv.bridge.driver_worker import Worker, run
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
