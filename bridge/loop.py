@@ -7,11 +7,13 @@ import errno
 import fcntl
 import os
 import struct
+from pathlib import Path
 from typing import Final
 
 from usrdrv import disks, errors
 
 CONTROL: Final = "/dev/loop-control"
+DRIVERS: Final = Path("/proc/devices")
 LOOP_CTL_GET_FREE: Final = 0x4C82
 LOOP_CONFIGURE: Final = 0x4C0A
 LOOP_CLR_FD: Final = 0x4C01
@@ -44,10 +46,16 @@ def _open(path: str, flags: int) -> int:
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-            raise errors.MissingToolError(
-                f"{path}: this kernel has no loop devices (CONFIG_BLK_DEV_LOOP)"
-            ) from error
+            raise errors.MissingToolError(f"{path}: {_why_missing(path)}") from error
         raise errors.DeviceError(f"{path}: {error.strerror}") from error
+
+
+def _why_missing(path: str) -> str:
+    """A container's /dev has none of the nodes that the kernel's devices have elsewhere."""
+    registered = [line.split()[-1:] for line in DRIVERS.read_text().splitlines()]
+    if ["loop"] in registered and not os.path.lexists(path):
+        return "no such node; the kernel has loop devices, but this /dev (a container's?) does not show them"
+    return "this kernel has no loop devices (CONFIG_BLK_DEV_LOOP)"
 
 
 def check_access() -> None:
