@@ -34,6 +34,11 @@ recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and re
 LEAVING: Final = 5.0
 """Seconds that a driver has to end when the kernel has taken its disk away."""
 
+NO_SECRET: Final = (
+    "warning: {} has no authentication and no encryption: whoever can connect to it, "
+    "every local user included, can use the drive"
+)
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("block", help="make a drive a block device", description=__doc__)
@@ -50,7 +55,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--port", type=bounded(1, 65535), help="serve NBD on this TCP port (export socket)"
     )
     parser.add_argument(
-        "--bind", default="127.0.0.1", help="address to listen on with --port (default %(default)s)"
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="IPv4 or IPv6 address or host name to listen on with --port (default %(default)s)",
     )
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument(
@@ -125,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
             attachment = exports.attach(export, server, patience=args.restart_time, overdue=overdue)
             signals.poll_only()
             try:
+                if endpoint.port is not None:
+                    _say(NO_SECRET.format(endpoint.uri))
                 _announce(args, export, server, attachment)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(attachment.statistics, args.request_time)
@@ -143,7 +153,7 @@ def _endpoint(args: argparse.Namespace) -> Endpoint:
         raise errors.UsageError("--socket and --port exclude each other")
     if args.export not in (None, "socket"):
         raise errors.UsageError(f"--port does not go with --export {args.export}")
-    return Endpoint(host=args.bind, port=args.port)
+    return Endpoint(host=args.bind.removeprefix("[").removesuffix("]"), port=args.port)
 
 
 def _say(message: str) -> None:

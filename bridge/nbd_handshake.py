@@ -104,13 +104,23 @@ def negotiate(sock: socket.socket, name: str = "") -> Export:
     return Export(size, export_flags, minimum, description)
 
 
-def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.socket, Export]:
-    """Connect to a Unix socket path or (host, port) and negotiate."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _dial(address: str | tuple[str, int], timeout: float) -> socket.socket:
+    if not isinstance(address, str):
+        return socket.create_connection(address, timeout)
+    sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(timeout)
         sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.socket, Export]:
+    """Connect to a Unix socket path or (host, port) and negotiate."""
+    sock = _dial(address, timeout)
+    try:
         export = negotiate(sock)
         sock.settimeout(None)
     except BaseException:

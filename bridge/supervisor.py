@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from usrdrv import errors
@@ -46,18 +46,35 @@ class Endpoint:
     @property
     def uri(self) -> str:
         if self.port is not None:
-            return f"nbd://{self.host}:{self.port}"
+            host = f"[{quote(self.host, safe=':')}]" if ":" in self.host else self.host
+            return f"nbd://{host}:{self.port}"
         return f"nbd+unix:///?socket={quote(str(self.path))}"
 
 
 def claim_port(host: str, port: int) -> None:
-    """See that TCP `port` can be had."""
-    with socket.socket(socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """See that TCP `port` can be had on an address of `host`, an IPv4 or IPv6 address or a name."""
+    failure: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            failure = _try_to_bind(socket.socket(family, kind, protocol), address)
+            if failure is None:
+                return
+    except OSError as error:
+        failure = error
+    raise errors.UsageError(f"{host} port {port}: {failure.strerror if failure else 'no address'}")
+
+
+def _try_to_bind(sock: socket.socket, address: Any) -> OSError | None:
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
-            probe.bind((host, port))
+            sock.bind(address)
         except OSError as error:
-            raise errors.UsageError(f"{host} port {port}: {error.strerror}") from error
+            return error
+    return None
 
 
 def site_folders() -> str:

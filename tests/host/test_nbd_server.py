@@ -197,19 +197,28 @@ def test_written_data_is_in_the_image(world: World) -> None:
     assert images[0].read_bytes() == bytes(8 << 20)
 
 
-def test_tcp(world: World) -> None:
+@pytest.mark.parametrize(
+    ("bind", "shown"), [(None, "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")]
+)
+def test_tcp(world: World, bind: str | None, shown: str) -> None:
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    address = shown.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in shown else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            pytest.skip(f"no address {address} on this machine")
         port = probe.getsockname()[1]
-    running = world.start("block", "model:cmd680?strict=1&ram=1M", "--port", str(port))
-    assert running.line == f"nbd://127.0.0.1:{port}"
+    arguments = ["--port", str(port), *(["--bind", bind] if bind else [])]
+    running = world.start("block", "model:cmd680?strict=1&ram=1M", *arguments)
+    assert running.line == f"nbd://{shown}:{port}"
+    assert f"warning: {running.line} has no authentication" in running.stderr
     client = connect(running.line)
     client.pwrite(b"\x77" * 512, 512)
     assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
     client.shutdown()
-    again = world.run("block", "model:cmd680?strict=1&ram=1M", "--port", str(port))
+    again = world.run("block", "model:cmd680?strict=1&ram=1M", *arguments)
     assert again.returncode == 2
     assert f"port {port}: Address already in use" in again.stderr
     assert running.end() == 0
