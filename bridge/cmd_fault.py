@@ -22,10 +22,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("control", type=Path, metavar="CONTROL", help="control socket of the model")
     actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
     add = actions.add_parser("add", help="add a fault; prints its number")
-    add.add_argument("words", nargs="+", metavar="KIND [KEY=VALUE]...")
+    add.add_argument("kind", metavar="KIND", help="kind of fault, such as bad-sector")
+    add.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="what it hits, such as lba=1000")
     actions.add_parser("list", help="list the faults")
     clear = actions.add_parser("clear", help="take a fault away; prints how many went")
-    clear.add_argument("id", nargs="?", default="all", metavar="ID|all")
+    clear.add_argument(
+        "id", nargs="?", default="all", metavar="ID", help="number of the fault; default: all"
+    )
     actions.add_parser("counters", help="print the model's counters")
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -56,7 +59,10 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         from usrdrv.devices import control, models
 
         kind = str(control.call(args.control, {"op": "status"})["model"])
-        return {"op": "fault-add", "fault": models.parse_fault(kind, args.words).to_json()}
+        return {
+            "op": "fault-add",
+            "fault": models.parse_fault(kind, [args.kind, *args.keys]).to_json(),
+        }
     if args.action == "clear":
         if args.id == "all":
             return {"op": "fault-clear"}

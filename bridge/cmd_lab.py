@@ -181,14 +181,15 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
     from usrdrv.lab.models import Model
 
     sockets = [_socket(name) for name in args.device]
+    models = [_words(text) for text in args.model]
     if args.folder is not None and not args.folder.is_dir():
         raise errors.UsageError(f"{args.folder}: no such folder")
     with _interruptible(), ExitStack() as stack:
         _build(args.kernel, args.kmod)
-        models = [stack.enter_context(Model(*_words(text))) for text in args.model]
+        plugged = [stack.enter_context(Model(*words)).socket for words in models]
         yield stack.enter_context(
             Guest(
-                [model.socket for model in models] + sockets,
+                plugged + sockets,
                 kernel=args.kernel,
                 kmod=args.kmod,
                 iommu=args.iommu,
@@ -201,12 +202,18 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
 
 
 def _words(text: str) -> list[str]:
+    from usrdrv.devices.models import MODELS
+
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise errors.UsageError(f"--model {text!r}: {error}") from error
     if not words:
         raise errors.UsageError("--model: the model's kind is missing")
+    if words[0] not in MODELS:
+        raise errors.UsageError(
+            f"--model {text}: no model of {words[0]!r}: there are {', '.join(MODELS)}"
+        )
     return words
 
 

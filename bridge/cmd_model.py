@@ -8,7 +8,7 @@ import os
 import re
 import select
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
     for position, (kind, text) in enumerate(args.drives):
         medium, pairs = _split(text)
         index = pairs.pop("drive", str(position))
+        _check_drive(args.kind, f"--{kind} {text}", index, pairs)
         for key, value in {kind: medium, **pairs}.items():
             found.setdefault(f"{key}{index}", []).append(value)
     for key, value in (
@@ -98,6 +99,20 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
             raise errors.UsageError(f"--option {pair}: expected KEY=VALUE")
         found.setdefault(key, []).append(value)
     return found
+
+
+def _check_drive(model: str, said: str, index: str, keys: Iterable[str]) -> None:
+    """Name what is wrong as it was typed: the model would name it with the drive's number behind."""
+    from usrdrv.devices.cmd680 import DRIVE_OPTIONS
+
+    if model != "cmd680":
+        raise errors.UsageError(f"{said}: a {model} has no drives")
+    if index not in map(str, range(DRIVES)):
+        raise errors.UsageError(f"{said}: drive={index} is not in 0 to {DRIVES - 1}")
+    for key in keys:
+        if key not in DRIVE_OPTIONS:
+            known = ", ".join(["drive", *DRIVE_OPTIONS])
+            raise errors.UsageError(f"{said}: unknown option {key!r} of a drive: known are {known}")
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

@@ -168,7 +168,7 @@ def _mode(key: str, text: str) -> int | None:
 
 
 # option name without its drive number -> (DriveSpec field, how to read it)
-_DRIVE_OPTIONS: dict[str, tuple[str, Any]] = {
+DRIVE_OPTIONS: dict[str, tuple[str, Any]] = {
     "image": ("image", lambda key, text: Path(text)),
     "ram": ("ram", lambda key, text: parse_size(text)),
     "ro": ("read_only", flag),
@@ -187,11 +187,11 @@ _DRIVE_OPTIONS: dict[str, tuple[str, Any]] = {
 
 def _split(key: str) -> tuple[str, int]:
     """`image1` -> ("image", 1); a name without a number means drive 0."""
-    if key in _DRIVE_OPTIONS:
+    if key in DRIVE_OPTIONS:
         return key, 0
-    if key[:-1] in _DRIVE_OPTIONS and key[-1:] in ("0", "1", "2", "3"):
+    if key[:-1] in DRIVE_OPTIONS and key[-1:] in ("0", "1", "2", "3"):
         return key[:-1], int(key[-1])
-    known = ", ".join([*_DRIVE_OPTIONS, "cable0", "cable1", "class", "bar5", "strict"])
+    known = ", ".join([*DRIVE_OPTIONS, "cable0", "cable1", "class", "bar5", "strict"])
     raise UsageError(f"unknown option {key!r} for cmd680: known are {known}")
 
 
@@ -218,7 +218,7 @@ def from_options(options: str | Mapping[str, Sequence[str]]) -> Cmd680Model:
             strict = flag(key, text)
         else:
             name, drive = _split(key)
-            field, read = _DRIVE_OPTIONS[name]
+            field, read = DRIVE_OPTIONS[name]
             if field in specs[drive]:
                 raise UsageError(f"option {key} is given twice")
             specs[drive][field] = read(key, text)

@@ -17,6 +17,11 @@ from usrdrv.closing import Closing
 START_TIMEOUT: Final = 20.0
 
 
+def _error(code: int | None) -> type[errors.UsrdrvError]:
+    """What a `usrdrv model` that could not start says by its exit status."""
+    return errors.UsageError if code == 2 else errors.LabError
+
+
 class Model(Closing):
     """`usrdrv model KIND ARGUMENTS` until close(). A context manager.
 
@@ -41,7 +46,9 @@ class Model(Closing):
             if ended or time.monotonic() > deadline:
                 said = "; ".join(self.child.lines) or self.child.status()
                 self.close()
-                raise errors.LabError(f"model {kind}: {said.removeprefix('usrdrv: error: ')}")
+                raise _error(self.child.returncode)(
+                    f"--model {kind}: {said.removeprefix('usrdrv: error: ')}"
+                )
 
     def close(self) -> None:
         """End it. Idempotent."""

@@ -27,6 +27,7 @@ from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.devices import control
+from usrdrv.lab.models import Model
 from usrdrv.sockets import claim_path, has_client, listen
 
 RAM = "model:cmd680?strict=1&ram=1M"
@@ -71,6 +72,11 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("model", "cmd680"), "--socket"),
         (("model", "cmd680", "--socket", "/s", *(["--ram", "1M"] * 5)), "4 drives at most"),
         (("model", "cmd680", "--socket", "/s", "--cable0", "60"), "60"),
+        (("model", "dp83820", "--socket", "/s", "--ram", "1M"), "a dp83820 has no drives"),
+        (
+            ("lab", "run", "--model", "foo --ram 1M", "true"),
+            "--model foo --ram 1M: no model of 'foo'",
+        ),
         (("fault", "/c", "clear", "x"), "neither the number of a fault nor all"),
     ],
 )
@@ -80,6 +86,21 @@ def test_wrong_usage(
     code, line = failing(capsys, *argv)
     assert code == 2
     assert message in line
+
+
+def test_usage_line_of_fault_add(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["fault", "/c", "add", "--help"])
+    usage = " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
+    assert usage == "usage: usrdrv fault CONTROL add [-h] [--json] KIND [KEY=VALUE ...]"
+
+
+def test_a_model_that_does_not_start_in_a_lab(tmp_path: Path) -> None:
+    """Its exit status says whose mistake it was."""
+    with pytest.raises(errors.UsageError, match="--model cmd680: .*unknown option 'foo'"):
+        Model("cmd680", "--option", "foo=1")
+    with pytest.raises(errors.LabError, match="--model cmd680: .*none.img does not exist"):
+        Model("cmd680", "--image", str(tmp_path / "none.img"))
 
 
 def test_fault_without_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

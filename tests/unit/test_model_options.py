@@ -35,8 +35,8 @@ def test_a_name_that_only_looks_like_options() -> None:
 @pytest.mark.parametrize(
     ("drives", "message"),
     [
-        (("--ram", "1M,speed=9"), "unknown option 'speed0'"),
-        (("--ram", "1M,drive=4"), "unknown option 'ram4'"),
+        (("--ram", "1M,speed=9"), "--ram 1M,speed=9: unknown option 'speed'"),
+        (("--ram", "1M,drive=4"), "drive=4 is not in 0 to 3"),
         (("--ram", "1M,drive=1", "--ram", "1M"), "option ram1 is given 2 times"),
         (("--ram", "1M,udma=7"), "UDMA mode 7"),
     ],
