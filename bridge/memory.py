@@ -12,6 +12,9 @@ from typing import Final
 
 PR_SET_IO_FLUSHER: Final = 57
 MCL_CURRENT: Final = 1
+MCL_FUTURE: Final = 2
+MCL_ONFAULT: Final = 4
+
 NEVER: Final = -1000
 """Badness (oom_score_adj) of a process that the kernel does not kill to get memory."""
 
@@ -25,12 +28,15 @@ def unlimited() -> bool:
 def stay_in_memory() -> None:
     """Never wait for the disk that we serve: not to allocate memory, not for a page of our own.
 
-    prctl(2), which is for this thread and those that it starts; mlockall(2), for what there is now. Without the
-    right to it, it works as long as nobody swaps to that disk.
+    prctl(2), which is for this thread and those that it starts; mlockall(2), for what there is now and, page by
+    page as it is used, for what comes. The latter only where it is not limited: else what comes would fail.
+    Without the right to either, it works as long as nobody swaps to that disk.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
     libc.mlockall(MCL_CURRENT)
+    if unlimited():
+        libc.mlockall(MCL_FUTURE | MCL_ONFAULT)
 
 
 def spare() -> None:
