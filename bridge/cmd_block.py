@@ -219,6 +219,11 @@ def _serve(
             )
             warned = True
             continue
+        if users and not server_lost:
+            _say(
+                f"{attachment.where} is in use ({users}): writing out what the kernel keeps of it, then it "
+                "is detached; the same signal again does not wait for that"
+            )
         if not server_lost:
             detach.sync(attachment, signals, told, users)
         if users:

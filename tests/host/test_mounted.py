@@ -133,11 +133,11 @@ def test_second_ctrl_c_while_mounted_detaches(world: World) -> None:
 def test_auto_says_what_and_why(world: World) -> None:
     running = world.start("block", "model:cmd680?strict=1&ram=1M", "--json")
     said = json.loads(running.line)
-    assert f"export {said['export']}: the kernel has " in running.stderr
     assert said["size"] == 1 << 20 and said["read_only"] is False
     assert Path(said["device"]).is_block_device()
     assert Path(f"/proc/{said['driver_pid']}/comm").read_text().strip() == "nbdkit"
     assert running.end() == 0
+    assert f"export {said['export']}: the kernel has " in running.stderr
 
 
 def test_two_at_once(world: World) -> None:

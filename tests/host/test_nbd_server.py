@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import Running, World
+from waiting import until
 
 nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
 
@@ -213,7 +214,8 @@ def test_tcp(world: World, bind: str | None, shown: str) -> None:
     arguments = ["--port", str(port), *(["--bind", bind] if bind else [])]
     running = world.start("block", "model:cmd680?strict=1&ram=1M", *arguments)
     assert running.line == f"nbd://{shown}:{port}"
-    assert f"warning: {running.line} has no authentication" in running.stderr
+    warning = f"warning: {running.line} has no authentication"
+    until(lambda: warning in running.stderr, "the warning, which waits for no reader")
     client = connect(running.line)
     client.pwrite(b"\x77" * 512, 512)
     assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
