@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
 from usrdrv import disks, errors, mounts
-from usrdrv.bridge import exports, nbd_handshake
+from usrdrv.bridge import exports, nbd_handshake, probing
 from usrdrv.bridge.process import Child
 
 FAMILY: Final = "nbd"
@@ -242,6 +242,7 @@ class NbdAttachment:
 
     def sync(self) -> None:
         disks.sync(disks.BLOCK / self.name)
+        probing.keep_out(self._fd)
 
     def close(self) -> None:
         """Disconnect, also while in use: the server is gone or goes next.
