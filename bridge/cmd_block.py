@@ -41,14 +41,18 @@ NO_SECRET: Final = (
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("block", help="make a drive a block device", description=__doc__)
+    parser = commands.add_parser(
+        "block",
+        help="make a drive a block device",
+        description="Make a drive a block device of the kernel until interrupted.",
+    )
     add_device(parser)
     parser.add_argument("--drive", type=bounded(0, 3), default=0, help="0 to 3 (default 0)")
     parser.add_argument(
         "--export",
         choices=("auto", "usrloop", "nbd", "fuse", "socket"),
-        help="our kernel module, the kernel's NBD client, nbdfuse and a loop device, or just an NBD "
-        "server; auto (the default) takes the best that this kernel has of the first three",
+        help="the module usrloop; the kernel's NBD client; nbdfuse and a loop device; or an NBD server "
+        "alone. auto (the default): the first of these that this kernel has",
     )
     parser.add_argument("--socket", type=Path, help="path of the NBD server's Unix socket")
     parser.add_argument(
@@ -60,13 +64,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="ADDRESS",
         help="IPv4 or IPv6 address or host name to listen on with --port (default %(default)s)",
     )
-    parser.add_argument("--read-only", action="store_true")
+    parser.add_argument("--read-only", action="store_true", help="refuse writes")
     parser.add_argument(
         "--no-zero-copy",
         action="store_false",
         dest="zero_copy",
-        help="have the kernel copy data even if the device can reach them where they are (export "
-        "usrloop on a kernel of ours)",
+        help="copy data, even where the device could reach the kernel's own pages (export usrloop)",
     )
     parser.add_argument(
         "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
@@ -76,23 +79,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=bounded(0, 1000),
         default=0,
         metavar="MICROSECONDS",
-        help="export usrloop: look for the drive's answer and for requests so long before sleeping "
-        "(default 0): shorter latency for a processor's time",
+        help="poll for completions and requests for so long before sleeping (default 0: do not): "
+        "lower latency, more processor time (export usrloop)",
     )
     parser.add_argument(
         "--restart-time",
         type=bounded(0, 3600),
         default=60,
         metavar="SECONDS",
-        help="how long requests wait for a driver that died and is started again "
-        "(exports usrloop and nbd; default 60; 0: I/O errors at once)",
+        help="when the driver dies, hold requests for up to so long until it is back "
+        "(default 60; 0: I/O errors at once; exports usrloop and nbd)",
     )
     parser.add_argument(
         "--request-time",
         type=bounded(0, 3600),
         default=REQUEST_TIME,
         metavar="SECONDS",
-        help="kill a driver that has requests and completes none of them for so long "
+        help="kill and restart a driver that completes no request for so long while it has some "
         "(default %(default)s; 0: never)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON when usable")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "identify", help="show drives: identity, modes, geometry, health", description=__doc__
+        "identify",
+        help="show drives: identity, modes, geometry, health",
+        description="Show the drives of a controller: identity, modes, geometry, health.",
     )
     add_device(parser)
     parser.add_argument("--drive", type=bounded(0, 3), help="only this one, 0 to 3")

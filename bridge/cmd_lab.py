@@ -25,7 +25,11 @@ MODULE_KERNELS = ("stock-6.1", "stock", "newest", "base", "debug")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("lab", help="run things in a guest", description=__doc__)
+    parser = commands.add_parser(
+        "lab",
+        help="run things in a guest",
+        description="Run drivers and device models in a guest with a real kernel.",
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
     build = actions.add_parser("build", help="build what guests need, unless it is there")
     build.add_argument("--kernel", choices=KERNELS, default="stock")
@@ -54,13 +58,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     run = actions.add_parser("run", help="run a command in a guest")
     _add_machine(run)
     run.add_argument(
-        "--timeout", type=bounded(1, 86400), default=3600, help="seconds (default %(default)s)"
+        "--timeout",
+        type=bounded(1, 86400),
+        default=3600,
+        metavar="SECONDS",
+        help="kill COMMAND after so long (default %(default)s)",
     )
     run.add_argument(
-        "--kernel-log", type=Path, metavar="FILE", help="write there what the kernel said"
+        "--kernel-log", type=Path, metavar="FILE", help="write the guest's kernel log to FILE"
     )
     run.add_argument("--json", action="store_true", help="print how it ended as one JSON object")
-    run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+    run.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
     run.set_defaults(run=run_command)
 
 
@@ -86,12 +94,14 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         default="stock",
         help="Debian's own, or one of ours: small, or with the kernel's checkers (default stock)",
     )
-    parser.add_argument("--kmod", action="store_true", help="`modprobe usrloop` works in it")
-    parser.add_argument("--iommu", action="store_true", help="with an IOMMU, which VFIO needs")
+    parser.add_argument("--kmod", action="store_true", help="with the module usrloop, for modprobe")
+    parser.add_argument("--iommu", action="store_true", help="add an IOMMU, which VFIO needs")
     parser.add_argument(
         "--memory", type=bounded(256, 1 << 20), default=1024, help="MiB (default %(default)s)"
     )
-    parser.add_argument("--cpus", type=bounded(1, 64), default=1)
+    parser.add_argument(
+        "--cpus", type=bounded(1, 64), default=1, help="processors (default %(default)s)"
+    )
     parser.add_argument(
         "--folder",
         type=Path,

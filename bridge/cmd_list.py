@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("list", help="list devices", description=__doc__)
+    parser = commands.add_parser(
+        "list",
+        help="list devices",
+        description="List the devices that can be opened here, and who uses them.",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

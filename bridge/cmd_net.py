@@ -39,7 +39,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="DEVICE",
         help="vfio-user:SOCKET, model:dp83820?cable=NAME, or a PCI address such as 0000:03:00.0",
     )
-    parser.add_argument("interface", metavar="IFNAME", nargs="?", help="of stats")
+    parser.add_argument(
+        "interface",
+        metavar="IFNAME",
+        nargs="?",
+        help="interface whose counters to print (with stats)",
+    )
     parser.add_argument(
         "--export",
         choices=("auto", "usrloop", "tap"),
@@ -68,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--no-offload",
         dest="offloads",
         action="store_false",
-        help="no checksums, tags and large packets by chip and driver",
+        help="disable checksum, VLAN and segmentation offload",
     )
     parser.add_argument(
         "--no-zero-copy",

@@ -44,7 +44,7 @@ def check_access() -> None:
     try:
         os.close(os.open(FUSE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError as error:
-        raise errors.PermissionDeniedError(f"{FUSE}: no right to open it") from error
+        raise errors.PermissionDeniedError(f"{FUSE}: permission denied") from error
     except OSError as error:
         raise errors.MissingToolError(
             f"{FUSE}: {error.strerror}; this kernel has no FUSE (module fuse)"

@@ -42,7 +42,7 @@ def _open(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC)
     except PermissionError as error:
         raise errors.PermissionDeniedError(
-            f"{path}: no right to open it; loop devices need root or the group disk"
+            f"{path}: permission denied; loop devices need root or the group disk"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):

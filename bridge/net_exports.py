@@ -38,7 +38,7 @@ def choose(wanted: str) -> tuple[str, str]:
     if not loop.available():
         return "tap", "the kernel has no module usrloop"
     if not os.access(loop.NODE, os.R_OK | os.W_OK):
-        return "tap", f"no right to open {loop.NODE}"
+        return "tap", f"{loop.NODE}: permission denied"
     return "usrloop", "the kernel has module usrloop"
 
 

@@ -53,7 +53,8 @@ class Standby(Closing):
         if self.child is not None and self.child.wait(0):
             self._useless = time.monotonic() - self._since < SHORT_LIFE
             how = f"the driver's standby {self.child.status()}"
-            print(f"usrdrv: {how}{': left at that' * self._useless}", file=sys.stderr, flush=True)
+            rest = "; not starting another one" if self._useless else ""
+            print(f"usrdrv: {how}{rest}", file=sys.stderr, flush=True)
             self.close()
         if self._next is None and not self._useless:
             try:

@@ -53,7 +53,7 @@ def open_control() -> int:
     try:
         return os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except PermissionError:
-        raise errors.PermissionDeniedError(f"{CONTROL}: no right to open it") from None
+        raise errors.PermissionDeniedError(f"{CONTROL}: permission denied") from None
     except OSError as error:
         raise errors.MissingToolError(
             f"{CONTROL}: {error.strerror} (kernel option CONFIG_TUN, module tun)"

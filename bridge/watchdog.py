@@ -57,10 +57,10 @@ class Watchdog:
             return
         self._hangs = self._hangs + 1 if self._completed == self._completed_at_kill else 1
         self._completed_at_kill = self._completed
-        hangs = f"no request was completed for {self._patience} s"
+        hangs = f"the driver completed no request for {self._patience} s"
         if self._hangs == HANGS:
-            raise errors.DeviceError(f"{hangs}, by {HANGS} drivers in a row; given up")
-        print(f"usrdrv: {hangs}: the driver is killed", file=sys.stderr, flush=True)
+            raise errors.DeviceError(f"{hangs}, like the {HANGS - 1} before it; giving up")
+        print(f"usrdrv: {hangs}: killing it", file=sys.stderr, flush=True)
         child.kill()
         if not child.wait(KILL_TIMEOUT):
             raise errors.DeviceError(f"{hangs}, and the driver cannot be killed")

@@ -128,7 +128,7 @@ def _python_packages(path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise errors.LabError(f"the guest's Python packages could not be had: {said}")
+        raise errors.LabError(f"cannot install the guest's Python packages: {said}")
     compile_python(path, path / "opt/python")
 
 

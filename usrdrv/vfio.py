@@ -63,7 +63,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except PermissionError as error:
-        raise errors.PermissionDeniedError(f"{path}: no right to open it") from error
+        raise errors.PermissionDeniedError(f"{path}: permission denied") from error
     except FileNotFoundError as error:
         raise errors.MissingToolError(f"{path}: not there: is the module {VFIO} loaded?") from error
     except OSError as error:
@@ -100,7 +100,7 @@ def _check_neighbours(function: Function) -> None:
 
 def _device(function: Function, container: int, group: int) -> int:
     if fcntl.ioctl(container, GET_API_VERSION) != API_VERSION:
-        raise errors.MissingToolError("this kernel's VFIO is another version than 0")
+        raise errors.MissingToolError("unsupported VFIO version: this kernel's is not 0")
     if not fcntl.ioctl(container, CHECK_EXTENSION, TYPE1V2):
         raise errors.MissingToolError("this kernel's VFIO has no type 1 v2 IOMMU")
     status = bytearray(struct.pack("=II", 8, 0))

@@ -200,7 +200,7 @@ def test_a_user_who_owns_the_group(guest: Guest) -> None:
         check=True,
     )
     try:
-        assert f"{node}: no right to open it" in refused(guest, f"{user} usrdrv identify {SECOND}")
+        assert f"{node}: permission denied" in refused(guest, f"{user} usrdrv identify {SECOND}")
         guest.run(f"chown 1000 {node}", check=True)
         line = refused(guest, f"prlimit --memlock=65536 {user} usrdrv identify {SECOND}")
         assert "RLIMIT_MEMLOCK" in line and "64 KiB" in line

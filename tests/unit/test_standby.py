@@ -184,7 +184,7 @@ def test_its_death_is_noticed(
     said = capsys.readouterr().err
     assert said.startswith("usrdrv: the driver's standby was killed by SIGKILL")
     if life:
-        assert said.endswith(": left at that\n")
+        assert said.endswith("; not starting another one\n")
         waiting.prepare()
         assert waiting.child is None
         child, sock = waiting.take()

@@ -125,7 +125,7 @@ class Control(Closing):
                 f"{node} is not there: kernel module usrloop (make kmod-install)"
             ) from None
         except PermissionError:
-            raise errors.PermissionDeniedError(f"{node}: no right to open it") from None
+            raise errors.PermissionDeniedError(f"{node}: permission denied") from None
         except OSError as error:
             raise errors.DeviceError(f"{node}: {error.strerror}") from None
 
