@@ -47,7 +47,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Make a drive a block device of the kernel until interrupted.",
     )
     add_device(parser)
-    parser.add_argument("--drive", type=bounded(0, 3), default=0, help="0 to 3 (default 0)")
+    parser.add_argument(
+        "--drive",
+        type=bounded(0, 3),
+        default=0,
+        help="0 to 3 (default 0); one drive of a controller can be served at a time",
+    )
     parser.add_argument(
         "--export",
         choices=("auto", "usrloop", "nbd", "fuse", "socket"),

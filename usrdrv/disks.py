@@ -133,7 +133,7 @@ def _try_to_claim(disk: Path) -> int | None:
     try:
         fd = _open(disk, os.O_RDONLY | os.O_EXCL)
     except PermissionError:
-        raise errors.PermissionDeniedError(f"{mounts.node(disk)}: no right to open it") from None
+        raise errors.PermissionDeniedError(f"{mounts.node(disk)}: permission denied") from None
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
