@@ -157,7 +157,10 @@ class Device(Closing):
         return memory
 
     def irq_wait(self, timeout: float | None) -> bool:
-        """Wait for an interrupt (seconds; None: for ever); it stays masked until irq_unmask()."""
+        """Wait for an interrupt (seconds; None: for ever); it stays masked until irq_unmask().
+
+        Return False if there is none: time is up, or the device has taken it back.
+        """
         poll = select.poll()
         poll.register(self.c.irq_fd, select.POLLIN)
         if self.c.hangup_fd >= 0:
