@@ -48,6 +48,7 @@ SOURCES = [
     "store.c",
     "worker.c",
     "fault.c",
+    "spin.c",
     "strict.c",
     "say.c",
     "testhost.c",

@@ -56,6 +56,8 @@ uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
 	case TF_COMMAND:
 		if (d->index % 2 != ch->select)
 			return 0;	/* device 0 for an absent device 1 */
+		if (spin_busy(d))
+			return ATA_BSY;
 		if (!alternate) {
 			uint8_t status = d->status;
 
@@ -95,6 +97,8 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	if (!ata_access(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
 		return;
 	ch->control &= (uint8_t)~ATA_CTL_HOB;
+	if (d && reg != TF_DEVICE && spin_busy(d))
+		return;
 	if (d && d->status & (ATA_BSY | ATA_DRQ)) {
 		ch->m->count.unexpected++;
 		return;
@@ -150,7 +154,7 @@ static void hold(struct drive *d)
 static void defaults(struct drive *d)
 {
 	d->multiple = MAX_MULTIPLE;
-	d->write_cache = true;
+	d->write_cache = !d->config.no_flush;
 	d->look_ahead = true;
 	d->apm = 0;
 }
@@ -166,7 +170,7 @@ void ata_power_on(struct drive *d)
 	d->udma = -1;
 	d->heads = 16;
 	d->spt = 63;
-	d->power = POWER_ACTIVE;
+	d->power = d->spun ? POWER_ACTIVE : POWER_STANDBY;
 	if (!d->max_kept)
 		d->max_kept = d->store.size / SECTOR;
 	d->sectors = d->max_kept;

@@ -109,6 +109,10 @@ static void cmd_rw(struct drive *d, unsigned int flags)
 		ata_abort(d);
 		return;
 	}
+	if (spin_refuses(d)) {
+		ata_abort(d);
+		return;
+	}
 	if (!range(d, plan.ext, &lba, &count))
 		return;
 	plan.kind = flags & F_DMA ? XFER_DMA : plan.write ? XFER_PIO_OUT : XFER_PIO_IN;
@@ -125,8 +129,13 @@ static void cmd_verify(struct drive *d, unsigned int flags)
 	uint64_t lba, first;
 	uint32_t count;
 
+	if (spin_refuses(d)) {
+		ata_abort(d);
+		return;
+	}
 	if (!range(d, flags & F_EXT, &lba, &count))
 		return;
+	spin_delay(d);	/* a verify spins it up as a read does, but takes no time here */
 	d->x.ext = flags & F_EXT;
 	bad = fault_bad_sector(d, lba, count, false, &first);
 	if (!bad) {
@@ -144,6 +153,10 @@ static void cmd_ok(struct drive *d, unsigned int flags)
 
 static void cmd_flush(struct drive *d, unsigned int flags)
 {
+	if (d->config.no_flush) {
+		ata_abort(d);
+		return;
+	}
 	d->count->flushes++;
 	xfer_durable(d);
 }
@@ -162,8 +175,10 @@ static void cmd_sleep(struct drive *d, unsigned int flags)
 
 static void cmd_idle(struct drive *d, unsigned int flags)
 {
-	d->power = POWER_ACTIVE;
-	ata_ok(d);
+	if (spin_refuses(d))
+		ata_abort(d);
+	else
+		spin_up(d);
 }
 
 static void cmd_check_power(struct drive *d, unsigned int flags)

@@ -292,7 +292,7 @@ void xfer_media(struct drive *d, const struct xfer *plan)
 		ata_abort(d);
 		return;
 	}
-	delay = fault_delay(d, x->left, direction);
+	delay = fault_delay(d, x->left, direction) + spin_delay(d);
 	if (delay)
 		worker_defer(d, delay, false, begin);
 	else

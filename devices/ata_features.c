@@ -42,6 +42,10 @@ void ata_set_features(struct drive *d)
 
 	switch (d->cur[TF_FEATURES]) {
 	case ATA_SF_WCACHE_ON:
+		if (d->config.no_flush) {
+			ata_abort(d);
+			return;
+		}
 		d->write_cache = true;
 		break;
 	case ATA_SF_WCACHE_OFF:
@@ -65,6 +69,20 @@ void ata_set_features(struct drive *d)
 	case ATA_SF_APM_OFF:
 		d->apm = 0;
 		break;
+	case ATA_SF_PUIS_ON:
+	case ATA_SF_PUIS_OFF:
+		if (!d->config.puis) {
+			ata_abort(d);
+			return;
+		}
+		d->puis = d->cur[TF_FEATURES] == ATA_SF_PUIS_ON;
+		break;
+	case ATA_SF_SPIN_UP:
+		if (d->config.puis)
+			spin_up(d);
+		else
+			ata_abort(d);
+		return;
 	case ATA_SF_LOOKAHEAD_ON:
 		d->look_ahead = true;
 		break;

@@ -86,12 +86,19 @@ void ata_identify(struct drive *d, uint8_t *out)
 {
 	const struct cmd680_drive_config *c = &d->config;
 	bool dma = c->max_udma >= 0 || c->max_mwdma >= 0;
-	unsigned int set83 = 0x1008 | (c->lba48 ? 0x2400 : 0);
+	unsigned int set83 = 0x0008 | (c->no_flush ? 0 : 0x1000) | (c->lba48 ? 0x0400 : 0) |
+		(c->lba48 && !c->no_flush ? 0x2000 : 0) | (c->puis ? 0x0020 : 0) |
+		(c->puis == ATA_PUIS_SET_FEATURES_SHORT || c->puis == ATA_PUIS_SET_FEATURES ? 0x0040 : 0);
 	unsigned int set84 = 0x4000 | (c->lba48 && dma ? 0x40 : 0);
 	uint8_t sum = 0;
 
 	memset(out, 0, SECTOR);
-	put(out, 0, 0x0040);
+	put(out, 0, c->general ? c->general : 0x0040);
+	put(out, 2, spin_word(d));
+	if (spin_word(d) == ATA_PUIS_SET_FEATURES_SHORT || spin_word(d) == ATA_PUIS_ACCESS_SHORT) {
+		put(out, 0, 0x0044);	/* incomplete: the rest is on the medium */
+		return;
+	}
 	geometry(d, out);
 	put_string(out, 10, c->serial, 20);
 	put_string(out, 23, c->firmware, 8);
@@ -113,11 +120,11 @@ void ata_identify(struct drive *d, uint8_t *out)
 		put(out, 169, 1);
 	}
 	put(out, 80, 0x00f0);
-	put(out, 82, feature_bits(d, true, true, true));
+	put(out, 82, feature_bits(d, true, !c->no_flush, true));
 	put(out, 83, 0x4000 | set83);
 	put(out, 84, set84);
 	put(out, 85, feature_bits(d, d->smart, d->write_cache, d->look_ahead));
-	put(out, 86, d->apm ? set83 : set83 & ~8u);
+	put(out, 86, set83 & ~((d->apm ? 0 : 8u) | (d->puis ? 0 : 0x20u)));
 	put(out, 87, set84);
 	put(out, 88, modes(c->max_udma) | selected(d->udma));
 	put(out, 91, d->apm);

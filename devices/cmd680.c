@@ -217,6 +217,8 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 		if (err)
 			break;
 		d->present = true;
+		d->puis = d->config.puis;
+		ata_power_up(d);
 		ata_power_on(d);
 	}
 	if (err) {

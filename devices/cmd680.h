@@ -24,6 +24,10 @@ struct cmd680_drive_config {
 	uint8_t trim;
 	uint16_t rpm;		/* 1: not rotating */
 	uint8_t physical_4k;
+	uint16_t general;	/* word 0 of IDENTIFY: 0 is a disk's */
+	uint16_t puis;		/* word 2: powers up in standby; 0: does not */
+	uint32_t spin_up_ms;	/* from power-on, or when it is told */
+	uint8_t no_flush;	/* older than the flush commands: nothing is cached */
 };
 
 struct cmd680_config {

@@ -15,6 +15,14 @@ from usrdrv.devices.images import check_size, open_image, parse_size
 from usrdrv.errors import NoSuchDeviceError, UsageError, UsrdrvError
 
 DRIVES: int = lib.CMD680_DRIVES
+CFA = (0x848A, 0x844A, 0x044A, 0x0040)
+"""Word 0 of cards: the CompactFlash specification's three, and 844Ah, which libata knows too."""
+PUIS = (
+    lib.ATA_PUIS_SET_FEATURES_SHORT,
+    lib.ATA_PUIS_SET_FEATURES,
+    lib.ATA_PUIS_ACCESS_SHORT,
+    lib.ATA_PUIS_ACCESS,
+)
 CLASSES = (0x0101, 0x0104, 0x0180)
 
 
@@ -34,6 +42,14 @@ class DriveSpec:
     trim: bool = True
     rpm: int = 7200
     physical_4k: bool = False
+    cfa: int = 0
+    """Word 0 of IDENTIFY of a CompactFlash card, one of CFA; 0: a disk's."""
+    flush: bool = True
+    """It has the flush commands, and a cache."""
+    puis: int = 0
+    """It powers up in standby: word 2 of IDENTIFY, one of PUIS; 0: it does not."""
+    spin_up: float = 0.0
+    """Seconds."""
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.ram is None):
@@ -53,6 +69,12 @@ class DriveSpec:
             raise UsageError(f"MWDMA mode {self.max_mwdma} is not between 0 and 2")
         if self.rpm not in (0, 1) and not 0x401 <= self.rpm <= 0xFFFE:
             raise UsageError(f"rotation rate {self.rpm}: 0 (unknown), 1 (none) or 1025 to 65534")
+        for name, word, words in (("cfa", self.cfa, CFA), ("puis", self.puis, PUIS)):
+            if word and word not in words:
+                known = ", ".join(f"{each:04x}" for each in words)
+                raise UsageError(f"{name}={word:04x}: one of {known}")
+        if not 0 <= self.spin_up <= 3600:
+            raise UsageError(f"spinup={self.spin_up:g}: 0 to 3600 seconds")
 
 
 class Cmd680Model(Model):
@@ -159,12 +181,29 @@ def _fill(c: Any, spec: DriveSpec, index: int, fds: list[int]) -> None:
     c.trim = spec.trim
     c.rpm = spec.rpm
     c.physical_4k = spec.physical_4k
+    c.general = spec.cfa
+    c.no_flush = not spec.flush
+    c.puis = spec.puis
+    c.spin_up_ms = round(spec.spin_up * 1000)
 
 
 def _mode(key: str, text: str) -> int | None:
     if text.lower() == "none":
         return None
     return number(key, text)
+
+
+def _word(key: str, text: str) -> int:
+    """A word of IDENTIFY in hexadecimal; 1 is the usual one, 0 none."""
+    usual = {"cfa": CFA[0], "puis": PUIS[0]}[key.rstrip("0123")]
+    return {"0": 0, "1": int(usual)}.get(text) or number(key, text, 16)
+
+
+def _seconds(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{key}={text}: not a number of seconds") from None
 
 
 # option name without its drive number -> (DriveSpec field, how to read it)
@@ -182,6 +221,10 @@ DRIVE_OPTIONS: dict[str, tuple[str, Any]] = {
     "trim": ("trim", flag),
     "rpm": ("rpm", number),
     "4k": ("physical_4k", flag),
+    "cfa": ("cfa", _word),
+    "flush": ("flush", flag),
+    "puis": ("puis", _word),
+    "spinup": ("spin_up", _seconds),
 }
 
 

@@ -102,6 +102,9 @@ struct drive {
 	uint8_t apm;		/* 0: off */
 	uint8_t multiple;	/* sectors; 0: off */
 	uint8_t heads, spt;	/* CHS translation */
+	bool puis;		/* power-up in standby is on; outlasts power-off */
+	bool spun;		/* false: in standby since power-on */
+	uint64_t ready_at;	/* BSY until then, since power-on; CLOCK_MONOTONIC, ns; 0: it is */
 	enum { POWER_ACTIVE, POWER_STANDBY, POWER_SLEEP } power;
 	uint64_t sectors;	/* addressable, after SET MAX */
 	uint64_t max_kept;	/* of them, those that outlast a reset */
@@ -209,6 +212,7 @@ bool ata_access(struct channel *ch);
 void ata_control(struct channel *ch, uint8_t value);
 void ata_hard_reset(struct channel *ch);
 void ata_power_on(struct drive *d);
+void ata_power_up(struct drive *d);
 void ata_signature(struct drive *d);
 void ata_stop(struct drive *d);
 struct drive *ata_selected(struct channel *ch);
@@ -243,7 +247,15 @@ bool mode_refused(const struct drive *d);
 bool pio_refused(const struct drive *d);
 bool mode_crc(struct drive *d);
 
+/* spin.c: from power-on to the first command */
+bool spin_busy(struct drive *d);
+bool spin_refuses(struct drive *d);
+uint64_t spin_delay(struct drive *d);
+void spin_up(struct drive *d);
+unsigned int spin_word(const struct drive *d);
+
 /* worker.c */
+uint64_t now_ns(void);
 void worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error));
 void worker_cancel(struct channel *ch);
 void worker_join(struct channel *ch);

@@ -123,6 +123,7 @@ static void release(struct model *m, const struct cmd680_fault *f)
 		if (f->kind == CMD680_FAULT_UNPLUG && f->drive == (int32_t)i) {
 			d->unplugged = false;
 			d->unseen = true;
+			ata_power_up(d);
 		}
 	}
 }

@@ -9,7 +9,7 @@
 
 #include "cmd680_priv.h"
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec ts;
 

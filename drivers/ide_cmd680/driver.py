@@ -10,6 +10,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -49,6 +51,8 @@ class Options:
     """After this a command without an interrupt is looked at."""
     reset_timeout: float = 10.0
     """How long a drive may stay busy after a soft reset."""
+    spin_up_timeout: float = 31.0
+    """How long it may take from power-on, or from being told to spin up, to its first answer (section 7.3)."""
     poll_us: int = 0
     """Served to usrloop: microseconds to look at the chip before waiting for its interrupt."""
 
@@ -126,7 +130,7 @@ class Controller(Closing):
         self._chip = Chip(device)
         self._chip.bring_up()
         mmio = self._options.mmio and self._chip.has_mmio()
-        self._channels = [Channel(device, number, mmio=mmio) for number in (0, 1)]
+        self._channels = [Channel(device, n, mmio=mmio, tell=self._tell) for n in (0, 1)]
         for channel in self._channels:
             channel.stop_engine()
         self._chip.grant_bus()
@@ -141,8 +145,7 @@ class Controller(Closing):
         self._drives: list[Drive | None] = [None] * 4
         self._zero_copy = False
         try:
-            for channel in self._channels:
-                self._probe(channel)
+            self._probe_all()
             self._ide = self._create_data_path(mmio)
         except BaseException:
             self._chip.quiesce()
@@ -157,26 +160,65 @@ class Controller(Closing):
 
     # bring-up
 
-    def _probe(self, channel: Channel) -> None:
-        try:
-            found = channel.soft_reset(self._options.reset_timeout)
-        except CommandTimeoutError as error:
-            log.warning("%s: channel %d: %s", self._device.name, channel.number, error)
-            return
-        for device in (0, 1):
-            if not found[device]:
-                continue
-            index = channel.number * 2 + device
-            try:
-                self._drives[index] = self._probe_drive(channel, device)
-            except (CommandError, CommandTimeoutError, ValueError) as error:
-                log.warning("%s: drive %d is not usable: %s", self._device.name, index, error)
+    def _tell(self, text: str) -> None:
+        """Hear of a channel that keeps us waiting."""
+        self._repeated.tell(logging.WARNING, "waiting", "%s", text)
 
-    def _probe_drive(self, channel: Channel, device: int) -> Drive:
+    def _probe_all(self) -> None:
+        """Reset both channels, so that all drives spin up at once, then see what there is."""
+        deadline = time.monotonic() + self._options.spin_up_timeout
+        for channel in self._channels:
+            channel.start_reset()
+        for channel in self._channels:
+            try:
+                found = channel.end_reset(max(deadline - time.monotonic(), 0.1))
+            except CommandTimeoutError as error:
+                log.warning("%s: %s", self._device.name, error)
+                continue
+            self._probe(channel, [device for device in (0, 1) if found[device]])
+
+    def _probe(self, channel: Channel, devices: list[int]) -> None:
+        """Identify both before either is sped up: the task file's timing is the channel's (section 8)."""
+        identities: dict[int, Identity] = {}
+        for device in devices:
+            with self._usable(channel, device):
+                identities[device] = self._identify(channel, device)
+                self._chip.set_default_mode(channel.number * 2 + device)
+        for device, identity in identities.items():
+            with self._usable(channel, device):
+                drive = self._set_up(channel, device, identity)
+                self._drives[drive.index] = drive
+
+    @contextmanager
+    def _usable(self, channel: Channel, device: int) -> Iterator[None]:
+        """Go on without a drive that turns out not to be one that we can use, and say why."""
+        try:
+            yield
+        except (CommandError, CommandTimeoutError, ValueError) as error:
+            index = channel.number * 2 + device
+            log.warning("%s: drive %d is not usable: %s", self._device.name, index, error)
+
+    def _identify(self, channel: Channel, device: int) -> Identity:
+        """Ask a drive what it is; one that powered up in standby is told to spin up first (section 7.5, word 2)."""
+        seconds = self._options.spin_up_timeout
+        data = channel.command_in(device, TaskFile(lib.ATA_IDENTIFY), seconds)
+        wants = identify.spin_up(data)
+        if wants is identify.SpinUp.NOTHING:
+            return identify.parse(data)
+        log.info("%s: drive %d spins up", self._device.name, channel.number * 2 + device)
+        how = TaskFile(lib.ATA_IDLE_IMMEDIATE)
+        if wants is identify.SpinUp.SET_FEATURES:
+            how = TaskFile(lib.ATA_SET_FEATURES, features=lib.ATA_SF_SPIN_UP)
+        try:
+            channel.command(device, how, seconds)
+        except CommandError as error:  # it may have spun up before; what it says next tells
+            log.info("%s: %s", self._device.name, error)
+        return identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY), seconds))
+
+    def _set_up(self, channel: Channel, device: int, identity: Identity) -> Drive:
         index = channel.number * 2 + device
-        identity = identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY)))
         mode = self._choose_mode(channel, identity)
-        identity = self._program(channel, index, identity, mode)
+        identity, mode = self._program(channel, index, identity, mode)
         log.info("%s: drive %d: %s, %s", self._device.name, index, identity.model, mode)
         return Drive(index, identity, mode, self._read_smart(channel, device, identity))
 
@@ -195,18 +237,28 @@ class Controller(Closing):
         )
         return best if identity.dma and best is not None else pio
 
-    def _program(self, channel: Channel, index: int, identity: Identity, mode: Mode) -> Identity:
-        """Set host, then drive, then see whether the drive agrees (section 8). Return its new identity."""
+    def _program(
+        self, channel: Channel, index: int, identity: Identity, mode: Mode
+    ) -> tuple[Identity, Mode]:
+        """Set host, then drive, then see whether the drive agrees (section 8).
+
+        Return its new identity, and the mode: a drive that has PIO alone may refuse to be told, as old
+        CompactFlash cards do, and is in its default one then (section 7.4).
+        """
         device = index % 2
         self._chip.set_mode(index, mode, identity.pio_highest, iordy=identity.iordy)
-        channel.command(
-            device,
-            TaskFile(lib.ATA_SET_FEATURES, features=lib.ATA_SF_XFER_MODE, count=mode.code),
-        )
+        tf = TaskFile(lib.ATA_SET_FEATURES, features=lib.ATA_SF_XFER_MODE, count=mode.code)
+        try:
+            channel.command(device, tf)
+        except CommandError:
+            if mode.dma:
+                raise
+            mode = Mode(Protocol.PIO, min(mode.number, modes.HIGHEST_PIO_DEFAULT))
+            self._chip.set_mode(index, mode, mode.number, iordy=False)
         after = identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY)))
         if mode.dma and after.selected != str(mode):
             raise errors.DeviceError(f"drive {index} selected {after.selected} instead of {mode}")
-        return after
+        return after, mode
 
     def _read_smart(self, channel: Channel, device: int, identity: Identity) -> Smart | None:
         if not identity.smart:
@@ -403,12 +455,14 @@ class Controller(Closing):
         """Reset a channel, soft first and hard at last, and set its drives up again (section 9.4)."""
         mine = [d for d in self._drives if d is not None and d.index // 2 == channel.number]
         for attempt in range(3):
+            seconds = self._options.reset_timeout
             if attempt == 2:
+                seconds = self._options.spin_up_timeout  # its power may have failed
                 channel.hard_reset()
                 for drive in mine:
                     drive.recovery.hard_resets += 1
             try:
-                found = channel.soft_reset(self._options.reset_timeout)
+                found = channel.soft_reset(seconds)
             except CommandTimeoutError as error:
                 what = f"channel {channel.number}: reset"
                 self._repeated.tell(logging.WARNING, what, "%s: %s", what, error)
@@ -427,11 +481,12 @@ class Controller(Closing):
         try:
             if not present:
                 raise errors.NoSuchDeviceError("it does not answer any more")
-            data = channel.command_in(drive.index % 2, TaskFile(lib.ATA_IDENTIFY))
-            identity = identify.parse(data)
+            identity = self._identify(channel, drive.index % 2)
             if (identity.model, identity.serial) != (drive.identity.model, drive.identity.serial):
                 raise errors.NoSuchDeviceError("another drive is in its place")
-            self._program(channel, drive.index, identity, drive.transfer_mode)
+            _, drive.transfer_mode = self._program(
+                channel, drive.index, identity, drive.transfer_mode
+            )
         except (errors.UsrdrvError, ValueError) as error:
             if isinstance(error, errors.NoSuchDeviceError) and self.gone.is_set():
                 raise

@@ -3,8 +3,35 @@
 
 import struct
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
 
 LBA28_SECTORS = 0x0FFFFFFF
+
+CFA_SIGNATURES: Final = (0x848A, 0x844A)
+"""Word 0 of a CompactFlash card that does not look like a disk (CF+ and CompactFlash Specification; libata).
+
+The others that it may have, 044Ah and 0040h, do.
+"""
+
+PACKET_KINDS: Final = {0x00: "disk", 0x01: "tape", 0x05: "CD-ROM", 0x07: "optical disk"}
+"""By bits 12:8 of word 0 of IDENTIFY PACKET DEVICE."""
+
+
+class SpinUp(Enum):
+    """What a drive that powers up in standby waits for (word 2, section 7.5)."""
+
+    NOTHING = auto()
+    SET_FEATURES = auto()
+    ANY_ACCESS = auto()
+    """Of its medium; until then it says little of itself."""
+
+
+_SPIN_UP: Final = {
+    0x37C8: SpinUp.SET_FEATURES,
+    0x738C: SpinUp.SET_FEATURES,
+    0x8C73: SpinUp.ANY_ACCESS,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,8 @@ class Identity:
     fua: bool
     trim: bool
     sees_80_wires: bool
+    cfa: bool
+    """A CompactFlash card."""
 
     @property
     def size(self) -> int:
@@ -62,15 +91,36 @@ def _selected(mwdma: int, udma: int) -> str:
     return "PIO"
 
 
+def spin_up(data: bytes) -> SpinUp:
+    """Tell what a drive wants before the rest of its IDENTIFY DEVICE data counts."""
+    return _SPIN_UP.get(int.from_bytes(data[4:6], "little"), SpinUp.NOTHING)
+
+
+def _is_cfa(w: tuple[int, ...]) -> bool:
+    """By its signature, or by its feature set (word 83), as libata tells."""
+    return w[0] in CFA_SIGNATURES or (_valid(w[83]) and bool(w[83] >> 2 & 1))
+
+
+def _refuse_other_kinds(w: tuple[int, ...]) -> None:
+    """ValueError unless word 0 is a disk's or a CompactFlash card's."""
+    if not w[0] & 0x8000 or _is_cfa(w):
+        return
+    if w[0] >> 14 == 0b10:
+        kind = PACKET_KINDS.get(w[0] >> 8 & 0x1F, "of another kind")
+        raise ValueError(f"a packet device ({kind}), not a disk (word 0 is {w[0]:04x}h)")
+    raise ValueError(f"not an ATA disk (word 0 is {w[0]:04x}h)")
+
+
 def parse(data: bytes) -> Identity:
     """Decode the 512 bytes of IDENTIFY DEVICE; ValueError if this is no ATA disk that can be used."""
     if len(data) != 512:
         raise ValueError(f"IDENTIFY data of {len(data)} bytes")
     w = struct.unpack("<256H", data)
-    if w[0] & 0x8000:
-        raise ValueError("not an ATA disk")
+    _refuse_other_kinds(w)
     if data[510] == 0xA5 and sum(data) & 0xFF:
         raise ValueError("IDENTIFY data with a bad checksum")
+    if w[0] & 0x8004 == 0x0004 and not w[49]:
+        raise ValueError("drive that does not spin up")
     if not w[49] >> 9 & 1:
         raise ValueError("drive without LBA")
     commands = w[83] if _valid(w[83]) else 0
@@ -108,6 +158,7 @@ def parse(data: bytes) -> Identity:
         fua=lba48 and bool(extra >> 6 & 1),
         trim=bool(w[169] & 1) and major >= 7 and lba48,
         sees_80_wires=_valid(w[93]) and bool(w[93] >> 13 & 1),
+        cfa=_is_cfa(w),
     )
 
 

@@ -60,6 +60,8 @@ SAFE_TASKFILE: Final = 0x328A
 SAFE_MWDMA: Final = 0x43924392
 SAFE_UDMA: Final = 0x40094009
 
+HIGHEST_PIO_DEFAULT: Final = 2
+"""Without being told, and without IORDY."""
 HIGHEST_UDMA_40_WIRE: Final = 2
 HIGHEST_UDMA_100MHZ: Final = 5
 

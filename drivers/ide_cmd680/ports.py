@@ -6,13 +6,19 @@ Sections refer to docs/hardware/cmd680.md.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from usrdrv import errors
 from usrdrv.drivers.ide_cmd680 import _cmd680
 
 R = _cmd680.lib
+
+PACKET_SIGNATURE: Final = (0x14, 0xEB)
+TELL_AFTER: Final = 3.0
+TELL_EVERY: Final = 10.0
+"""Seconds of waiting for a drive until that is told, and told again."""
 
 
 class Registers(Protocol):
@@ -51,10 +57,21 @@ class TaskFile:
 
 
 class Channel:
-    """One ATA channel. `number` is 0 or 1; `device` arguments are 0 (master) or 1."""
+    """One ATA channel. `number` is 0 or 1; `device` arguments are 0 (master) or 1.
 
-    def __init__(self, registers: Registers, number: int, *, mmio: bool) -> None:
+    `tell` hears of waits that take long.
+    """
+
+    def __init__(
+        self,
+        registers: Registers,
+        number: int,
+        *,
+        mmio: bool,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.number = number
+        self._tell = tell
         self._r = registers
         if mmio:
             self._tf = (5, R.CMD680_TF_DATA + number * R.CMD680_CH_STRIDE)
@@ -104,7 +121,8 @@ class Channel:
 
         CommandTimeoutError names the last status. An end with ERR or DF ends the wait too.
         """
-        deadline = time.monotonic() + seconds
+        start = time.monotonic()
+        told = TELL_AFTER
         pause = 0.0
         while True:
             status = self.alt_status()
@@ -112,9 +130,16 @@ class Channel:
                 status & want == want or status & (R.ATA_ERR | R.ATA_DF)
             ):
                 return status
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - start
+            if waited > seconds:
                 raise CommandTimeoutError(
-                    f"channel {self.number}: not ready after {seconds:g} s, status {status:#04x}"
+                    f"channel {self.number}: not ready after {round(seconds, 1):g} s, status {status:#04x}"
+                )
+            if waited >= told:
+                told = waited + TELL_EVERY
+                self._tell(
+                    f"channel {self.number}: a drive is busy for {waited:.0f} s, "
+                    f"waiting up to {seconds:.0f} s"
                 )
             time.sleep(pause)
             pause = min(pause + 0.0005, 0.01)
@@ -132,11 +157,8 @@ class Channel:
             self.write(R.CMD680_TF_LBAL, low)
         return (self.read(R.CMD680_TF_NSECT), self.read(R.CMD680_TF_LBAL)) == (0x55, 0xAA)
 
-    def soft_reset(self, seconds: float = 31.0) -> list[bool]:
-        """Reset both drives and return which of them are ATA disks; interrupts stay off (nIEN).
-
-        CommandTimeoutError if a drive stays busy for `seconds`.
-        """
+    def start_reset(self) -> None:
+        """Reset both drives; interrupts stay off (nIEN). end_reset() waits for them."""
         quiet = R.ATA_CTL_OBS | R.ATA_CTL_NIEN
         self.stop_engine()
         self.control(quiet)
@@ -145,6 +167,12 @@ class Channel:
         time.sleep(20e-6)
         self.control(quiet)
         time.sleep(0.002)  # section 7.3: at least 2 ms before the status is read
+
+    def end_reset(self, seconds: float) -> list[bool]:
+        """Wait for the drives after start_reset(); return which of them are ATA disks.
+
+        CommandTimeoutError if a drive stays busy for `seconds`.
+        """
         if self.alt_status() == 0xFF:
             return [False, False]
         self.wait_ready(seconds)
@@ -153,6 +181,11 @@ class Channel:
         self.select(0)
         self.stop_engine()
         return found
+
+    def soft_reset(self, seconds: float) -> list[bool]:
+        """Both."""
+        self.start_reset()
+        return self.end_reset(seconds)
 
     def _is_disk(self, device: int, seconds: float) -> bool:
         """Classify by signature (section 7.3). A missing drive 1 shows drive 0's registers, but status 0."""
@@ -163,6 +196,10 @@ class Channel:
         self.wait_ready(seconds)
         middle, high = self.read(R.CMD680_TF_LBAM), self.read(R.CMD680_TF_LBAH)
         error = self.read(R.CMD680_TF_ERROR)
+        if (middle, high) == PACKET_SIGNATURE:
+            self._tell(
+                f"drive {self.number * 2 + device} is a packet device, such as a CD-ROM, not a disk"
+            )
         return (middle, high) == (0, 0) and error in (0x00, 0x01, 0x81)
 
     def hard_reset(self) -> None:

@@ -80,11 +80,19 @@
 #define ATA_SF_WCACHE_ON	0x02
 #define ATA_SF_XFER_MODE	0x03
 #define ATA_SF_APM_ON		0x05
+#define ATA_SF_PUIS_ON		0x06		/* power-up in standby */
+#define ATA_SF_SPIN_UP		0x07
 #define ATA_SF_LOOKAHEAD_OFF	0x55
 #define ATA_SF_KEEP_DEFAULTS	0x66
 #define ATA_SF_WCACHE_OFF	0x82
 #define ATA_SF_APM_OFF		0x85
+#define ATA_SF_PUIS_OFF		0x86
 #define ATA_SF_LOOKAHEAD_ON	0xaa
+/* Word 2 of IDENTIFY: what a drive that powers up in standby wants before it spins up, and whether it has said all */
+#define ATA_PUIS_SET_FEATURES_SHORT	0x37c8
+#define ATA_PUIS_SET_FEATURES		0x738c
+#define ATA_PUIS_ACCESS_SHORT		0x8c73
+#define ATA_PUIS_ACCESS			0xc837
 #define ATA_SF_REVERT_DEFAULTS	0xcc
 /* Transfer mode codes for ATA_SF_XFER_MODE */
 #define ATA_XFER_PIO		0x08
