@@ -45,10 +45,13 @@ static uint32_t take(struct input *in, unsigned int n)
 static uint8_t *memory;
 static int disk_fd = -1;
 
-static void setup(struct cmd680_config *config)
+static void setup(struct cmd680_config *config, struct input *in)
 {
+	static const uint16_t puis[] = { 0, 0x37c8, 0x738c, 0x8c73, 0xc837 };
+
 	memset(config, 0, sizeof(*config));
 	config->pci_class = 0x0180;
+	config->strict = take(in, 1) % 16 == 0;	/* seldom: it says so each time */
 	config->cable80[0] = 1;
 	for (int i = 0; i < 3; i++) {
 		struct cmd680_drive_config *d = &config->drive[i];
@@ -61,6 +64,9 @@ static void setup(struct cmd680_config *config)
 		d->max_mwdma = 2;
 		d->lba48 = 1;
 		d->trim = 1;
+		d->puis = puis[take(in, 1) % 16 % 5];
+		d->spin_up_ms = take(in, 1) % 16 == 0;
+		d->no_flush = take(in, 1) % 16 == 0;
 		strcpy(d->model, "FUZZ");
 	}
 }
@@ -163,7 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!memory || disk_fd < 0 || ftruncate(disk_fd, DISK))
 			abort();
 	}
-	setup(&config);
+	setup(&config, &in);
 	if (cmd680_create(&config, &m))
 		abort();
 	host.mem = memory;
