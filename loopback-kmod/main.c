@@ -36,4 +36,4 @@ module_init(usrloop_init);
 module_exit(usrloop_exit);
 MODULE_DESCRIPTION("Block devices and network interfaces served by processes");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("1");
+MODULE_VERSION("0.1.0");	/* as in dkms.conf */

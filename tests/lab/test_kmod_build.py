@@ -175,6 +175,31 @@ def test_without_headers_make_says_what_to_install() -> None:
 def test_dkms_has_our_version() -> None:
     conf = (TOP / "loopback-kmod/dkms.conf").read_text()
     assert f'PACKAGE_VERSION="{metadata.version("usrdrv")}"\n' in conf
+    main = (TOP / "loopback-kmod/main.c").read_text()
+    assert f'MODULE_VERSION("{metadata.version("usrdrv")}")' in main
+
+
+def test_dkms_builds_for_what_is_tested_and_nothing_else() -> None:
+    conf = (TOP / "loopback-kmod/dkms.conf").read_text()
+    match = re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', conf, re.MULTILINE)
+    assert match, (
+        "dkms would build for every kernel, and fail an upgrade to one that it cannot build for"
+    )
+    tested = dict(line.split() for line in (toolchain.build() / "kernels").read_text().splitlines())
+    tested["base"] = (kernel.build("base") / "version").read_text().strip()
+    for name in ("stock-6.1", "stock", "base"):
+        assert re.search(match[1], tested[name]), tested[name]
+    for other in (
+        "5.15.0-100",
+        "6.6.1",
+        "6.9.7-amd64",
+        "6.10.1",
+        "6.11.0",
+        "6.15.0",
+        "6.18.44",
+        "6.120.0",
+    ):
+        assert not re.search(match[1], other), other
 
 
 needs_sources = pytest.mark.skipif(
