@@ -209,7 +209,7 @@ static void queue_rqs(USRLOOP_RQ_LIST *list)
 static enum blk_eh_timer_return timed_out(struct request *rq)
 {
 	struct usrloop_queue *q = rq->mq_hctx->driver_data;
-	unsigned long limit = msecs_to_jiffies(q->dev->info.blk.timeout_ms);
+	unsigned long limit = msecs_to_jiffies(q->dev->info.timeout_ms);
 	struct usrloop_slot *slot = &q->slot[rq->tag];
 	u32 word = atomic_read_acquire(&slot->word);
 	struct usrloop_end *end;
@@ -407,6 +407,8 @@ static int check_segments(struct usrloop_info *info)
 {
 	struct usrloop_blk_params *p = &info->blk;
 
+	if (p->reserved)
+		return -EINVAL;
 	if (!(info->features & USRLOOP_BLK_ZERO_COPY)) {
 		p->max_segments = USHRT_MAX;
 		p->segment_mask = U32_MAX;
@@ -444,12 +446,23 @@ static int check_params(struct usrloop_info *info)
 	return check_segments(info);
 }
 
+/* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
+static unsigned long pages_of(const struct usrloop_info *info)
+{
+	unsigned long requests = info->depth + min(2 * info->depth, 256u);
+
+	return DIV_ROUND_UP(info->queues * requests * (sizeof(struct request) + 2 * sizeof(void *)),
+			    PAGE_SIZE);
+}
+
 static int blk_create(struct usrloop_dev *dev)
 {
 	struct usrloop_blk *blk;
 	int ret;
 
 	ret = check_params(&dev->info);
+	if (!ret)
+		ret = usrloop_charge(&dev->charge, pages_of(&dev->info));
 	if (ret)
 		return ret;
 	blk = kzalloc(sizeof(*blk), GFP_KERNEL_ACCOUNT);
@@ -461,8 +474,9 @@ static int blk_create(struct usrloop_dev *dev)
 	blk->tags.numa_node = NUMA_NO_NODE;
 	blk->tags.flags = USRLOOP_MQ_FLAGS;
 	blk->tags.driver_data = dev;
-	if (dev->info.blk.timeout_ms)
-		blk->tags.timeout = msecs_to_jiffies(dev->info.blk.timeout_ms);
+	/* How often is looked: a server that got its request a bit later has not twice the time. */
+	if (dev->info.timeout_ms)
+		blk->tags.timeout = max(msecs_to_jiffies(dev->info.timeout_ms) / 4, 1UL);
 	ret = blk_mq_alloc_tag_set(&blk->tags);
 	if (ret) {
 		kfree(blk);
@@ -505,8 +519,11 @@ static int blk_start(struct usrloop_dev *dev)
 		put_disk(disk);
 		return ret;
 	}
-	set_bit(GD_NEED_PART_SCAN, &disk->state);
-	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	/* Of a table that somebody without privileges wrote the kernel reads nothing at all. */
+	if (dev->privileged) {
+		set_bit(GD_NEED_PART_SCAN, &disk->state);
+		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	}
 	dev->blk->disk = disk;
 	return 0;
 }

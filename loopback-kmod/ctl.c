@@ -24,13 +24,13 @@ struct usrloop_file {
 /* Pairs with the release of do_attach(): whoever sees a session sees all of it. */
 static struct usrloop_session *session_of(struct usrloop_file *f)
 {
-	return smp_load_acquire(&f->session);	/* as said */
+	return smp_load_acquire(&f->session);	/* see above */
 }
 
 /* Pairs with the release of do_create(). */
 static struct usrloop_dev *controlled_by(struct usrloop_file *f)
 {
-	return smp_load_acquire(&f->controls);	/* as said */
+	return smp_load_acquire(&f->controls);	/* see above */
 }
 
 static int usrloop_open(struct inode *inode, struct file *file)
@@ -90,27 +90,79 @@ static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id,
 	return dev;
 }
 
-static long do_version(void __user *arg)
+/*
+ * Every structure begins with its size as the caller knows it. @least: that of its first version.
+ * Return: 0; -EINVAL too small; -E2BIG it asks for what we do not know; -EFAULT.
+ */
+static int get_args(void *args, size_t size, size_t least, const void __user *user)
 {
-	const struct usrloop_version version = {
-		.version = USRLOOP_VERSION,
-		.blk_features = USRLOOP_BLK_FEATURES,
-		.net_features = USRLOOP_NET_FEATURES,
-		.flags = USRLOOP_FLAGS,
-		.policies = BIT(USRLOOP_POLICIES) - 1,
-	};
+	u32 argsz;
+	int ret;
 
-	return copy_to_user(arg, &version, sizeof(version)) ? -EFAULT : 0;
+	if (get_user(argsz, (const u32 __user *)user))
+		return -EFAULT;
+	if (argsz < least)
+		return -EINVAL;
+	if (argsz > PAGE_SIZE)
+		return -E2BIG;
+	ret = copy_struct_from_user(args, size, user, argsz);
+	/* It was read twice. */
+	*(u32 *)args = argsz;
+	return ret;
 }
 
-static long do_create(struct usrloop_file *f, void __user *arg)
+/* As much as the caller knows; what it knows besides was zero and stays so. */
+static long put_args(void __user *user, const void *args, size_t size)
+{
+	return copy_to_user(user, args, min_t(size_t, size, *(u32 *)args)) ? -EFAULT : 0;
+}
+
+/* Of the first versions; these numbers never change. */
+#define VERSION_VER0	32
+#define INFO_VER0	264
+#define TARGET_VER0	24
+#define ATTACH_VER0	80
+#define EVENTFD_VER0	24
+#define FINISH_VER0	144
+
+static_assert(offsetofend(struct usrloop_version, policies) == VERSION_VER0);
+static_assert(offsetofend(struct usrloop_info, room) == INFO_VER0);
+static_assert(offsetofend(struct usrloop_target, arg) == TARGET_VER0);
+static_assert(offsetofend(struct usrloop_attach, size) == ATTACH_VER0);
+static_assert(offsetofend(struct usrloop_eventfd, ack_fd) == EVENTFD_VER0);
+static_assert(offsetofend(struct usrloop_finish, step) == FINISH_VER0);
+
+static long do_version(void __user *user)
+{
+	struct usrloop_version version;
+	int ret;
+
+	ret = get_args(&version, sizeof(version), VERSION_VER0, user);
+	if (ret)
+		return ret;
+	if (version.flags)
+		return -EINVAL;
+	version = (struct usrloop_version) {
+		.argsz = version.argsz,
+		.version = USRLOOP_VERSION,
+		.oldest = USRLOOP_VERSION,
+		.blk_features = USRLOOP_BLK_FEATURES,
+		.net_features = USRLOOP_NET_FEATURES,
+		.create_flags = USRLOOP_FLAGS,
+		.policies = BIT(USRLOOP_POLICIES) - 1,
+	};
+	return put_args(user, &version, sizeof(version));
+}
+
+static long do_create(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_info info;
 	struct usrloop_dev *dev;
-	int ret = 0;
+	int ret;
 
-	if (copy_from_user(&info, arg, sizeof(info)))
-		return -EFAULT;
+	ret = get_args(&info, sizeof(info), INFO_VER0, user);
+	if (ret)
+		return ret;
 	mutex_lock(&f->lock);
 	if (f->controls)
 		ret = -EBUSY;
@@ -119,41 +171,51 @@ static long do_create(struct usrloop_file *f, void __user *arg)
 	if (!ret)
 		smp_store_release(&f->controls, dev);	/* for controlled_by() */
 	mutex_unlock(&f->lock);
-	if (ret)
-		return ret;
-	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+	return ret ?: put_args(user, &info, sizeof(info));
 }
 
-static long do_query(struct usrloop_file *f, void __user *arg)
+static long do_query(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_info info;
 	struct usrloop_dev *dev;
 	int ret;
 
-	if (copy_from_user(&info, arg, sizeof(info)))
-		return -EFAULT;
+	ret = get_args(&info, sizeof(info), INFO_VER0, user);
+	if (ret)
+		return ret;
 	dev = find_target(f, info.type, info.id, false);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	if (dev == f->controls)
 		WRITE_ONCE(f->seen, atomic_read(&dev->changes));
 	ret = usrloop_dev_query(dev, &info);
+	/* Whose process serves is for those who may end that. */
+	if (!ret && !allowed(dev))
+		info.server_pid = 0;
 	usrloop_dev_put(dev);
-	if (ret)
-		return ret;
-	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+	return ret ?: put_args(user, &info, sizeof(info));
 }
 
-static long do_attach(struct usrloop_file *f, void __user *arg)
+/* Whether what ATTACH hands over has no bits that mean nothing yet. */
+static int check_attach(const struct usrloop_attach *attach)
+{
+	if (attach->flags || attach->generation ||
+	    memchr_inv(&attach->queues, 0, ATTACH_VER0 - offsetof(struct usrloop_attach, queues)))
+		return -EINVAL;
+	return attach->version == USRLOOP_VERSION ? 0 : -EPROTONOSUPPORT;
+}
+
+static long do_attach(struct usrloop_file *f, void __user *user)
 {
 	const struct usrloop_layout *l;
 	struct usrloop_attach attach;
 	struct usrloop_session *s;
 	struct usrloop_dev *dev;
-	int ret = 0;
+	int ret;
 
-	if (copy_from_user(&attach, arg, sizeof(attach)))
-		return -EFAULT;
+	ret = get_args(&attach, sizeof(attach), ATTACH_VER0, user);
+	if (ret)
+		return ret;
 	dev = find_target(f, attach.type, attach.id, true);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
@@ -161,7 +223,9 @@ static long do_attach(struct usrloop_file *f, void __user *arg)
 	if (f->session)
 		ret = -EBUSY;
 	if (!ret)
-		ret = attach.reserved ? -EINVAL : usrloop_dev_attach(dev, attach.claim_fd, &s);
+		ret = check_attach(&attach);
+	if (!ret)
+		ret = usrloop_dev_attach(dev, attach.claim_fd, &s);
 	if (!ret)
 		smp_store_release(&f->session, s);	/* for session_of() */
 	mutex_unlock(&f->lock);
@@ -170,13 +234,14 @@ static long do_attach(struct usrloop_file *f, void __user *arg)
 		return ret;
 	l = &s->layout;
 	attach = (struct usrloop_attach) {
-		.type = dev->info.type, .id = dev->info.id, .generation = s->generation,
-		.queues = dev->info.queues, .depth = dev->info.depth, .ring_stride = l->ring_stride,
-		.sq = l->sq, .cq = l->cq, .rx = l->rx, .slot_size = l->slot_size,
-		.data = l->data, .data_stride = l->data_stride, .size = l->size,
-		.claim_fd = s->zc ? attach.claim_fd : -1,
+		.argsz = attach.argsz, .type = dev->info.type, .id = dev->info.id,
+		.version = attach.version, .claim_fd = s->zc ? attach.claim_fd : -1,
+		.generation = s->generation, .queues = dev->info.queues, .depth = dev->info.depth,
+		.ring_stride = l->ring_stride, .sq = l->sq, .cq = l->cq, .rx = l->rx,
+		.slot_size = l->slot_size, .data = l->data, .data_stride = l->data_stride,
+		.size = l->size,
 	};
-	return copy_to_user(arg, &attach, sizeof(attach)) ? -EFAULT : 0;
+	return put_args(user, &attach, sizeof(attach));
 }
 
 static int do_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
@@ -198,28 +263,32 @@ static int do_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
 	return -ENOTTY;
 }
 
-static long do_eventfd(struct usrloop_file *f, void __user *arg)
+static long do_eventfd(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_session *s = session_of(f);
 	struct usrloop_eventfd event;
+	int ret;
 
 	if (!s)
 		return -ENOTCONN;
-	if (copy_from_user(&event, arg, sizeof(event)))
-		return -EFAULT;
-	return usrloop_event_set(s, &event);
+	ret = get_args(&event, sizeof(event), EVENTFD_VER0, user);
+	if (ret)
+		return ret;
+	return event.flags ? -EINVAL : usrloop_event_set(s, &event);
 }
 
-static long do_finish(struct usrloop_file *f, void __user *arg)
+static long do_finish(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_session *s = session_of(f);
 	struct usrloop_finish finish;
+	int ret;
 
 	if (!s)
 		return -ENOTCONN;
-	if (copy_from_user(&finish, arg, sizeof(finish)))
-		return -EFAULT;
-	return usrloop_finish_set(s, &finish);
+	ret = get_args(&finish, sizeof(finish), FINISH_VER0, user);
+	if (ret)
+		return ret;
+	return finish.flags ? -EINVAL : usrloop_finish_set(s, &finish);
 }
 
 static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -257,8 +326,11 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	case USRLOOP_IOC_CARRIER:
 		break;
 	}
-	if (copy_from_user(&target, user, sizeof(target)))
-		return -EFAULT;
+	ret = get_args(&target, sizeof(target), TARGET_VER0, user);
+	if (ret)
+		return ret;
+	if (target.flags)
+		return -EINVAL;
 	dev = find_target(f, target.type, target.id, true);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
@@ -276,7 +348,7 @@ static int usrloop_mmap(struct file *file, struct vm_area_struct *vma)
 		return -ENOTCONN;
 	if (!(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
-	return remap_vmalloc_range(vma, s->mem, vma->vm_pgoff);
+	return usrloop_session_mmap(s, vma);
 }
 
 static __poll_t usrloop_poll(struct file *file, poll_table *wait)

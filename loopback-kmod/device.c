@@ -5,11 +5,6 @@
  * A device's requests are served while each queue has an end of the session's. When the server
  * dies, the ends are taken away first; only then is it decided what becomes of what it had.
  */
-#include <linux/capability.h>
-#include <linux/ctype.h>
-#include <linux/idr.h>
-#include <linux/log2.h>
-#include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -18,14 +13,6 @@
 #include "usrloop.h"
 
 static struct workqueue_struct *usrloop_wq;
-static DEFINE_MUTEX(idr_lock);
-static DEFINE_IDR(blk_devices);
-static DEFINE_IDR(net_devices);
-
-static struct idr *devices(u32 type)
-{
-	return type == USRLOOP_NET ? &net_devices : &blk_devices;
-}
 
 static void changed(struct usrloop_dev *dev)
 {
@@ -54,6 +41,7 @@ static void dev_free(struct kref *ref)
 	for (i = 0; dev->queue && i < dev->info.queues; i++)
 		kvfree(dev->queue[i].slot);
 	kfree(dev->queue);
+	usrloop_uncharge(&dev->charge);
 	mutex_destroy(&dev->lock);
 	kfree(dev);
 }
@@ -161,11 +149,38 @@ static void revoke_work(struct work_struct *work)
 	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
 		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
 			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
-			dev->info.blk.timeout_ms);
+			dev->info.timeout_ms);
 		lose_server(dev);
 	}
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
+}
+
+static int stop(struct usrloop_dev *dev, bool force);
+
+static void vanish_work(struct work_struct *work)
+{
+	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, vanish);
+
+	mutex_lock(&dev->lock);
+	/* Or it was stopped meanwhile, and perhaps started again. */
+	if (dev->info.state != USRLOOP_NEW && dev->kind->vanished(dev))
+		stop(dev, true);
+	mutex_unlock(&dev->lock);
+	usrloop_dev_put(dev);
+}
+
+/**
+ * usrloop_dev_vanish() - the kernel takes an interface away by itself: stop the device
+ * @dev:	network device
+ *
+ * Context: any; it is done by a worker.
+ */
+void usrloop_dev_vanish(struct usrloop_dev *dev)
+{
+	usrloop_dev_get(dev);
+	if (!queue_work(usrloop_wq, &dev->vanish))
+		usrloop_dev_put(dev);	/* it is on its way already */
 }
 
 /**
@@ -181,48 +196,6 @@ void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
 	usrloop_dev_get(dev);
 	if (!queue_work(usrloop_wq, &dev->revoke))
 		usrloop_dev_put(dev);	/* it is on its way already */
-}
-
-static bool power_in_range(u32 value, u32 from, u32 to)
-{
-	return value >= from && value <= to && is_power_of_2(value);
-}
-
-static int check_info(const struct usrloop_info *info)
-{
-	const char *c;
-	u32 known = info->type == USRLOOP_BLOCK ? USRLOOP_BLK_FEATURES : USRLOOP_NET_FEATURES;
-
-	if (info->version != USRLOOP_VERSION)
-		return -EPROTONOSUPPORT;
-	if (info->type != USRLOOP_BLOCK && info->type != USRLOOP_NET)
-		return -EINVAL;
-	if (info->features & ~known || info->flags & ~USRLOOP_FLAGS ||
-	    info->policy >= USRLOOP_POLICIES)
-		return -EOPNOTSUPP;
-	if (info->id != USRLOOP_ANY && info->id >= USRLOOP_MAX_DEVICES)
-		return -EINVAL;
-	if (!info->queues || info->queues > USRLOOP_MAX_QUEUES ||
-	    !power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
-	    info->poll_us > USRLOOP_MAX_POLL_US || info->reserved)
-		return -EINVAL;
-	if (strnlen(info->label, sizeof(info->label)) == sizeof(info->label))
-		return -EINVAL;
-	for (c = info->label; *c; c++)
-		if (iscntrl(*c))
-			return -EINVAL;
-	return 0;
-}
-
-static int find_owner(const struct usrloop_info *info, kuid_t *owner)
-{
-	*owner = current_euid();
-	if (!(info->flags & USRLOOP_OWNER))
-		return 0;
-	*owner = make_kuid(current_user_ns(), info->owner);
-	if (!uid_valid(*owner))
-		return -EINVAL;
-	return uid_eq(*owner, current_euid()) || capable(CAP_SYS_ADMIN) ? 0 : -EPERM;
 }
 
 static int make_queues(struct usrloop_dev *dev)
@@ -254,19 +227,17 @@ static int make_queues(struct usrloop_dev *dev)
  * @info:	what is wanted; number, queues and state are filled in
  * @out:	result, counted for the caller
  *
- * Return: 0; -EPROTONOSUPPORT another version; -EOPNOTSUPP an unknown feature, flag or policy;
- * -EEXIST the number is taken; -EINVAL, -EPERM, -ENOMEM, -ENOSPC, -E2BIG.
+ * Return: 0; -EOPNOTSUPP an unknown feature, flag or policy; -EEXIST the number is taken;
+ * -EDQUOT the caller has as many devices as it may have; -EINVAL, -EPERM, -ENOMEM, -ENOSPC,
+ * -E2BIG.
  */
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 {
 	struct usrloop_layout layout;
 	struct usrloop_dev *dev;
-	kuid_t owner;
-	int ret, id;
+	int ret;
 
-	ret = check_info(info);
-	if (!ret)
-		ret = find_owner(info, &owner);
+	ret = usrloop_check_info(info);
 	if (ret)
 		return ret;
 	dev = kzalloc(sizeof(*dev), GFP_KERNEL_ACCOUNT);
@@ -277,38 +248,24 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	init_waitqueue_head(&dev->changed);
 	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
 	INIT_WORK(&dev->revoke, revoke_work);
+	INIT_WORK(&dev->vanish, vanish_work);
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
-	dev->info.generation = 0;
-	dev->info.ifindex = 0;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
-	dev->owner = owner;
 	dev->kind = info->type == USRLOOP_BLOCK ? &usrloop_blk_kind : &usrloop_net_kind;
-	ret = make_queues(dev);
+	ret = usrloop_check_rights(info, dev);
+	if (!ret)
+		ret = make_queues(dev);
 	if (!ret)
 		ret = dev->kind->create(dev);
 	if (ret)
 		goto err;
 	dev->kind_made = true;
 	ret = usrloop_layout(&dev->info, &layout);
+	if (!ret)
+		ret = usrloop_dev_publish(dev);
 	if (ret)
 		goto err;
-
-	mutex_lock(&idr_lock);
-	if (info->id == USRLOOP_ANY)
-		id = idr_alloc(devices(info->type), dev, 0, USRLOOP_MAX_DEVICES, GFP_KERNEL);
-	else
-		id = idr_alloc(devices(info->type), dev, info->id, info->id + 1, GFP_KERNEL);
-	if (id >= 0) {
-		dev->info.id = id;
-		usrloop_dev_get(dev);
-		__module_get(THIS_MODULE);
-	}
-	mutex_unlock(&idr_lock);
-	if (id < 0) {
-		ret = id == -ENOSPC && info->id != USRLOOP_ANY ? -EEXIST : id;
-		goto err;
-	}
 	usrloop_dev_query(dev, info);
 	*out = dev;
 	return 0;
@@ -316,28 +273,6 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 err:
 	usrloop_dev_put(dev);
 	return ret;
-}
-
-/**
- * usrloop_dev_find() - look a device up
- * @type:	USRLOOP_BLOCK or USRLOOP_NET
- * @id:		number
- *
- * Return: device, counted for the caller; NULL.
- */
-struct usrloop_dev *usrloop_dev_find(u32 type, u32 id)
-{
-	struct usrloop_dev *dev = NULL;
-
-	if (type != USRLOOP_BLOCK && type != USRLOOP_NET)
-		return NULL;
-	mutex_lock(&idr_lock);
-	if (id < USRLOOP_MAX_DEVICES)
-		dev = idr_find(devices(type), id);
-	if (dev)
-		usrloop_dev_get(dev);
-	mutex_unlock(&idr_lock);
-	return dev;
 }
 
 /**
@@ -516,11 +451,7 @@ int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 	if (ret)
 		return ret;
 	cancel_delayed_work_sync(&dev->recovery);
-	mutex_lock(&idr_lock);
-	idr_remove(devices(dev->info.type), dev->info.id);
-	mutex_unlock(&idr_lock);
-	usrloop_dev_put(dev);
-	module_put(THIS_MODULE);
+	usrloop_dev_forget(dev);
 	return 0;
 }
 
@@ -574,7 +505,10 @@ int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 
 	mutex_lock(&dev->lock);
 	if (!dev->deleted) {
+		u32 argsz = info->argsz;
+
 		*info = dev->info;
+		info->argsz = argsz;
 		info->owner = from_kuid_munged(current_user_ns(), dev->owner);
 		info->server_pid = dev->session ? pid_vnr(dev->session->pid) : 0;
 		info->refused = atomic64_read(&dev->refused);
@@ -595,6 +529,5 @@ int usrloop_devices_init(void)
 void usrloop_devices_exit(void)
 {
 	destroy_workqueue(usrloop_wq);
-	idr_destroy(&blk_devices);
-	idr_destroy(&net_devices);
+	usrloop_registry_exit();
 }

@@ -227,7 +227,8 @@ int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_fin
 	if (!session->zc || !session->dev->kind->finish)
 		return -EOPNOTSUPP;
 	if (want->queue >= session->dev->info.queues || want->steps > USRLOOP_STEPS ||
-	    want->reserved[0] || want->reserved[1])
+	    memchr_inv(&want->step[want->steps], 0,
+		       sizeof(want->step) - want->steps * sizeof(want->step[0])))
 		return -EINVAL;
 	end = &session->end[want->queue];
 	if (test_and_set_bit_lock(0, &end->entered))

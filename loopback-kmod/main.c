@@ -14,12 +14,17 @@ static int __init usrloop_init(void)
 	ret = usrloop_devices_init();
 	if (ret)
 		goto err_devices;
+	ret = usrloop_net_init();
+	if (ret)
+		goto err_net;
 	ret = usrloop_ctl_init();
 	if (ret)
 		goto err_ctl;
 	return 0;
 
 err_ctl:
+	usrloop_net_exit();
+err_net:
 	usrloop_devices_exit();
 err_devices:
 err_selftest:
@@ -29,6 +34,7 @@ err_selftest:
 static void __exit usrloop_exit(void)
 {
 	usrloop_ctl_exit();
+	usrloop_net_exit();
 	usrloop_devices_exit();
 }
 
@@ -36,4 +42,4 @@ module_init(usrloop_init);
 module_exit(usrloop_exit);
 MODULE_DESCRIPTION("Block devices and network interfaces served by processes");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");	/* as in dkms.conf */
+MODULE_VERSION("0.1.0")	/* as in dkms.conf */;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of network devices share: net.c has the interface and packets to the wire,
- * net_rx.c those from it, zc_net.c both if they are not copied; ethtool.c tells about them.
+ * What the parts of network devices share: net.c has the interface, net_tx.c packets to the
+ * wire, net_rx.c those from it, zc_net.c both if they are not copied; ethtool.c tells about them.
  */
 #ifndef USRLOOP_NET_H
 #define USRLOOP_NET_H
 
+#include <linux/completion.h>
 #include <linux/ethtool.h>
 #include <linux/netdevice.h>
 #include <linux/u64_stats_sync.h>
@@ -29,18 +30,34 @@ struct usrloop_netq {
 	/* of packets to the wire; head: the transmit lock, tail: queue->lock */
 	u32 head, tail;
 	u32 *bytes;			/* depth, of each packet */
+	/* of the watch: tail as it was seen last, and how often in a row with packets behind it */
+	u32 seen;
+	unsigned int still;
 	struct usrloop_counts tx;	/* the transmit lock */
 	struct usrloop_counts rx;	/* NAPI */
 	struct u64_stats_sync tx_sync, rx_sync;
 };
 
 struct usrloop_net {
-	struct net_device *netdev;	/* between start and stop */
+	struct net_device *netdev;	/* between start and stop; held */
+	netdevice_tracker tracker;
+	bool vanished;			/* the kernel deletes it; RTNL */
+	struct completion gone;		/* netdev is */
 	u32 speed;			/* Mb/s; 0: no carrier */
+	struct usrloop_dev *dev;
+	struct delayed_work watch;	/* while there is a server, if it has a time-out */
 	struct usrloop_netq queue[];
 };
 
 void usrloop_net_counts(struct usrloop_netq *nq, u64 *to);
+
+/* net_tx.c */
+netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev);
+netdev_features_t usrloop_net_features(struct sk_buff *skb, struct net_device *netdev,
+				       netdev_features_t features);
+unsigned int usrloop_net_collect(struct usrloop_end *end);
+void usrloop_net_watch(struct usrloop_net *net);
+void usrloop_net_watch_work(struct work_struct *work);
 
 /* net_rx.c */
 int usrloop_net_poll(struct napi_struct *napi, int budget);

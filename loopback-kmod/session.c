@@ -82,10 +82,9 @@ static unsigned long pages_of(const struct usrloop_info *info, const struct usrl
  * @dev:	counted as long as the session is there
  * @claim_fd:	file of the function that data are mapped for, if the device has that feature
  *
- * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK, unless he has
- * CAP_IPC_LOCK.
- * Return: session, all its memory zero; or -ENOMEM, or an error of usrloop_zc_begin(), as a
- * pointer.
+ * Context: process; the memory counts against the caller's RLIMIT_MEMLOCK and its memory cgroup.
+ * Return: session, all its memory zero; or -ENOMEM, -EPERM no right to zero copy, or an error of
+ * usrloop_zc_begin(), as a pointer.
  */
 struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim_fd)
 {
@@ -93,25 +92,22 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	unsigned int i;
 	int ret;
 
+	/* Whoever it is that was handed a claim and a device: see usrloop_check_rights(). */
+	if (usrloop_zero_copy(&dev->info) && !capable(CAP_SYS_RAWIO))
+		return ERR_PTR(-EPERM);
 	s = kvzalloc(struct_size(s, end, dev->info.queues), GFP_KERNEL_ACCOUNT);
 	if (!s)
 		return ERR_PTR(-ENOMEM);
 	init_waitqueue_head(&s->poll);
 	ret = usrloop_layout(&dev->info, &s->layout);
+	if (!ret)
+		ret = usrloop_charge(&s->charge, pages_of(&dev->info, &s->layout));
 	if (ret)
 		goto err_free;
-	if (!capable(CAP_IPC_LOCK)) {
-		s->locked = pages_of(&dev->info, &s->layout);
-		ret = account_locked_vm(current->mm, s->locked, true);
-		if (ret)
-			goto err_free;
-		s->mm = current->mm;
-		mmgrab(s->mm);
-	}
 	ret = -ENOMEM;
-	s->mem = vmalloc_user(s->layout.size);
+	s->mem = __vmalloc(s->layout.size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	if (!s->mem)
-		goto err_account;
+		goto err_charge;
 	s->dev = dev;
 	s->pid = get_pid(task_tgid(current));
 	usrloop_dev_get(dev);
@@ -126,14 +122,39 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	}
 	return s;
 
-err_account:
-	if (s->mm) {
-		account_locked_vm(s->mm, s->locked, false);
-		mmdrop(s->mm);
-	}
+err_charge:
+	usrloop_uncharge(&s->charge);
 err_free:
 	kvfree(s);
 	return ERR_PTR(ret);
+}
+
+/**
+ * usrloop_session_mmap() - let the server see its session's memory
+ * @s:		session
+ * @vma:	shared
+ *
+ * A child of the server does not get the mapping: its death is to be seen.
+ *
+ * Context: process, the mmap lock held for writing.
+ * Return: 0; -EINVAL there is not so much; -ENOMEM.
+ */
+int usrloop_session_mmap(struct usrloop_session *s, struct vm_area_struct *vma)
+{
+	unsigned long pages = s->layout.size >> PAGE_SHIFT, i;
+	int ret;
+
+	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
+		return -EINVAL;
+	usrloop_vma_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	for (i = 0; i < vma_pages(vma); i++) {
+		void *at = s->mem + ((vma->vm_pgoff + i) << PAGE_SHIFT);
+
+		ret = vm_insert_page(vma, vma->vm_start + (i << PAGE_SHIFT), vmalloc_to_page(at));
+		if (ret)
+			return ret;
+	}
+	return 0;
 }
 
 /**
@@ -149,10 +170,7 @@ void usrloop_session_free(struct usrloop_session *s)
 		usrloop_finish_clear(&s->end[i]);
 	if (s->zc)
 		usrloop_zc_end(s);
-	if (s->mm) {
-		account_locked_vm(s->mm, s->locked, false);
-		mmdrop(s->mm);
-	}
+	usrloop_uncharge(&s->charge);
 	vfree(s->mem);
 	put_pid(s->pid);
 	usrloop_dev_put(s->dev);

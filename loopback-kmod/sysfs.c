@@ -62,7 +62,7 @@ static DEVICE_ATTR_RO(name)
 
 USRLOOP_NUMBER(generation, "%u", READ_ONCE(of(d)->info.generation));
 USRLOOP_NUMBER(recovery_ms, "%u", of(d)->info.recovery_ms);
-USRLOOP_NUMBER(timeout_ms, "%u", of(d)->info.blk.timeout_ms);
+USRLOOP_NUMBER(timeout_ms, "%u", of(d)->info.timeout_ms);
 USRLOOP_NUMBER(refused, "%lld", atomic64_read(&of(d)->refused));
 
 static struct attribute *attributes[] = {

@@ -6,12 +6,14 @@
  * data area of its own, made by ATTACH and given back with its file, so that nothing an old server
  * still writes to is ever seen again. What is in flight is known from the device's slots alone.
  *
- *	device.c	devices: made, found, attached to, started, stopped, deleted; recovery
+ *	check.c		what CREATE may ask for, who may, whose memory it takes
+ *	registry.c	the numbers of devices
+ *	device.c	devices: made, attached to, started, stopped, deleted; recovery
  *	session.c	memory of a session and its layout
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
  *	blk.c, net.c	the kernel's side of the two kinds
- *	net_rx.c	and packets from the wire
+ *	net_tx.c, net_rx.c	packets to the wire and from it
  *	finish.c	requests that an interrupt's handler ends
  *	zerocopy.c	data that the server's device reaches where they are
  *	zc_blk.c, zc_net.c	of the two kinds
@@ -67,6 +69,7 @@
 /* header, Ethernet header with tags, 64 KiB; whole pages */
 #define USRLOOP_PACKET_MAX	(68u << 10)
 
+struct mm_struct;
 struct net_device;
 struct request;
 struct usrloop_dev;
@@ -74,6 +77,7 @@ struct usrloop_finish_steps;
 struct usrloop_queue;
 struct usrloop_session;
 struct usrloop_zc;
+struct vm_area_struct;
 
 /* Who a slot belongs to; the low bits of its word, above them the count of its uses. */
 enum usrloop_slot_state {
@@ -177,6 +181,12 @@ struct usrloop_layout {
 	u64 data, data_stride, size;
 };
 
+/* Pages that count against a process's RLIMIT_MEMLOCK. */
+struct usrloop_charge {
+	struct mm_struct *mm;		/* NULL: none do */
+	unsigned long pages;
+};
+
 struct usrloop_session {
 	struct usrloop_dev *dev;	/* counted */
 	u32 generation;
@@ -186,8 +196,7 @@ struct usrloop_session {
 	struct usrloop_layout layout;
 	void *mem;
 	wait_queue_head_t poll;
-	struct mm_struct *mm;		/* whose RLIMIT_MEMLOCK pays, or NULL */
-	unsigned long locked;		/* pages that it pays for */
+	struct usrloop_charge charge;	/* for mem */
 	struct usrloop_zc *zc;		/* NULL: data are copied */
 	struct usrloop_end end[];	/* one for each queue */
 };
@@ -207,6 +216,8 @@ struct usrloop_kind {
 	void (*attached)(struct usrloop_queue *queue);
 	/* A queue has none any more: end with EIO what was in flight (lost) or held, or keep it. */
 	void (*detached)(struct usrloop_queue *queue, bool fail_lost, bool fail_held);
+	/* Whether the kernel took it away by itself, after usrloop_dev_vanish(). May be NULL. */
+	bool (*vanished)(struct usrloop_dev *dev);
 	/* Either may be NULL: the kind has none. */
 	int (*resize)(struct usrloop_dev *dev, u64 size);
 	void (*carrier)(struct usrloop_dev *dev, u32 speed);
@@ -230,6 +241,9 @@ struct usrloop_dev {
 	const struct usrloop_kind *kind;
 	struct usrloop_info info;	/* what CREATE asked for, and the state; dev->lock */
 	kuid_t owner;
+	kuid_t payer;			/* in whose count of devices it is */
+	bool privileged;		/* made with CAP_SYS_ADMIN */
+	struct usrloop_charge charge;	/* for what the block layer keeps; the creator's */
 	struct mutex lock;		/* state, session, what the kind starts and stops */
 	bool deleted;			/* no longer to be found */
 	bool stopping;			/* ENTER returns USRLOOP_READY_STOP */
@@ -242,6 +256,7 @@ struct usrloop_dev {
 	struct delayed_work recovery;
 	unsigned long recover_by;	/* jiffies; dev->lock */
 	struct work_struct revoke;	/* a server did not answer in time */
+	struct work_struct vanish;	/* the interface was taken away by the kernel */
 	struct usrloop_queue *queue;
 	union {
 		struct usrloop_blk *blk;
@@ -251,7 +266,6 @@ struct usrloop_dev {
 
 /* device.c */
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
-struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
 void usrloop_dev_get(struct usrloop_dev *dev);
 void usrloop_dev_put(struct usrloop_dev *dev);
 int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_session **out);
@@ -264,6 +278,7 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
 int usrloop_dev_revoke(struct usrloop_dev *dev);
 int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
 void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
+void usrloop_dev_vanish(struct usrloop_dev *dev);
 int usrloop_devices_init(void);
 void usrloop_devices_exit(void);
 
@@ -273,9 +288,22 @@ static inline bool usrloop_zero_copy(const struct usrloop_info *info)
 	       (info->type == USRLOOP_NET ? USRLOOP_NET_ZERO_COPY : USRLOOP_BLK_ZERO_COPY);
 }
 
+/* registry.c */
+int usrloop_dev_publish(struct usrloop_dev *dev);
+void usrloop_dev_forget(struct usrloop_dev *dev);
+struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
+void usrloop_registry_exit(void);
+
+/* check.c */
+int usrloop_check_info(const struct usrloop_info *info);
+int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *dev);
+int usrloop_charge(struct usrloop_charge *charge, unsigned long pages);
+void usrloop_uncharge(struct usrloop_charge *charge);
+
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
 struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim_fd);
+int usrloop_session_mmap(struct usrloop_session *session, struct vm_area_struct *vma);
 void usrloop_session_free(struct usrloop_session *session);
 
 static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
@@ -367,6 +395,8 @@ extern const struct attribute_group *usrloop_disk_groups[];
 extern const struct attribute_group usrloop_group;
 
 /* net.c */
+int usrloop_net_init(void);
+void usrloop_net_exit(void);
 struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev);
 
 #ifdef USRLOOP_SELFTEST

@@ -46,10 +46,12 @@ static void *serve(void *arg)
 int main(int argc, char **argv)
 {
 	static struct loop_queue queue[QUEUES];
-	struct usrloop_target self = { .id = USRLOOP_ANY };
-	struct usrloop_attach attach = { .id = USRLOOP_ANY };
+	struct usrloop_target self = { .argsz = sizeof(self), .id = USRLOOP_ANY };
+	struct usrloop_attach attach = {
+		.argsz = sizeof(attach), .id = USRLOOP_ANY, .version = USRLOOP_VERSION,
+	};
 	struct usrloop_info info = {
-		.version = USRLOOP_VERSION,
+		.argsz = sizeof(info),
 		.type = USRLOOP_BLOCK,
 		.id = USRLOOP_ANY,
 		.blk = { .logical_block = 512, .physical_block = 512, .max_io = 256 << 10 },

@@ -110,7 +110,9 @@ static int gone(const struct usrdrv_dev *dev)
 
 static int set_event(struct ide_serve *s, unsigned int index, int fd, int ack_fd)
 {
-	struct usrloop_eventfd event = { .queue = s->q.index, .index = index, .fd = fd, .ack_fd = ack_fd };
+	struct usrloop_eventfd event = {
+		.argsz = sizeof(event), .queue = s->q.index, .index = index, .fd = fd, .ack_fd = ack_fd,
+	};
 
 	return ioctl(s->q.fd, USRLOOP_IOC_EVENTFD, &event) ? -errno : 0;
 }
@@ -129,7 +131,7 @@ static int join(struct ide_serve *s)
 	if (!ret && dev->hangup_fd >= 0)
 		s->look = set_event(s, ON_HANGUP, dev->hangup_fd, -1) != 0;
 	if (!ret && s->tables) {
-		struct usrloop_finish finish = { .queue = s->q.index };
+		struct usrloop_finish finish = { .argsz = sizeof(finish), .queue = s->q.index };
 
 		ide_finish_steps(s->drive->channel, &finish);
 		s->finishes = !ioctl(s->q.fd, USRLOOP_IOC_FINISH, &finish);

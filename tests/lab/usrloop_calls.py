@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from usrloop_rig import (
     CHECKS,
@@ -38,7 +39,7 @@ from usrloop_rig import (
     wait,
 )
 
-from usrdrv.loop import ANY, STATES, Control, Disk, Interface, Server, ffi, lib
+from usrdrv.loop import ANY, STATES, Control, Disk, Interface, Server, ffi, lib, new
 
 # --- what is wrong with it is said ---
 
@@ -48,13 +49,12 @@ def version() -> None:
     with Control() as control:
         v = control.version()
         assert v.version == lib.USRLOOP_VERSION
-        assert (v.blk_features, v.net_features, v.flags, v.policies) == (0x7F, 15, 3, 15)
+        assert v.oldest == v.version and v.flags == 0
+        assert (v.blk_features, v.net_features, v.create_flags, v.policies) == (0x7F, 15, 3, 15)
 
 
 @check
-def create_of_another_version_or_type() -> None:
-    create_refused(errno.EPROTONOSUPPORT, SMALL, version=lib.USRLOOP_VERSION + 1)
-    create_refused(errno.EPROTONOSUPPORT, SMALL, version=0)
+def create_of_another_type() -> None:
     create_refused(errno.EINVAL, SMALL, type=0)
     create_refused(errno.EINVAL, SMALL, type=3)
 
@@ -72,7 +72,7 @@ def create_with_numbers_out_of_range() -> None:
     for changes in (
         *({"queues": n} for n in (0, 65)),
         *({"depth": n} for n in (0, 3, 2048, 1 << 31)),
-        *({"id": 1024}, {"poll_us": 1001}, {"reserved": 1}),
+        *({"id": 1024}, {"poll_us": 1001}),
         *({"label": b"x" * 64}, {"label": b"two\nlines"}, {"label": b"\x7f"}),
     ):
         create_refused(errno.EINVAL, SMALL, **changes)
@@ -93,6 +93,7 @@ def create_of_a_disk_that_cannot_be() -> None:
         {"blk_discard_granularity": 64 << 10, "blk_max_discard": 4096},
         {"features": lib.USRLOOP_BLK_FUA},
         {"blk_logical_block": 4096, "blk_physical_block": 4096, "blk_size": 4096 + 512},
+        {"blk_reserved": 1},
     ):
         create_refused(errno.EINVAL, SMALL, **changes)
     create_refused(errno.E2BIG, SMALL, depth=1024, blk_max_io=4 << 20)
@@ -118,17 +119,88 @@ def create_of_an_interface_that_cannot_be() -> None:
 
 
 @check
-def what_create_hands_back_is_not_what_was_put_in() -> None:
+def what_create_fills_in_was_zero() -> None:
+    """And the room behind what the type uses, and the owner without the flag: bits for later."""
+    for name in ("state", "generation", "server_pid", "ifindex", "refused", "owner"):
+        create_refused(errno.EINVAL, SMALL, **{name: 1})
+    for device, used in ((SMALL, "blk"), (Interface(), "net")):
+        size = ffi.sizeof(getattr(info(device), used))
+        for at in (size, ffi.sizeof(info(device).room) - 1):
+            i = info(device)
+            ffi.buffer(ffi.addressof(i, "room"))[at : at + 1] = b"\x80"
+            with Control() as control:
+                refused(errno.EINVAL, raw, control, lib.USRLOOP_IOC_CREATE, i)
+
+
+def resized(argument: Any, size: int, fill: bytes = b"\0") -> bytearray:
+    """A structure as somebody has it who knows `size` bytes of it."""
+    data = bytearray(ffi.buffer(argument)).ljust(size, fill)[:size]
+    data[:4] = size.to_bytes(4, "little")
+    return data
+
+
+@check
+def structures_may_grow() -> None:
+    """A newer program gets what this module knows, if it asks for nothing else; an older one what it knows."""
     with Control() as control:
-        i = info(SMALL, state=5, generation=9, server_pid=7, ifindex=11, refused=13)
-        raw(control, lib.USRLOOP_IOC_CREATE, i)
-        assert (i.state, i.generation, i.server_pid, i.ifindex, i.refused) == (
-            lib.USRLOOP_NEW,
-            0,
-            0,
-            0,
-            0,
-        )
+        known = bytes(ffi.buffer(control.version()))
+        size = len(known)
+        data = resized(new("version"), size + 64)
+        fcntl.ioctl(control.fd, lib.USRLOOP_IOC_VERSION, data)
+        assert data[4:size] == known[4:] and not any(data[size:])
+        assert data[:4] == (size + 64).to_bytes(4, "little"), "it is the caller's"
+        data = resized(info(SMALL), ffi.sizeof("struct usrloop_info") + 8)
+        fcntl.ioctl(control.fd, lib.USRLOOP_IOC_CREATE, data)
+        a = new("attach", type=lib.USRLOOP_BLOCK, id=ANY, version=lib.USRLOOP_VERSION)
+        fcntl.ioctl(control.fd, lib.USRLOOP_IOC_ATTACH, resized(a, ffi.sizeof(a[0]) + 8))
+
+
+@check
+def what_is_not_known_is_refused() -> None:
+    """Sizes below the first version's, bytes beyond what is known, flags, in each structure."""
+    calls = {
+        lib.USRLOOP_IOC_VERSION: new("version"),
+        lib.USRLOOP_IOC_CREATE: info(SMALL),
+        lib.USRLOOP_IOC_QUERY: new("info", id=ANY),
+        lib.USRLOOP_IOC_EVENTFD: new("eventfd", fd=-1, ack_fd=-1),
+        lib.USRLOOP_IOC_FINISH: new("finish"),
+        lib.USRLOOP_IOC_ATTACH: new("attach", id=ANY, version=lib.USRLOOP_VERSION),
+        lib.USRLOOP_IOC_START: new("target", id=ANY),
+        lib.USRLOOP_IOC_STOP: new("target", id=ANY),
+        lib.USRLOOP_IOC_DELETE: new("target", id=ANY),
+        lib.USRLOOP_IOC_RESIZE: new("target", id=ANY, arg=4096),
+        lib.USRLOOP_IOC_DETACH: new("target", id=ANY),
+        lib.USRLOOP_IOC_CARRIER: new("target", id=ANY),
+    }
+    with Control() as control, Control() as server:
+        number = control.create(SMALL).id
+        attach(server, number)
+        for request, argument in calls.items():
+            fd = server.fd
+            size = ffi.sizeof(argument[0])
+            for least in (0, 4, size - 1):
+                data = resized(argument, size)
+                data[:4] = least.to_bytes(4, "little")
+                refused(errno.EINVAL, fcntl.ioctl, fd, request, data)
+            refused(errno.E2BIG, fcntl.ioctl, fd, request, resized(argument, size + 1, b"x"))
+            refused(errno.E2BIG, fcntl.ioctl, fd, request, resized(argument, 8192))
+            if request == lib.USRLOOP_IOC_QUERY:
+                continue  # only type and id of it are read
+            argument.flags = 0x8000_0000
+            code = errno.EOPNOTSUPP if request == lib.USRLOOP_IOC_CREATE else errno.EINVAL
+            code = errno.EBUSY if request == lib.USRLOOP_IOC_ATTACH else code
+            refused(code, fcntl.ioctl, fd, request, ffi.buffer(argument))
+    with Control() as control:
+        control.create(SMALL)
+        for name, code in (
+            *((name, errno.EINVAL) for name in ("flags", "generation", "queues", "rx", "size")),
+            ("version", errno.EPROTONOSUPPORT),
+        ):
+            a = new("attach", id=ANY, version=lib.USRLOOP_VERSION)
+            setattr(a, name, getattr(a, name) + 1)
+            refused(code, raw, control, lib.USRLOOP_IOC_ATTACH, a)
+        a = new("attach", id=ANY, version=lib.USRLOOP_VERSION - 1)
+        refused(errno.EPROTONOSUPPORT, raw, control, lib.USRLOOP_IOC_ATTACH, a)
 
 
 @check
@@ -173,7 +245,7 @@ def calls_for_no_device() -> None:
             raw,
             control,
             lib.USRLOOP_IOC_QUERY,
-            ffi.new("struct usrloop_info *", {"type": 1}),
+            new("info", type=1),
         )
         refused(errno.ENOTCONN, enter, control, 0)
         refused(
@@ -181,9 +253,9 @@ def calls_for_no_device() -> None:
             raw,
             control,
             lib.USRLOOP_IOC_EVENTFD,
-            ffi.new("struct usrloop_eventfd *"),
+            new("eventfd"),
         )
-        steps = ffi.new("struct usrloop_finish *")
+        steps = new("finish")
         refused(errno.ENOTCONN, raw, control, lib.USRLOOP_IOC_FINISH, steps)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, 0x5401, 0)
         refused(errno.ENOTTY, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_VERSION ^ 0x8000_0000, 0)
@@ -276,7 +348,7 @@ def a_queue_is_for_one_thread() -> None:
         thread = threading.Thread(target=lambda: got.append(server.enter(timeout_ms=1500)))
         thread.start()
         wait(lambda: busy(control), "it is in ENTER")
-        e = ffi.new("struct usrloop_eventfd *", {"fd": -1})
+        e = new("eventfd", fd=-1)
         refused(errno.EBUSY, raw, control, lib.USRLOOP_IOC_EVENTFD, e)
         thread.join()
         assert got == [0]
@@ -368,7 +440,7 @@ def poll_of_a_controller() -> None:
             raw,
             control,
             lib.USRLOOP_IOC_QUERY,
-            ffi.new("struct usrloop_info *", {"id": ANY}),
+            new("info", id=ANY),
         )
         refused(errno.ENODEV, target, lib.USRLOOP_IOC_DELETE, control)
         refused(errno.ENODEV, target, lib.USRLOOP_IOC_STOP, control)
@@ -398,9 +470,7 @@ def poll_of_a_server() -> None:
 
 
 def register(control: Control, fd: int, index: int = 0, ack: int = -1, queue: int = 0) -> None:
-    e = ffi.new(
-        "struct usrloop_eventfd *", {"queue": queue, "index": index, "fd": fd, "ack_fd": ack}
-    )
+    e = new("eventfd", queue=queue, index=index, fd=fd, ack_fd=ack)
     raw(control, lib.USRLOOP_IOC_EVENTFD, e)
 
 
@@ -440,7 +510,7 @@ def only_a_claimed_function_ends_requests_by_itself() -> None:
     with Control() as control:
         control.create(SMALL)
         server = Server(control, control.attach())
-        steps = ffi.new("struct usrloop_finish *", {"steps": 1})
+        steps = new("finish", steps=1)
         refused(errno.EOPNOTSUPP, raw, control, lib.USRLOOP_IOC_FINISH, steps)
         refused(errno.EFAULT, fcntl.ioctl, control.fd, lib.USRLOOP_IOC_FINISH, 8)
         server.close()
@@ -521,6 +591,7 @@ def what_is_no_eventfd() -> None:
 
 
 import usrloop_frames  # noqa: E402, F401, I001
+import usrloop_users  # noqa: E402, F401
 import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 
 

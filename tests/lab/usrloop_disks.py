@@ -18,6 +18,7 @@ from usrloop_rig import (
     SIZE,
     SMALL,
     USER,
+    USERS,
     Ram,
     attach,
     check,
@@ -44,6 +45,8 @@ from usrdrv.loop import STATES, Control, Disk, Interface, Server, ffi, lib
 def another_user_may_look_and_no_more() -> None:
     with Control() as control, Control() as other:
         number = control.create(SMALL).id
+        control.attach()
+        assert control.query().server_pid == os.getpid()
 
         def body() -> None:
             for request in (
@@ -57,13 +60,14 @@ def another_user_may_look_and_no_more() -> None:
             ):
                 refused(errno.EPERM, target, request, other, lib.USRLOOP_BLOCK, number)
             refused(errno.EPERM, attach, other, number)
-            assert other.query(lib.USRLOOP_BLOCK, number).owner == 0
+            seen = other.query(lib.USRLOOP_BLOCK, number)
+            assert seen.owner == 0 and seen.server_pid == 0, "whose process serves is not told"
             refused(
                 errno.EPERM,
                 raw,
                 other,
                 lib.USRLOOP_IOC_CREATE,
-                info(SMALL, flags=lib.USRLOOP_OWNER, owner=0),
+                info(USERS, flags=lib.USRLOOP_OWNER, owner=0),
             )
             refused(errno.EPERM, raw, other, lib.USRLOOP_IOC_CREATE, info(Interface()))
 
@@ -106,7 +110,7 @@ def a_creator_owns_what_he_made() -> None:
     with Control() as file:
 
         def body() -> None:
-            i = info(SMALL)
+            i = info(USERS)
             raw(file, lib.USRLOOP_IOC_CREATE, i)
             assert i.owner == USER
             attach(file)
@@ -130,7 +134,7 @@ def locked_memory_is_limited() -> None:
             locked = next(
                 x
                 for x in Path("/proc/self/status").read_text().splitlines()
-                if x.startswith("VmLck")
+                if x.startswith("VmPin")
             )
             assert int(locked.split()[1]) << 10 == a.size, locked
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (a.size, 7 << 20))

@@ -101,13 +101,16 @@ static struct {
 static void random_info(struct usrloop_info *info, uint64_t *seed)
 {
 	*info = (struct usrloop_info){
-		.version = USRLOOP_VERSION, .type = 1 + next(seed) % 2, .id = next(seed) % 4 ? USRLOOP_ANY : next(seed) % 4,
+		.argsz = sizeof(*info), .type = 1 + next(seed) % 2, .id = next(seed) % 4 ? USRLOOP_ANY : next(seed) % 4,
 		.features = next(seed) % 8 ? 0 : next(seed) % 64, .flags = next(seed) % 2, .policy = next(seed) % 4,
-		.recovery_ms = next(seed) % 300, .queues = 1 + next(seed) % 3, .depth = 1u << next(seed) % 6,
-		.blk = { .size = 512 << next(seed) % 16, .logical_block = 512, .physical_block = 512, .max_io = 4096,
-			 .timeout_ms = next(seed) % 500 },
-		.net = { .mtu = 1500, .max_mtu = 9000 },
+		.recovery_ms = next(seed) % 300, .timeout_ms = next(seed) % 500, .queues = 1 + next(seed) % 3,
+		.depth = 1u << next(seed) % 6,
 	};
+	if (info->type == USRLOOP_NET)
+		info->net = (struct usrloop_net_params){ .mtu = 1500, .max_mtu = 9000 };
+	else
+		info->blk = (struct usrloop_blk_params){ .size = 512 << next(seed) % 16, .logical_block = 512,
+							 .physical_block = 512, .max_io = 4096 };
 	if (!(next(seed) % 3))
 		((uint8_t *)info)[next(seed) % sizeof(*info)] = next(seed);
 }
@@ -116,7 +119,7 @@ static void random_info(struct usrloop_info *info, uint64_t *seed)
 static void good_steps(struct usrloop_finish *finish)
 {
 	*finish = (struct usrloop_finish){
-		.steps = 3,
+		.argsz = sizeof(*finish), .steps = 3,
 		.step = {
 			{ .op = USRLOOP_STEP_EXPECT, .bar = 5, .width = 4, .offset = BUS_MASTER,
 			  .mask = INTERRUPT << 16, .value = INTERRUPT << 16 },
@@ -134,7 +137,7 @@ static void random_steps(struct usrloop_finish *finish, uint64_t *seed)
 		good_steps(finish);
 		return;
 	}
-	*finish = (struct usrloop_finish){ .queue = next(seed) % 3, .steps = next(seed) % 4 };
+	*finish = (struct usrloop_finish){ .argsz = sizeof(*finish), .queue = next(seed) % 3, .steps = next(seed) % 4 };
 	for (unsigned int i = 0; i < finish->steps; i++) {
 		struct usrloop_step *step = &finish->step[i];
 
@@ -176,7 +179,7 @@ static void random_call(uint64_t *seed)
 		random_info(&u.info, seed);
 		break;
 	case USRLOOP_IOC_EVENTFD:
-		u.event = (struct usrloop_eventfd){ .queue = next(seed) % 3, .index = next(seed) % 5,
+		u.event = (struct usrloop_eventfd){ .argsz = sizeof(u.event), .queue = next(seed) % 3, .index = next(seed) % 5,
 						    .fd = next(seed) % 3 ? life.event : (int)(next(seed) % 8) - 1,
 						    .ack_fd = next(seed) % 2 ? life.unmask : -1 };
 		break;
@@ -186,8 +189,16 @@ static void random_call(uint64_t *seed)
 	case USRLOOP_IOC_FINISH:
 		random_steps(&u.finish, seed);
 		break;
+	case USRLOOP_IOC_VERSION:
+	case USRLOOP_IOC_QUERY:
+		u.info = (struct usrloop_info){ .argsz = sizeof(u.info), .type = 1 + next(seed) % 2, .id = next(seed) % 4 };
+		break;
+	case USRLOOP_IOC_ATTACH:
+		u.attach = (struct usrloop_attach){ .argsz = sizeof(u.attach), .type = 1 + next(seed) % 2,
+						    .id = next(seed) % 4, .version = USRLOOP_VERSION };
+		break;
 	default:
-		u.target = (struct usrloop_target){ .type = 1 + next(seed) % 2,
+		u.target = (struct usrloop_target){ .argsz = sizeof(u.target), .type = 1 + next(seed) % 2,
 						    .id = next(seed) % 3 ? next(seed) % 4 : USRLOOP_ANY,
 						    .arg = next(seed) % 2 };
 		if (request == USRLOOP_IOC_RESIZE)
@@ -197,7 +208,7 @@ static void random_call(uint64_t *seed)
 		/* These end all the fun: now and then only. */
 		if ((request == USRLOOP_IOC_DELETE || request == USRLOOP_IOC_STOP || request == USRLOOP_IOC_DETACH) &&
 		    next(seed) % 64)
-			request = USRLOOP_IOC_QUERY;
+			request = USRLOOP_IOC_START;
 	}
 	if (!(next(seed) % 16))
 		fill(&u, sizeof(u), seed);
@@ -389,7 +400,9 @@ static int claim(void)
 
 static void live(uint64_t seed, unsigned int type)
 {
-	struct usrloop_target target = { .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID };
+	struct usrloop_target target = {
+		.argsz = sizeof(target), .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID,
+	};
 	struct usrloop_finish steps;
 	unsigned int i;
 	pthread_t thread;
@@ -399,7 +412,9 @@ static void live(uint64_t seed, unsigned int type)
 	life.fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 	life.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	life.unmask = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	life.attach = (struct usrloop_attach){ .type = type, .id = target.id, .claim_fd = -1 };
+	life.attach = (struct usrloop_attach){
+		.argsz = sizeof(life.attach), .type = type, .id = target.id, .version = USRLOOP_VERSION, .claim_fd = -1,
+	};
 	if (type == USRLOOP_BLOCK && device >= 0)
 		life.attach.claim_fd = claim();
 	if (ioctl(life.fd, USRLOOP_IOC_ATTACH, &life.attach) || loop_map(life.fd, &life.attach, &map))
@@ -501,17 +516,22 @@ static pid_t client(void (*use)(uint64_t), uint64_t seed)
 static void make(unsigned int type, uint64_t *seed)
 {
 	struct usrloop_info info = {
-		.version = USRLOOP_VERSION, .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID,
+		.argsz = sizeof(info), .type = type, .id = type == USRLOOP_NET ? NET_ID : BLOCK_ID,
 		.features = type == USRLOOP_NET ? USRLOOP_NET_CSUM | USRLOOP_NET_TSO | USRLOOP_NET_USO :
 						  USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | USRLOOP_BLK_DISCARD,
 		.flags = USRLOOP_PERSIST, .policy = next(seed) % 2 ? USRLOOP_DEATH_REISSUE : USRLOOP_DEATH_FAIL_NEW,
-		.recovery_ms = 300, .queues = 2, .depth = 8 << next(seed) % 3, .poll_us = next(seed) % 2 * 50,
-		.blk = { .size = 8 << 20, .logical_block = 512, .physical_block = 512, .max_io = 16384, .timeout_ms = 200 },
-		.net = { .mac = { 2, 0, 0, 0, 0, 0x99 }, .mtu = 1500, .max_mtu = 9000 },
+		.recovery_ms = 300, .timeout_ms = 200, .queues = 2, .depth = 8 << next(seed) % 3,
+		.poll_us = next(seed) % 2 * 50,
 	};
-	struct usrloop_info there = { .type = info.type, .id = info.id };
-	struct usrloop_target target = { .type = info.type, .id = info.id, .arg = 1 };
+	struct usrloop_info there = { .argsz = sizeof(there), .type = info.type, .id = info.id };
+	struct usrloop_target target = { .argsz = sizeof(target), .type = info.type, .id = info.id, .arg = 1 };
 	int fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
+
+	if (type == USRLOOP_NET)
+		info.net = (struct usrloop_net_params){ .mac = { 2, 0, 0, 0, 0, 0x99 }, .mtu = 1500, .max_mtu = 9000 };
+	else
+		info.blk = (struct usrloop_blk_params){ .size = 8 << 20, .logical_block = 512, .physical_block = 512,
+							.max_io = 16384 };
 
 	if (type == USRLOOP_BLOCK && device >= 0) {
 		info.features |= USRLOOP_BLK_ZERO_COPY;
@@ -532,7 +552,7 @@ static void delete_all(void)
 
 	for (type = USRLOOP_BLOCK; type <= USRLOOP_NET; type++)
 		for (id = 0; id < 1024; id++) {
-			struct usrloop_target target = { .type = type, .id = id, .arg = 1 };
+			struct usrloop_target target = { .argsz = sizeof(target), .type = type, .id = id, .arg = 1 };
 
 			ioctl(fd, USRLOOP_IOC_DELETE, &target);
 		}

@@ -37,7 +37,7 @@ static void die(const char *what)
 static void make(unsigned int n, unsigned int features, unsigned int mtu, unsigned int queues)
 {
 	struct usrloop_info info = {
-		.version = USRLOOP_VERSION, .type = USRLOOP_NET, .id = n, .features = features,
+		.argsz = sizeof(info), .type = USRLOOP_NET, .id = n, .features = features,
 		.flags = USRLOOP_PERSIST, .policy = USRLOOP_DEATH_QUEUE, .queues = queues, .depth = 128,
 		.net = { .mac = { 2, 0, 0, 0, 0, n + 1 }, .mtu = mtu, .max_mtu = 9000 },
 	};
@@ -51,7 +51,9 @@ static void make(unsigned int n, unsigned int features, unsigned int mtu, unsign
 	snprintf(info.net.name, sizeof(info.net.name), "usrnet%c", 'a' + n);
 	if (ioctl(s->fd, USRLOOP_IOC_CREATE, &info) && errno != EEXIST)
 		die("create");
-	s->attach = (struct usrloop_attach){ .type = USRLOOP_NET, .id = n };
+	s->attach = (struct usrloop_attach){
+		.argsz = sizeof(s->attach), .type = USRLOOP_NET, .id = n, .version = USRLOOP_VERSION,
+	};
 	if (ioctl(s->fd, USRLOOP_IOC_ATTACH, &s->attach))
 		die("attach");
 	if (s->attach.queues > QUEUES || loop_map(s->fd, &s->attach, &map))
@@ -62,7 +64,7 @@ static void make(unsigned int n, unsigned int features, unsigned int mtu, unsign
 
 static void start(unsigned int n, unsigned int speed)
 {
-	struct usrloop_target target = { .type = USRLOOP_NET, .id = n };
+	struct usrloop_target target = { .argsz = sizeof(target), .type = USRLOOP_NET, .id = n };
 
 	if (ioctl(sides[n].fd, USRLOOP_IOC_START, &target) && errno != EALREADY)
 		die("start");

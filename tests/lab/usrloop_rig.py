@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from usrdrv import errors
-from usrdrv.loop import ANY, Control, Disk, Server, ffi, lib
+from usrdrv.loop import ANY, Control, Disk, Server, ffi, lib, new
 
 MODULE = "/share/usrloop.ko"
 CHECKS: dict[str, Callable[[], None]] = {}
@@ -25,6 +25,8 @@ CHECKS: dict[str, Callable[[], None]] = {}
 SIZE = 1 << 20
 SMALL = Disk(SIZE, max_io=16 << 10, depth=8)
 USER = 1000
+USERS = Disk(SIZE, max_io=16 << 10, depth=8, policy="queue", timeout_ms=60_000)
+"""What somebody without privileges may have."""
 
 
 def check(function: Callable[[], None]) -> Callable[[], None]:
@@ -60,9 +62,8 @@ def enter(control: Control, argument: int) -> int:
 
 def info(device: Any, **changes: Any) -> Any:
     """What Control.create() hands over, with changes; `blk.size` is written blk_size."""
-    i = ffi.new("struct usrloop_info *")
-    i.version, i.type, i.id = lib.USRLOOP_VERSION, device.kind, device.id
-    for name in ("features", "flags", "queues", "depth", "poll_us", "owner"):
+    i = new("info", type=device.kind, id=device.id)
+    for name in ("features", "flags", "queues", "depth", "timeout_ms", "poll_us", "owner"):
         setattr(i, name, getattr(device, name))
     device.fill(i)
     for name, value in changes.items():
@@ -80,15 +81,13 @@ def create_refused(code: int, device: Any, **changes: Any) -> None:
 
 
 def target(request: int, control: Control, kind: int = 0, id: int = ANY, arg: int = 0) -> int:
-    return raw(
-        control, request, ffi.new("struct usrloop_target *", {"type": kind, "id": id, "arg": arg})
-    )
+    return raw(control, request, new("target", type=kind, id=id, arg=arg))
 
 
 def attach(
     control: Control, id: int = ANY, kind: int = lib.USRLOOP_BLOCK, claim_fd: int = -1
 ) -> Any:
-    a = ffi.new("struct usrloop_attach *", {"type": kind, "id": id, "claim_fd": claim_fd})
+    a = new("attach", type=kind, id=id, version=lib.USRLOOP_VERSION, claim_fd=claim_fd)
     raw(control, lib.USRLOOP_IOC_ATTACH, a)
     return a
 
@@ -101,9 +100,11 @@ class Ram(threading.Thread):
         server: Server,
         data: bytearray | None = None,
         result: Callable[[Any], int] | None = None,
+        queue: int = 0,
     ) -> None:
         super().__init__(daemon=True)
         self.server = server
+        self.queue = queue
         self.data = bytearray(SIZE) if data is None else data
         self.ops: list[tuple[int, int, int, int]] = []
         self.result = result
@@ -112,9 +113,9 @@ class Ram(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        q = self.server.queue[0]
+        q = self.server.queue[self.queue]
         while True:
-            got = self.server.enter()
+            got = self.server.enter(self.queue)
             if got == -errno.EINTR:
                 continue
             if got < 0 or got & lib.USRLOOP_READY_STOP:
@@ -125,9 +126,11 @@ class Ram(threading.Thread):
                 self.ops.append((sqe.op, sqe.sector, sqe.len, sqe.flags))
                 at = sqe.sector * 512
                 if sqe.op == lib.USRLOOP_OP_READ:
-                    self.server.data(sqe.tag, sqe.len)[:] = bytes(self.data[at : at + sqe.len])
+                    self.server.data(sqe.tag, sqe.len, self.queue)[:] = bytes(
+                        self.data[at : at + sqe.len]
+                    )
                 elif sqe.op == lib.USRLOOP_OP_WRITE:
-                    self.data[at : at + sqe.len] = self.server.data(sqe.tag, sqe.len)[:]
+                    self.data[at : at + sqe.len] = self.server.data(sqe.tag, sqe.len, self.queue)[:]
                 lib.loop_complete(q, sqe.tag, sqe.seq, self.result(sqe) if self.result else 0)
 
     def has(self, op: int) -> list[tuple[int, int, int, int]]:
@@ -149,8 +152,8 @@ def served(device: Disk = SMALL, **options: Any) -> Iterator[tuple[Control, Ram,
         ram.server.close()
 
 
-def child(function: Callable[[], None], uid: int = 0) -> None:
-    """Run something in a process of its own, as another user."""
+def child(function: Callable[[], None], uid: int = 0, namespaces: int = 0) -> None:
+    """Run something in a process of its own, as another user, in namespaces of that one's."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -159,6 +162,8 @@ def child(function: Callable[[], None], uid: int = 0) -> None:
                 os.setgroups([])
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
+            if namespaces:
+                os.unshare(namespaces)
             function()
         except BaseException:
             os.write(writer, traceback.format_exc().encode()[-3000:])

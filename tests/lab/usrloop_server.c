@@ -136,8 +136,10 @@ static void *serve_queue(void *argument)
 
 static _Noreturn void serve(void)
 {
-	struct usrloop_attach attach = { .type = USRLOOP_BLOCK, .id = opt.attach };
-	struct usrloop_target target = { .id = USRLOOP_ANY };
+	struct usrloop_attach attach = {
+		.argsz = sizeof(attach), .type = USRLOOP_BLOCK, .id = opt.attach, .version = USRLOOP_VERSION,
+	};
+	struct usrloop_target target = { .argsz = sizeof(target), .id = USRLOOP_ANY };
 	int fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 	struct loop_queue *queues;
 	pthread_t thread;
@@ -150,13 +152,13 @@ static _Noreturn void serve(void)
 		die("PR_SET_IO_FLUSHER");
 	if (opt.attach == USRLOOP_ANY) {
 		struct usrloop_info info = {
-			.version = USRLOOP_VERSION, .type = USRLOOP_BLOCK, .id = opt.id, .features = opt.features,
+			.argsz = sizeof(info), .type = USRLOOP_BLOCK, .id = opt.id, .features = opt.features,
 			.flags = opt.persist ? USRLOOP_PERSIST : 0, .policy = opt.policy,
-			.recovery_ms = opt.recovery_ms, .queues = opt.queues, .depth = opt.depth,
+			.recovery_ms = opt.recovery_ms, .timeout_ms = opt.timeout_ms, .queues = opt.queues, .depth = opt.depth,
 			.poll_us = opt.poll_us,
 			.blk = {
 				.size = opt.size, .logical_block = opt.block, .physical_block = opt.block,
-				.max_io = opt.max_io, .timeout_ms = opt.timeout_ms,
+				.max_io = opt.max_io,
 			},
 		};
 		snprintf(info.label, sizeof(info.label), "%s", opt.label);
@@ -200,13 +202,13 @@ static int call(int argc, char **argv)
 		{ "detach", USRLOOP_IOC_DETACH },
 	};
 	unsigned int type = !strcmp(argv[2], "net") ? USRLOOP_NET : USRLOOP_BLOCK, id = strtoul(argv[3], NULL, 0), i;
-	struct usrloop_target target = { .type = type, .id = id, .arg = argc > 4 };
+	struct usrloop_target target = { .argsz = sizeof(target), .type = type, .id = id, .arg = argc > 4 };
 	int fd = open("/dev/usrloop", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
 		die("/dev/usrloop");
 	if (!strcmp(argv[1], "state")) {
-		struct usrloop_info info = { .type = type, .id = id };
+		struct usrloop_info info = { .argsz = sizeof(info), .type = type, .id = id };
 
 		if (ioctl(fd, USRLOOP_IOC_QUERY, &info))
 			die(argv[1]);

@@ -24,7 +24,7 @@ from typing import Any
 from usr_pci import INTX, Claim, error_of
 from usrloop_rig import attach, create_refused, raw, refused, wait
 
-from usrdrv.loop import Control, Disk, Server, ffi, lib
+from usrdrv.loop import Control, Disk, Server, lib, new
 
 PAGE = 4096
 SIZE = 1 << 20
@@ -149,7 +149,7 @@ class Silent(threading.Thread):
         self.server = Server(control, control.attach(claim_fd=claim.fd))
         # Whatever is taken from it is, with a handler that may end it, too.
         steps = {"steps": len(STEPS), "step": STEPS}
-        raw(control, lib.USRLOOP_IOC_FINISH, ffi.new("struct usrloop_finish *", steps))
+        raw(control, lib.USRLOOP_IOC_FINISH, new("finish", **steps))
         self.server.queue[0].ring.finish = lib.USRLOOP_FINISH_ARMED
         self.silent = False
         self.kept: list[tuple[int, list[tuple[int, int]]]] = []
@@ -322,7 +322,7 @@ class Finishing:
         self.claim.irq_set(INTX, bell, unmask)
         self.claim.unmask()
         event = {"index": BELL, "fd": bell, "ack_fd": unmask}
-        raw(self.control, lib.USRLOOP_IOC_EVENTFD, ffi.new("struct usrloop_eventfd *", event))
+        raw(self.control, lib.USRLOOP_IOC_EVENTFD, new("eventfd", **event))
         self.control.start()
         self.answers: list[str] = []
         self._opened, self._go = threading.Event(), threading.Event()
@@ -382,7 +382,7 @@ class Finishing:
 
     def steps(self, *steps: dict[str, int], **changes: Any) -> None:
         wanted = {"steps": len(steps), "step": list(steps), **changes}
-        raw(self.control, lib.USRLOOP_IOC_FINISH, ffi.new("struct usrloop_finish *", wanted))
+        raw(self.control, lib.USRLOOP_IOC_FINISH, new("finish", **wanted))
 
 
 def finish(address: str) -> None:
@@ -402,7 +402,7 @@ def finish(address: str) -> None:
         refused(errno.EINVAL, f.steps, {**STEPS[0], **change})
     refused(errno.EINVAL, f.steps, {**STEPS[1], "bar": 4})  # it has no such offset
     refused(errno.EINVAL, f.steps, {**STEPS[2], "shift": 32})
-    for wrong in ({"queue": 1}, {"steps": 9}, {"reserved": [1, 0]}, {"reserved": [0, 1]}):
+    for wrong in ({"queue": 1}, {"steps": 9}, {"flags": 1}, {"steps": len(STEPS) - 1}):
         refused(errno.EINVAL, f.steps, *STEPS, **wrong)
     f.steps(*STEPS)
 

@@ -38,6 +38,12 @@ POLICIES: Final = {
 """What becomes of requests when the server dies, by the names that sysfs shows."""
 
 
+def new(name: str, **fields: Any) -> Any:
+    """Return struct usrloop_NAME for a call: its size said, `fields` set, the rest zero."""
+    kind = f"struct usrloop_{name}"
+    return ffi.new(f"{kind} *", {"argsz": ffi.sizeof(kind), **fields})
+
+
 def available(node: Path = NODE) -> bool:
     """Whether the module is there; loads it if we may."""
     if not node.exists():
@@ -76,7 +82,7 @@ class Disk:
         info.policy, info.recovery_ms = POLICIES[self.policy], self.recovery_ms
         for name in (
             *("size", "logical_block", "physical_block", "max_io", "max_discard"),
-            *("discard_granularity", "timeout_ms", "max_segments", "segment_mask"),
+            *("discard_granularity", "max_segments", "segment_mask"),
         ):
             setattr(info.blk, name, getattr(self, name))
 
@@ -92,6 +98,7 @@ class Interface:
     features: int = 0
     queues: int = 1
     depth: int = 256
+    timeout_ms: int = 0
     poll_us: int = 0
     max_csum: int = 0
     flags: int = 0
@@ -138,7 +145,7 @@ class Control(Closing):
 
     def version(self) -> Any:
         """Return struct usrloop_version: what this module knows."""
-        version = ffi.new("struct usrloop_version *")
+        version = new("version")
         self.call(lib.USRLOOP_IOC_VERSION, version, "version")
         return version
 
@@ -151,9 +158,8 @@ class Control(Closing):
 
     def create(self, device: Disk | Interface) -> Any:
         """Make a device, not started; return its struct usrloop_info."""
-        info = ffi.new("struct usrloop_info *")
-        info.version, info.type, info.id = lib.USRLOOP_VERSION, device.kind, device.id
-        for name in ("features", "flags", "queues", "depth", "poll_us", "owner"):
+        info = new("info", type=device.kind, id=device.id)
+        for name in ("features", "flags", "queues", "depth", "timeout_ms", "poll_us", "owner"):
             setattr(info, name, getattr(device, name))
         try:
             info.label = os.fsencode(device.label)
@@ -165,12 +171,12 @@ class Control(Closing):
 
     def query(self, kind: int = 0, id: int = ANY) -> Any:
         """Return struct usrloop_info; poll() of the file is quiet until the next change."""
-        info = ffi.new("struct usrloop_info *", {"type": kind, "id": id})
+        info = new("info", type=kind, id=id)
         self.call(lib.USRLOOP_IOC_QUERY, info, "query")
         return info
 
     def _target(self, request: int, what: str, kind: int, id: int, arg: int) -> None:
-        target = ffi.new("struct usrloop_target *", {"type": kind, "id": id, "arg": arg})
+        target = new("target", type=kind, id=id, arg=arg)
         self.call(request, target, what)
 
     def start(self, kind: int = 0, id: int = ANY) -> None:
@@ -202,7 +208,7 @@ class Control(Closing):
 
         claim_fd: of the PCI function that data are mapped for, if the device has ZERO_COPY.
         """
-        attach = ffi.new("struct usrloop_attach *", {"type": kind, "id": id, "claim_fd": claim_fd})
+        attach = new("attach", type=kind, id=id, version=lib.USRLOOP_VERSION, claim_fd=claim_fd)
         self.call(lib.USRLOOP_IOC_ATTACH, attach, "attach")
         return attach
 
@@ -253,8 +259,15 @@ def _explain(error: OSError, what: str) -> errors.UsrdrvError:
         case errno.ENODEV:
             return errors.NoSuchDeviceError(text + "no such device")
         case errno.EPERM | errno.EACCES:
-            return errors.PermissionDeniedError(text + "only its owner and root may")
-        case errno.EPROTONOSUPPORT:
+            refused = "this user may not have such a device"
+            if what != "create":
+                refused = "only its owner and root may"
+            return errors.PermissionDeniedError(text + refused)
+        case errno.EDQUOT:
+            return errors.DeviceBusyError(
+                text + f"{lib.USRLOOP_USER_DEVICES} devices are the most that a user may have"
+            )
+        case errno.EPROTONOSUPPORT | errno.ENOTTY:
             return errors.MissingToolError(text + "the kernel module is of another version")
         case errno.EOPNOTSUPP:
             return errors.MissingToolError(text + "the kernel module does not know that feature")

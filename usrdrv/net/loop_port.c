@@ -204,7 +204,9 @@ static void received(struct usrdrv_net_port *port, const struct usrdrv_net_heade
 static int watch(struct usrdrv_net_port *port, unsigned int index, int fd, uint32_t events)
 {
 	struct loop_port *l = of(port);
-	struct usrloop_eventfd event = { .queue = l->q.index, .index = index, .fd = fd, .ack_fd = -1 };
+	struct usrloop_eventfd event = {
+		.argsz = sizeof(event), .queue = l->q.index, .index = index, .fd = fd, .ack_fd = -1,
+	};
 
 	if (l->look.fd >= 0 && l->look_index == index)
 		l->look.fd = -1;

@@ -11,7 +11,15 @@
  *		taken from it. poll() reports POLLIN when there is work. mmap() gives the rings
  *		and the data area.
  *
- * Units: bytes, but for "sectors", which have 512 bytes. Every reserved field is zero.
+ * Units: bytes, but for "sectors", which have 512 bytes.
+ *
+ * Each structure begins with argsz, its size as the caller knows it, and may grow at its end. A
+ * caller that knows less than the module gets as much as it knows. One that knows more gets zeroes
+ * for what the module does not know, and -E2BIG if it asked for any of that. A size below that of
+ * the first version is -EINVAL. Unknown flags and anything but zero in a reserved field, or in a
+ * field that only the module fills in, are refused with -EINVAL, features, policies and flags of
+ * CREATE with -EOPNOTSUPP.
+ *
  * A ring index counts up for ever and wraps at 2^32; entry i is at i modulo the number of entries.
  */
 #ifndef _UAPI_USRLOOP_H
@@ -21,7 +29,8 @@
 #include <linux/types.h>
 
 /* cffi: begin */
-#define USRLOOP_VERSION		1
+/* of what a session's memory holds: rings and slots. All else grows as described above */
+#define USRLOOP_VERSION		2
 /* as a device's number: any free one; as a target: the file's own */
 #define USRLOOP_ANY		0xffffffff
 
@@ -80,12 +89,11 @@ struct usrloop_blk_params {
 	__u32 max_io;			/* of one request; power of two, 4 KiB to 4 MiB */
 	__u32 max_discard;		/* of one DISCARD or WRITE_ZEROES; 0: the most there is */
 	__u32 discard_granularity;	/* power of two; 0: the physical block */
-	/* a server that leaves a request alone so long counts as dead; 0: never */
-	__u32 timeout_ms;
 	/* ZERO_COPY: segments in a slot, 1 to 4096 */
 	__u32 max_segments;
 	/* ZERO_COPY: none crosses a multiple of this + 1, a power of two; 0: they may */
 	__u32 segment_mask;
+	__u32 reserved;
 };
 
 struct usrloop_net_params {
@@ -99,44 +107,68 @@ struct usrloop_net_params {
 	__u32 reserved2;
 };
 
-/* CREATE in and out, QUERY out. */
+/*
+ * CREATE: in, and out as it was made; QUERY: type and id in, all out.
+ *
+ * Who has no CAP_SYS_ADMIN when it creates a device gets -EPERM for a disk that could make others
+ * wait without end: one with policy REISSUE, or whose recovery_ms or timeout_ms is 0 or above
+ * USRLOOP_USER_MS. It may have USRLOOP_USER_DEVICES devices, then -EDQUOT. No partitions are looked
+ * for on its disks. ZERO_COPY needs CAP_SYS_RAWIO. An interface needs CAP_NET_ADMIN in the network
+ * namespace of whoever creates and starts it.
+ */
+#define USRLOOP_USER_MS		60000
+#define USRLOOP_USER_DEVICES	16
+
 struct usrloop_info {
-	__u32 version;			/* in: USRLOOP_VERSION */
+	__u32 argsz;
+	__u32 flags;			/* USRLOOP_PERSIST ... */
 	__u32 type;			/* USRLOOP_BLOCK or USRLOOP_NET */
 	__u32 id;			/* number wanted, or USRLOOP_ANY; out: the device's */
 	__u32 features;
-	__u32 flags;
 	__u32 policy;			/* USRLOOP_DEATH_* */
 	__u32 recovery_ms;		/* how long requests wait for another server; 0: for ever */
-	__u32 queues;			/* 1 to 64 */
+	/*
+	 * a server that leaves a request or a packet to the wire alone so long counts as dead;
+	 * 0: never
+	 */
+	__u32 timeout_ms;
+	__u32 queues;			/* 1 to 64; out: not more than there are processors */
 	/* requests or packets in flight on a queue; power of two, 1 to 1024 */
 	__u32 depth;
 	__u32 poll_us;			/* ENTER looks so long before it sleeps; at most 1000 */
-	__u32 state;			/* out, as all below: USRLOOP_NEW ... */
+	__u32 owner;			/* uid; in: with USRLOOP_OWNER, else 0 */
+	__u32 state;			/* out, as all up to refused: USRLOOP_NEW ... */
 	__u32 generation;		/* servers so far */
-	__u32 owner;			/* uid; in, with USRLOOP_OWNER */
-	__u32 server_pid;		/* 0: there is none */
+	/* who attached, for the owner and an administrator; 0: there is no server, or for others */
+	__u32 server_pid;
 	__u32 ifindex;			/* net, started */
-	__u32 reserved;
 	__u64 refused;			/* completions that named no request in flight */
 	/* in: for people, and for links in /dev/usrdrv; may be empty */
 	char label[USRLOOP_LABEL_LEN];
-	struct usrloop_blk_params blk;
-	struct usrloop_net_params net;
+	union {				/* by type; zero behind what it uses */
+		struct usrloop_blk_params blk;
+		struct usrloop_net_params net;
+		__u8 room[128];
+	};
 };
 
 /* VERSION out: what this module knows. */
 struct usrloop_version {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	/* of sessions; ATTACH takes any from oldest to version */
 	__u32 version;
+	__u32 oldest;
 	__u32 blk_features;
 	__u32 net_features;
-	__u32 flags;
+	__u32 create_flags;
 	__u32 policies;			/* bit n: policy n */
-	__u32 reserved[3];
 };
 
 /* Which device START, STOP, DELETE, RESIZE, DETACH and CARRIER are for. */
 struct usrloop_target {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
 	__u32 type;
 	/* or USRLOOP_ANY, whatever type says: the file's own device */
 	__u32 id;
@@ -149,14 +181,22 @@ struct usrloop_target {
 
 /*
  * ATTACH: where things are in the memory that mmap() gives. Queue n's ring begins at n *
- * ring_stride,
- * its slots at data + n * data_stride: slot i is slot_size bytes at i * slot_size, for request i
- * (block)
- * or packet i to the wire (net). Behind them are, for net, depth slots of packets from the wire.
+ * ring_stride, its slots at data + n * data_stride: slot i is slot_size bytes at i * slot_size, for
+ * request i (block) or packet i to the wire (net). Behind them are, for net, depth slots of packets
+ * from the wire.
  */
 struct usrloop_attach {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
 	__u32 type;			/* in */
 	__u32 id;			/* in, or USRLOOP_ANY */
+	/*
+	 * in: USRLOOP_VERSION, or an older one that the module takes, else -EPROTONOSUPPORT; the
+	 * session is as that says
+	 */
+	__u32 version;
+	/* in: of usr_pci_open(), for a device with ZERO_COPY; out: -1 if it has not */
+	__s32 claim_fd;
 	__u32 generation;		/* out, as all below */
 	__u32 queues;
 	__u32 depth;
@@ -168,15 +208,12 @@ struct usrloop_attach {
 	__u64 data;
 	__u64 data_stride;
 	__u64 size;			/* to map */
-	/*
-	 * in: of usr_pci_open(), for a device with ZERO_COPY; out: -1 if it has not
-	 */
-	__s32 claim_fd;
-	__u32 reserved;
 };
 
 /* EVENTFD: have ENTER of a queue return when an eventfd is signalled. */
 struct usrloop_eventfd {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
 	__u32 queue;
 	/* 0 to USRLOOP_EVENTFDS - 1: its bit in what ENTER returns */
 	__u32 index;
@@ -215,9 +252,10 @@ struct usrloop_step {
  * MSI, the function has no other cause to interrupt.
  */
 struct usrloop_finish {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
 	__u32 queue;
-	__u32 steps;			/* 0: no more */
-	__u32 reserved[2];
+	__u32 steps;			/* 0: no more; those behind them are zero */
 	struct usrloop_step step[USRLOOP_STEPS];
 };
 
@@ -325,19 +363,24 @@ struct usrloop_ring {
 #define USRLOOP_ENTER_NOWAIT	0x10000
 /* signal ack_fd of each eventfd that was reported, before waiting */
 #define USRLOOP_ENTER_ACK	0x20000
-#define USRLOOP_IOC_VERSION	_IOR('U', 0x60, struct usrloop_version)
-#define USRLOOP_IOC_CREATE	_IOWR('U', 0x61, struct usrloop_info)
-#define USRLOOP_IOC_QUERY	_IOWR('U', 0x62, struct usrloop_info)
-#define USRLOOP_IOC_START	_IOW('U', 0x63, struct usrloop_target)
-#define USRLOOP_IOC_STOP	_IOW('U', 0x64, struct usrloop_target)
-#define USRLOOP_IOC_DELETE	_IOW('U', 0x65, struct usrloop_target)
-#define USRLOOP_IOC_RESIZE	_IOW('U', 0x66, struct usrloop_target)
-#define USRLOOP_IOC_DETACH	_IOW('U', 0x67, struct usrloop_target)
-#define USRLOOP_IOC_ATTACH	_IOWR('U', 0x68, struct usrloop_attach)
-#define USRLOOP_IOC_EVENTFD	_IOW('U', 0x69, struct usrloop_eventfd)
-#define USRLOOP_IOC_CARRIER	_IOW('U', 0x6a, struct usrloop_target)
-#define USRLOOP_IOC_ENTER	_IO('U', 0x6b)
-#define USRLOOP_IOC_FINISH	_IOW('U', 0x6c, struct usrloop_finish)
+
+/*
+ * The calls. Their numbers say nothing of a structure's size, which argsz does; 0xD5 is no other's
+ * in Documentation/userspace-api/ioctl/ioctl-number.rst.
+ */
+#define USRLOOP_IOC_VERSION	_IO(0xD5, 0)	/* struct usrloop_version */
+#define USRLOOP_IOC_CREATE	_IO(0xD5, 1)	/* struct usrloop_info */
+#define USRLOOP_IOC_QUERY	_IO(0xD5, 2)	/* struct usrloop_info */
+#define USRLOOP_IOC_START	_IO(0xD5, 3)	/* struct usrloop_target */
+#define USRLOOP_IOC_STOP	_IO(0xD5, 4)	/* struct usrloop_target */
+#define USRLOOP_IOC_DELETE	_IO(0xD5, 5)	/* struct usrloop_target */
+#define USRLOOP_IOC_RESIZE	_IO(0xD5, 6)	/* struct usrloop_target */
+#define USRLOOP_IOC_DETACH	_IO(0xD5, 7)	/* struct usrloop_target */
+#define USRLOOP_IOC_ATTACH	_IO(0xD5, 8)	/* struct usrloop_attach */
+#define USRLOOP_IOC_EVENTFD	_IO(0xD5, 9)	/* struct usrloop_eventfd */
+#define USRLOOP_IOC_CARRIER	_IO(0xD5, 10)	/* struct usrloop_target */
+#define USRLOOP_IOC_ENTER	_IO(0xD5, 11)	/* queue | USRLOOP_ENTER_* */
+#define USRLOOP_IOC_FINISH	_IO(0xD5, 12)	/* struct usrloop_finish */
 /* cffi: end */
 
 #endif
