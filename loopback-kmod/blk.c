@@ -472,7 +472,12 @@ static int blk_create(struct usrloop_dev *dev)
 	blk->tags.nr_hw_queues = dev->info.queues;
 	blk->tags.queue_depth = dev->info.depth;
 	blk->tags.numa_node = NUMA_NO_NODE;
-	blk->tags.flags = USRLOOP_MQ_FLAGS;
+	/*
+	 * STACKING: going offline, the last processor of a queue does not wait for its requests.
+	 * They may wait long for a server, or for one that suspend has frozen already; and they
+	 * need no processor of the queue's to be completed.
+	 */
+	blk->tags.flags = USRLOOP_MQ_FLAGS | BLK_MQ_F_STACKING;
 	blk->tags.driver_data = dev;
 	/* How often is looked: a server that got its request a bit later has not twice the time. */
 	if (dev->info.timeout_ms)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Checks of usrloop: offline processors, and suspend up to its freezer. Run in a guest (usrloop_calls.py)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import select
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from usrloop_rig import SIZE, Ram, attach, check, polled, served, wait
+
+from usrdrv.loop import STATES, Control, Disk, Server
+
+CPU = Path("/sys/devices/system/cpu/cpu1/online")
+POWER = Path("/sys/power")
+HELD = Disk(SIZE, max_io=16 << 10, depth=8, queues=2, policy="queue", recovery_ms=0)
+
+
+def reader(device: str, *before: str) -> subprocess.Popen[str]:
+    command = [*before, "dd", f"if={device}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@check
+def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
+    """Also without a server, when they wait until there is one."""
+    with Control() as control, Control() as first, Control() as second:
+        number = control.create(HELD).id
+        attach(first, number)
+        control.start()
+        waits = reader(f"/dev/usrblk{number}", "taskset", "-c", "1")
+        try:
+            assert polled(first, 20000) & select.POLLIN
+            first.close()
+            wait(lambda: STATES[control.query().state] == "quiesced")
+            # That for a partition table failed with its server; the next one waits for another.
+            wait(lambda: in_flight(number), "a request waits")
+            CPU.write_text("0")
+            assert waits.poll() is None and in_flight(number), "it waits as before"
+            server = Server(second, attach(second, number))
+            rams = [Ram(server), Ram(server, queue=1)]
+            assert waits.wait(30) == 0
+        finally:
+            CPU.write_text("1")
+            control.delete(force=True)
+        for ram in rams:
+            ram.join(10)
+        server.close()
+
+
+def in_flight(number: int) -> bool:
+    return any(map(int, Path(f"/sys/block/usrblk{number}/inflight").read_text().split()))
+
+
+def suspend() -> OSError | None:
+    """Suspend, but no further than to the frozen processes, and come back at once."""
+    try:
+        (POWER / "state").write_text("mem")
+    except OSError as error:
+        return error
+    return None
+
+
+@check
+def suspend_is_refused_while_a_request_waits_and_harms_nothing() -> None:
+    """Whoever waits for a disk cannot be frozen: docs/man/usrdrv-block.1.md. The next try may go through."""
+    Path("/sys/module/suspend/parameters/pm_test_delay").write_text("0")
+    (POWER / "pm_test").write_text("freezer")
+    (POWER / "pm_freeze_timeout").write_text("2000")
+    answer = threading.Event()
+
+    def late(sqe: Any) -> int:
+        answer.wait()
+        return 0
+
+    with served(dataclasses.replace(HELD, queues=1), result=late) as (control, ram, device):
+        data = os.urandom(4096)
+        ram.data[:4096] = data
+        waits = reader(device)
+        wait(lambda: ram.ops, "it is asked")
+        refused = suspend()
+        assert refused is not None and waits.poll() is None
+        assert STATES[control.query().state] == "live"
+        answer.set()
+        assert waits.wait(30) == 0
+        assert suspend() is None
+        fd = os.open(device, os.O_RDONLY)
+        assert os.read(fd, 4096) == data
+        os.close(fd)
+    (POWER / "pm_test").write_text("none")
