@@ -242,5 +242,5 @@ class LoopAttachment:
 
 def _label(device: str) -> str:
     """What /dev/usrdrv/ calls it: the device's name, as far as a file's name can have it."""
-    safe = "".join(c if c.isalnum() or c in "-.=" else "_" for c in device)
-    return safe.encode()[-loop.lib.USRLOOP_LABEL_LEN + 1 :].decode(errors="ignore")
+    safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-.=" else "_" for c in device)
+    return safe[-loop.lib.USRLOOP_LABEL_LEN + 1 :].lstrip("-.")

@@ -592,6 +592,7 @@ def what_is_no_eventfd() -> None:
 
 import usrloop_frames  # noqa: E402, F401, I001
 import usrloop_users  # noqa: E402, F401
+import usrloop_names  # noqa: E402, F401
 import usrloop_power  # noqa: E402, F401
 import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 
