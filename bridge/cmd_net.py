@@ -9,7 +9,6 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from usrdrv import errors, functions, supported
 from usrdrv.bridge.arguments import bounded
@@ -31,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="make a NIC a network interface",
         description=DESCRIPTION,
         usage="usrdrv net DEVICE [--export HOW] [--ifname NAME] [--mtu BYTES] [--netns NAME] "
-        "[--multicast MAC]... [--no-offload] [--no-zero-copy] [--force] [--json]\n"
+        "[--multicast MAC]... [--no-offload] [--no-zero-copy] [--restart-time SECONDS] [--force] [--json]\n"
         "       usrdrv net stats IFNAME [--netns NAME] [--json]",
     )
     parser.add_argument(
@@ -58,9 +57,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--mtu",
-        type=bounded(68, 9000),
+        type=bounded(68, 65521),
         default=1500,
-        help="bytes (default %(default)s, up to 9000)",
+        help="bytes (default %(default)s; how many the driver says, of the DP83820 9000)",
     )
     parser.add_argument("--netns", help="network namespace that gets the interface")
     parser.add_argument(
@@ -88,6 +87,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="take a NIC from the kernel's driver although its interface is up or in another "
         "network namespace",
     )
+    parser.add_argument(
+        "--restart-time",
+        type=bounded(0, 86400),
+        default=60,
+        metavar="SECONDS",
+        help="how long the interface waits for a driver that works, when one has died; 0: it goes at once "
+        "(default %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, patient=True)
 
@@ -99,9 +106,11 @@ def run(args: argparse.Namespace) -> int:
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
     from usrdrv.bridge import net_exports
-    from usrdrv.bridge.link import check_name, check_namespace
+    from usrdrv.bridge.link import check_name
     from usrdrv.bridge.net_supervisor import Interface, Settings
+    from usrdrv.bridge.netns import check_namespace
     from usrdrv.lines import LineServer
+    from usrdrv.sockets import sweep
 
     supported.check(args.device, supported.NETWORK)
     check_name(args.ifname)
@@ -110,14 +119,24 @@ def run(args: argparse.Namespace) -> int:
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
     export, reason = net_exports.choose(args.export)
     net_exports.check(export)
-    settings = Settings(args.device, export, args.mtu, args.offloads, groups, args.zero_copy)
+    settings = Settings(
+        args.device,
+        export,
+        args.mtu,
+        args.offloads,
+        groups,
+        args.zero_copy,
+        args.restart_time,
+    )
+    sweep(run_directory())
     try:
         with (
             Signals() as signals,
             functions.kept(args.device, args.force),
             Interface(settings, args.ifname, args.netns) as interface,
             LineServer(
-                _socket(interface.name, args.netns), lambda request: _answer(interface, request)
+                run_directory() / f"net-{os.getpid()}.sock",
+                lambda request: _answer(interface, request),
             ),
         ):
             signals.poll_only()
@@ -140,15 +159,14 @@ def _group(text: str) -> bytes:
     return address
 
 
-def _socket(ifname: str, namespace: str | None) -> Path:
-    """Where `usrdrv net stats` finds who keeps an interface."""
-    return run_directory() / f"net-{quote(namespace or '', safe='')}-{quote(ifname, safe='')}.sock"
-
-
 def _answer(interface: Interface, request: dict[str, Any]) -> Any:
-    if request.get("op") != "stats":
-        raise errors.UsageError(f"unknown request {request.get('op')!r}")
-    return interface.stats()
+    match request.get("op"):
+        case "who":
+            return interface.who()
+        case "stats":
+            return interface.stats()
+        case other:
+            raise errors.UsageError(f"unknown request {other!r}")
 
 
 def _announce(args: argparse.Namespace, export: str, interface: Interface) -> None:
@@ -168,16 +186,35 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
     print(line, flush=True)
 
 
+def _find(ifname: str, namespace: str | None) -> Path:
+    """Return the socket of who keeps an interface, by the name that it has now, or else had first."""
+    from usrdrv.bridge import netns
+    from usrdrv.lines import call
+    from usrdrv.sockets import sweep
+
+    sweep(run_directory())
+    first = None
+    for path in run_directory().glob("net-*.sock"):
+        try:
+            who = call(path, {"op": "who"})
+        except errors.UsrdrvError:
+            continue  # it has just ended
+        if (who["ifname"], who["netns"]) == (ifname, netns.number(namespace)):
+            return path
+        if (who["first"], who["home"]) == (ifname, namespace):
+            first = path
+    if first is None:
+        where = f" in {namespace}" if namespace else ""
+        raise errors.NoSuchDeviceError(f"no interface {ifname}{where} is served here")
+    return first
+
+
 def _stats(args: argparse.Namespace) -> int:
     from usrdrv.lines import call
 
     if args.interface is None:
         raise errors.UsageError("stats of which interface? usrdrv net stats IFNAME")
-    path = _socket(args.interface, args.netns)
-    if not path.exists():
-        where = f" in {args.netns}" if args.netns else ""
-        raise errors.NoSuchDeviceError(f"no interface {args.interface}{where} is served here")
-    found = call(path, {"op": "stats"})
+    found = call(_find(args.interface, args.netns), {"op": "stats"})
     if args.json:
         print(json.dumps(found, indent=2))
         return 0

@@ -23,6 +23,25 @@ from usrdrv.closing import Closing
 ANSWER_TIMEOUT: Final = 30.0
 
 
+def _event(line: bytes) -> dict[str, Any]:
+    """Decode what a driver said; what makes no sense is a failure of it."""
+    try:
+        event = json.loads(line)
+        if isinstance(event, dict) and "event" in event:
+            return event
+    except ValueError:
+        pass
+    return {"event": "failure", "why": f"it said {line[:80]!r}"}
+
+
+def failure(event: dict[str, Any]) -> errors.UsrdrvError:
+    """Return what the driver tells of in `error` or `failure`."""
+    kind = getattr(errors, str(event.get("type")), None)
+    if not isinstance(kind, type) or not issubclass(kind, errors.UsrdrvError):
+        kind = errors.DeviceError
+    return kind(str(event.get("why")))
+
+
 class DriverProcess(Closing):
     """A process from `standby` that has a device, and our end of its socket. `ready` is what it said of the device.
 
@@ -79,7 +98,7 @@ class DriverProcess(Closing):
                     self._kept = others
                     return event
                 if event["event"] in ("error", "failure"):
-                    raise getattr(errors, str(event.get("type")), errors.DeviceError)(event["why"])
+                    raise failure(event)
             if self._hurried():
                 raise InterruptedError
             if self.child.wait(0):
@@ -100,7 +119,7 @@ class DriverProcess(Closing):
         except OSError:
             return kept
         *lines, self._pending = self._pending.split(b"\n")
-        return kept + [json.loads(line) for line in lines]
+        return kept + [_event(line) for line in lines]
 
     def close(self) -> None:
         """Let the driver quiesce the device and end. Idempotent."""

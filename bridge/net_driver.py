@@ -4,9 +4,9 @@
 `open` has a device's name, an MTU, `offloads`, `zero_copy` and a memory file to count in; `ready` tells the MAC
 address, the names of the counters in order, what the driver can (`abilities`), and what the kernel has to know if
 it is not to copy packets. Then comes `start` (with a TAP's descriptor, or as `loop` the number of an interface of
-usrloop), at which we say `started`; then `mtu`, answered with the `mtu` that is in force and, if it is not what was
-asked for, with `why`; `filter`; and `stats`. We tell of `link` changes, and of a `failure` after which we are of no
-use.
+usrloop), at which we say `started`; then `filter`, `stats` and `mtu`. That is answered with the `mtu` in force and,
+if it is not the one that was `asked` for, with `why`. We tell of `link` changes, and of a `failure`: after that we
+are of no use.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class NetWorker(Worker):
                 self.say(event="started")
                 self.say(event="link", speed=nic.speed, full=nic.full_duplex)
             case "mtu":
-                self.say(event="mtu", why=self._set_mtu(request["mtu"]), mtu=nic.mtu)
+                asked = request["mtu"]
+                why = self._set_mtu(asked)
+                self.say(event="mtu", asked=asked, mtu=nic.mtu, why=why)
             case "filter":
                 nic.set_filter(
                     mac=bytes.fromhex(request["mac"]),

@@ -11,6 +11,7 @@ from usrdrv.bridge.link import Link
 
 if TYPE_CHECKING:
     from usrdrv.bridge.driver_process import DriverProcess
+    from usrdrv.net import Abilities
 
 
 class KernelEnd(Protocol):
@@ -60,10 +61,13 @@ def make(
     mac: bytes,
     mtu: int,
     namespace: str | None,
-    offloads: bool,
+    abilities: Abilities,
     zero_copy: dict[str, int] | None,
 ) -> KernelEnd:
-    """Make the interface, which has no driver and no carrier yet. zero_copy: of usrloop, what the driver wants."""
+    """Make the interface, which has no driver and no carrier yet.
+
+    abilities: of the driver. zero_copy: of usrloop, what the driver wants.
+    """
     if export == "usrloop":
         from usrdrv.bridge.net_usrloop import UsrloopInterface
 
@@ -72,7 +76,7 @@ def make(
             mac=mac,
             mtu=mtu,
             namespace=namespace,
-            offloads=offloads,
+            abilities=abilities,
             zero_copy=zero_copy,
             label=device,
         )
@@ -83,6 +87,6 @@ def make(
         mac=mac,
         mtu=mtu,
         namespace=namespace,
-        offloads=offloads,
+        abilities=abilities,
         alias=f"usrdrv {device}",
     )

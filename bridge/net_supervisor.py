@@ -7,19 +7,20 @@ import select
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from usrdrv import errors
-from usrdrv.bridge import net_exports
-from usrdrv.bridge.driver_process import DriverProcess
-from usrdrv.bridge.link import LinkState
+from usrdrv.bridge import net_exports, netns, presence
+from usrdrv.bridge.backoff import Backoff
+from usrdrv.bridge.driver_process import DriverProcess, failure
+from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
 from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.standby import Standby
 from usrdrv.closing import Closing
+from usrdrv.net import Abilities
 from usrdrv.net.counters import Counters
 
 STATS_TIMEOUT: Final = 5.0
@@ -37,6 +38,7 @@ class Settings:
     """What the user asked for. groups: multicast addresses, of which only these are received; None: all.
 
     export: `usrloop` or `tap`. zero_copy: with usrloop, if it and the device can do that.
+    restart_time: seconds that the interface waits for a driver that serves; 0: none is started again.
     """
 
     device: str
@@ -45,16 +47,32 @@ class Settings:
     offloads: bool = True
     groups: tuple[bytes, ...] | None = None
     zero_copy: bool = True
+    restart_time: float = 60
+
+
+class _LostError(errors.NoSuchDeviceError):
+    """The device is gone for good."""
+
+
+def _say(text: str) -> None:
+    print(f"usrdrv: {text}", file=sys.stderr, flush=True)
+
+
+def _comes(signals: Signals, seconds: float) -> bool:
+    """Wait so long for a signal to end."""
+    return bool(select.select([signals.fd], [], [], seconds)[0])
 
 
 class Interface(Closing):
-    """A network interface until close(). stats() may be called from any thread."""
+    """A network interface until close(). stats() and who() may be called from any thread."""
 
     def __init__(self, settings: Settings, ifname: str, namespace: str | None) -> None:
         self._settings = settings
-        self._mtu = settings.mtu
+        self._namespace = namespace
+        self._mtu = self._asked_mtu = settings.mtu
         self._state: LinkState | None = None
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._backoff = Backoff(settings.restart_time)
+        self._moved = 0
         self.restarts = 0
         self.speed = 0
         self._counters = Counters()
@@ -75,7 +93,7 @@ class Interface(Closing):
                 mac=self.mac,
                 mtu=settings.mtu,
                 namespace=namespace,
-                offloads=settings.offloads,
+                abilities=Abilities(**self.driver.ready["abilities"]),
                 zero_copy=self.driver.ready["zero_copy"],
             )
             self._begin(self.end)
@@ -110,23 +128,30 @@ class Interface(Closing):
         end.hand_to(self.driver)
         self.driver.expect("started")
         end.started()
-        self._state = None
-        self._follow(end)
+        self._moved = self._frames()
+        self._follow(end, anew=True)
         self._stats_came.set()  # who asked the one before gets what it counted
         for event in self.driver.events():
             self._take(end, event)
 
-    def _follow(self, end: KernelEnd) -> None:
-        """Tell the driver what has changed of the interface."""
-        state = end.link.state()
-        if state is None:
-            raise errors.NoSuchDeviceError(f"{end.name}: somebody deleted the interface")
+    def _frames(self) -> int:
+        """How many went either way, over all drivers."""
+        counted = self._counters.read(self.driver.ready["counters"])
+        return sum(value for name, value in counted.items() if name.endswith("_frames"))
+
+    def _follow(self, end: KernelEnd, anew: bool = False) -> None:
+        """Tell the driver what has changed of the interface; anew: all of it."""
+        try:
+            state = end.link.state()
+        except LinkGoneError:
+            raise self._deleted(end) from None
         before, self._state = self._state, state
-        if state == before:
+        if state == before and not anew:
             return
-        if state.mtu != self._mtu:
-            self._mtu = state.mtu
-            self.driver.send(op="mtu", mtu=state.mtu)
+        if before is not None and state.netns != before.netns:
+            _say(f"{state.name} was moved to network namespace {netns.describe(state.netns)}")
+        if state.mtu != self._asked_mtu:
+            self._change_mtu(end, state.mtu)
         groups = self._settings.groups
         self.driver.send(
             op="filter",
@@ -135,6 +160,34 @@ class Interface(Closing):
             all_multicast=state.all_multicast or groups is None,
             groups=[group.hex() for group in groups or ()],
         )
+
+    def _deleted(self, end: KernelEnd) -> LinkGoneError:
+        return LinkGoneError(
+            f"{self._name_now(end)}: somebody deleted the interface or its namespace"
+        )
+
+    def _name_now(self, end: KernelEnd) -> str:
+        return self._state.name if self._state is not None else end.name
+
+    def _change_mtu(self, end: KernelEnd, mtu: int) -> None:
+        """Have the driver do what the kernel accepted; it answers."""
+        most = int(self.driver.ready["abilities"]["max_mtu"])
+        if mtu > most:  # a TAP takes any
+            self._undo_mtu(end, mtu, f"the device does at most {most}")
+            return
+        self._asked_mtu = mtu
+        self.driver.send(op="mtu", mtu=mtu)
+
+    def _undo_mtu(self, end: KernelEnd, mtu: int, why: str) -> None:
+        """Have the kernel think again."""
+        self._asked_mtu = self._mtu
+        _say(f"{self._name_now(end)}: MTU {mtu} is not possible ({why}); it stays {self._mtu}")
+        try:
+            end.link.change(mtu=self._mtu)
+        except LinkGoneError:
+            return  # that is seen when it is looked at
+        except errors.UsrdrvError as error:
+            _say(str(error))
 
     def serve(self, signals: Signals) -> None:
         """Keep it until a signal; UsrdrvError when there is no way on."""
@@ -148,66 +201,89 @@ class Interface(Closing):
                 *([standby.pidfd] if standby else []),
             ):
                 poll.register(fd, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
-            if self.end.link.fd in ready:
+            wait = self.end.link.wait()
+            ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000 + 1)}
+            if self.end.link.fd in ready or self.end.link.wait() == 0:
                 self._follow(self.end)
-            if self.driver.fd in ready and not self._listen(self.end):
-                self._bring_back(self.end, signals)
+            if self.driver.fd in ready:
+                how = self._listen(self.end)
+                if how is not None:
+                    self._bring_back(self.end, signals, how)
 
-    def _listen(self, end: KernelEnd) -> bool:
-        """Take the driver's news. False: it has none, because it is dead."""
+    def _listen(self, end: KernelEnd) -> errors.UsrdrvError | None:
+        """Take the driver's news. Return how it ended, if it did."""
         events = self.driver.events()
-        for event in events:
-            self._take(end, event)
-        return bool(events) or not self.driver.child.wait(0.1)
+        try:
+            for event in events:
+                self._take(end, event)
+        except errors.UsrdrvError as why:
+            self.driver.child.kill()  # it is of no use any more
+            return type(why)(f"failed: {why}")
+        if events or not self.driver.child.wait(0.1):
+            return None
+        return errors.DeviceError(self.driver.child.status())
 
     def _take(self, end: KernelEnd, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "link":
-                self.speed = event["speed"]
-                end.set_link(self.speed, event["full"])
-            case "stats":
-                self._stats_came.set()
-            case "failure" | "error":
-                raise errors.DeviceError(event["why"])
+        """One piece of news. UsrdrvError: the driver cannot go on, and why; the interface goes on all the same."""
+        try:
+            match event["event"]:
+                case "link":
+                    self.speed = int(event["speed"])
+                    end.set_link(self.speed, bool(event["full"]))
+                case "stats":
+                    self._stats_came.set()
+                case "mtu":
+                    self._mtu = int(event["mtu"])
+                    if event["why"] is not None and event["asked"] == self._asked_mtu:
+                        self._undo_mtu(end, self._asked_mtu, str(event["why"]))
+                case "failure" | "error":
+                    raise failure(event)
+        except (KeyError, TypeError, ValueError):
+            raise errors.DeviceError(f"it said {event}") from None
 
-    def _bring_back(self, end: KernelEnd, signals: Signals) -> None:
-        """The driver died: the interface loses its carrier, nothing else, until there is another one."""
-        died, how = time.monotonic(), self.driver.child.status()
+    def _bring_back(self, end: KernelEnd, signals: Signals, how: errors.UsrdrvError) -> None:
+        """The driver ended: the interface loses its carrier, nothing else, until there is another one."""
+        died, worked = time.monotonic(), self._frames() > self._moved
         end.set_link(0)
         self.speed = 0
         self.driver.close()
-        child, device = self.driver.child, self._settings.device
-        self._deaths.append(died)
-        if len(self._deaths) == DEATHS and died - self._deaths[0] < WINDOW:
-            raise errors.DeviceError(
-                f"the driver {how}: {DEATHS} deaths within {WINDOW:.0f} s; given up"
-            )
-        last = ""
-        for pause in PAUSES:
-            time.sleep(pause)
-            if signals.waiting:
+        self._check_link(end)
+        if self._asked_mtu != self._mtu:
+            self._undo_mtu(end, self._asked_mtu, f"the driver {how}")
+        last: errors.UsrdrvError | None = None
+        for pause in self._backoff.pauses(died, worked):
+            if _comes(signals, pause):
                 return
-            if child.unplugged(device):
-                raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
             try:
-                self.driver = self._start(lambda: signals.waiting)
-                self._begin(end)
+                self._try_again(end, signals)
             except InterruptedError:
                 return
+            except (_LostError, LinkGoneError):
+                raise
             except errors.UsrdrvError as error:
-                last = str(error)
+                last = error
                 self.driver.close()
                 continue
             self.restarts += 1
             took = time.monotonic() - died
-            print(
-                f"usrdrv: the driver {how}; restarted in {took:.2f} s ({self.restarts})",
-                file=sys.stderr,
-                flush=True,
-            )
+            _say(f"the driver {how}; restarted in {took:.2f} s ({self.restarts})")
             return
-        raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
+        patience = f"does not come back within {self._settings.restart_time:g} s"
+        raise errors.DeviceError(f"the driver {how} and {patience}{f': {last}' if last else ''}")
+
+    def _check_link(self, end: KernelEnd) -> None:
+        try:
+            end.link.look()
+        except LinkGoneError:
+            raise self._deleted(end) from None
+
+    def _try_again(self, end: KernelEnd, signals: Signals) -> None:
+        """Start another driver. _LostError: the device is gone, by the word of its bus."""
+        device = self._settings.device
+        if not presence.there(device):
+            raise _LostError(f"{device}: the driver ended, its device is gone")
+        self.driver = self._start(lambda: signals.waiting)
+        self._begin(end)
 
     def stats(self) -> dict[str, Any]:
         """Counters over all drivers that this interface has had, and its state."""
@@ -217,7 +293,7 @@ class Interface(Closing):
             if not self._stats_came.wait(STATS_TIMEOUT):
                 raise errors.DeviceError("the driver does not answer")
         return {
-            "ifname": self.name,
+            "ifname": self._state.name if self._state is not None else self.name,
             "device": self._settings.device,
             "export": self._settings.export,
             "speed": self.speed,
@@ -225,6 +301,16 @@ class Interface(Closing):
             "driver_pid": self.driver.child.pid,
             "restarts": self.restarts,
             **self._counters.read(self.driver.ready["counters"]),
+        }
+
+    def who(self) -> dict[str, Any]:
+        """What it is called where it is (`netns`: inode), and was where it was made (`home`: name)."""
+        assert self._state is not None
+        return {
+            "ifname": self._state.name,
+            "netns": self._state.netns,
+            "first": self.name,
+            "home": self._namespace,
         }
 
     def close(self) -> None:

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Final
 
 from usrdrv import errors, loop
-from usrdrv.bridge.link import Link, check_name, inside
+from usrdrv.bridge.link import Link, LinkGoneError, check_name
+from usrdrv.bridge.netns import inside
 from usrdrv.closing import Closing
 
 if TYPE_CHECKING:
     from usrdrv.bridge.driver_process import DriverProcess
+    from usrdrv.net import Abilities
 
-OFFLOADS: Final = loop.lib.USRLOOP_NET_CSUM | loop.lib.USRLOOP_NET_TSO | loop.lib.USRLOOP_NET_USO
-MAX_MTU: Final = 9000
 DEPTH: Final = 256
 PAGES: Final = 512
 """Depth with zero copy: a large frame takes several, and all that the chip has in hand are of them."""
@@ -31,16 +32,16 @@ class UsrloopInterface(Closing):
         mac: bytes,
         mtu: int,
         namespace: str | None = None,
-        offloads: bool = True,
+        abilities: Abilities,
         zero_copy: dict[str, int] | None = None,
         label: str = "",
     ) -> None:
-        """zero_copy: what the driver wants for that."""
+        """abilities: of the driver; the kernel does the rest. zero_copy: what the driver wants for that."""
         check_name(name)
         self.name = name
         self._started = False
         self._alias = f"usrdrv {label}"[:255]
-        self.link = Link(namespace)
+        self.link = Link(namespace, self._locate)
         try:
             self.link.check_free(name)
             self._control = loop.Control()
@@ -51,9 +52,9 @@ class UsrloopInterface(Closing):
             wanted = loop.Interface(
                 mac=mac,
                 mtu=mtu,
-                max_mtu=MAX_MTU,
+                max_mtu=abilities.max_mtu,
                 name=name,
-                features=self._features(offloads, zero_copy is not None),
+                features=self._features(abilities, zero_copy is not None),
                 depth=DEPTH if zero_copy is None else PAGES,
                 **(zero_copy or {}),
                 label=os.fsdecode(os.fsencode(label)[: loop.lib.USRLOOP_LABEL_LEN - 1]),
@@ -64,12 +65,26 @@ class UsrloopInterface(Closing):
             self.close()
             raise
 
-    def _features(self, offloads: bool, zero_copy: bool) -> int:
+    def _features(self, can: Abilities, zero_copy: bool) -> int:
         lib = loop.lib
-        features = OFFLOADS & self._control.version().net_features if offloads else 0
+        features = (
+            lib.USRLOOP_NET_CSUM * can.checksums
+            | lib.USRLOOP_NET_TSO * can.tcp_segmentation
+            | lib.USRLOOP_NET_USO * can.udp_segmentation
+        )
+        features &= self._control.version().net_features
         if zero_copy:
             features = features & ~lib.USRLOOP_NET_USO | lib.USRLOOP_NET_ZERO_COPY
         return int(features)
+
+    def _locate(self) -> tuple[int, int]:
+        """Where it is now: a descriptor of its namespace, its number there (see Link)."""
+        try:
+            return self._control.namespace()
+        except errors.UsrdrvError as error:
+            if error.errno in (errno.ENODEV, errno.ENOTCONN):
+                raise LinkGoneError("the interface is gone") from None
+            raise
 
     def hand_to(self, driver: DriverProcess) -> None:
         """Have a driver serve it."""
@@ -79,22 +94,16 @@ class UsrloopInterface(Closing):
         """The driver does: a kernel that does not have the interface yet gets it."""
         if self._started:
             return
-        with inside(self.link.namespace):
+        with inside(self.link.home):
             self._control.start()
         self._started = True
-        self.link.index = int(self._control.query().ifindex)
-        state = self.link.state()
-        if state is not None:
-            self.name = state.name
-            self.link.set(ifalias=self._alias)
+        self.name = self.link.state().name
+        self.link.change(alias=self._alias)
 
     def set_link(self, speed: int, full: bool = True) -> None:
         """Say how fast the wire is, Mb/s; 0: there is none. Of a server that is dead the kernel knows itself."""
-        try:
+        with contextlib.suppress(errors.UsrdrvError):
             self._control.carrier(speed)
-        except errors.DeviceError as error:
-            if error.errno != errno.ENOTCONN:
-                raise
 
     def close(self) -> None:
         """The interface is gone. Idempotent."""

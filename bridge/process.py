@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from usrdrv import errors, pci
+from usrdrv import errors
 
 PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -133,13 +133,6 @@ class Child:
             if code < 0
             else f"ended with status {code}"
         )
-
-    def unplugged(self, device: str) -> bool:
-        """Whether it died of registers of the PCI function `device` that are no more, nor is the function.
-
-        The kernel takes the registers away first: what is false may be true a moment later.
-        """
-        return self.returncode == -signal.SIGBUS and not pci.present(device)
 
     def kill(self) -> None:
         """SIGKILL, unless it has ended."""

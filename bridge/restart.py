@@ -51,15 +51,12 @@ class Restarter:
 
     def _begin(self) -> None:
         """Another driver has the drive from now on."""
-        self._since = time.monotonic()
         self._before = account.read(self._attachment.statistics)
 
-    def _worked(self, died: float) -> bool:
-        """Whether the driver that died did any work, or lived for long without any to do."""
+    def _worked(self) -> bool:
+        """Whether the driver that died did any work."""
         now, before = account.read(self._attachment.statistics), self._before
-        if now is not None and before is not None and now.completed > before.completed:
-            return True
-        return died - self._since >= self._patience
+        return now is not None and before is not None and now.completed > before.completed
 
     def still_there(self, dead: Child, died: float) -> None:
         """Raise if the device is gone: the driver said so or died of its registers, and the bus agrees."""
@@ -90,7 +87,7 @@ class Restarter:
         if not self._patience:
             self.still_there(dead, died)
             raise errors.NoSuchDeviceError(last)
-        worked, tried = self._worked(died), False
+        worked, tried = self._worked(), False
         for pause in self._backoff.pauses(died, worked):
             self._sleep(pause)
             self.still_there(dead, died)

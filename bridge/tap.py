@@ -8,14 +8,15 @@ import ctypes
 import errno
 import fcntl
 import os
-import socket
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from usrdrv import errors, modules
-from usrdrv.bridge.link import Link, check_name, inside
+from usrdrv.bridge.link import Link, LinkGoneError, check_name
+from usrdrv.bridge.netns import inside
 from usrdrv.closing import Closing
+from usrdrv.net import Abilities
 
 if TYPE_CHECKING:
     from usrdrv.bridge.driver_process import DriverProcess
@@ -24,14 +25,17 @@ CONTROL: Final = Path("/dev/net/tun")
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
+TUNGETIFF: Final = 0x800454D2
+TUNGETDEVNETNS: Final = 0x54E3
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNSETVNETHDRSZ: Final = 0x400454D8
 TUNSETCARRIER: Final = 0x400454E2
 IFF_TAP: Final = 0x0002
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
-TCP_OFFLOADS: Final = 1 | 2 | 4 | 8
-"""Checksums; segmentation over IPv4, IPv6, with ECN."""
+CHECKSUMS: Final = 1
+TCP_OFFLOADS: Final = 2 | 4 | 8
+"""Segmentation over IPv4, IPv6, with ECN."""
 UDP_OFFLOADS: Final = 0x20 | 0x40
 """Segmentation over IPv4 and IPv6, since Linux 6.2."""
 
@@ -74,23 +78,21 @@ class Tap(Closing):
         mac: bytes,
         mtu: int,
         namespace: str | None = None,
-        offloads: bool = True,
+        abilities: Abilities,
         alias: str = "",
     ) -> None:
+        """abilities: of the driver; the kernel is offered what it does."""
         check_name(name)
         self.fd = -1
-        self.link = Link(namespace)
-        self._control: socket.socket | None = None
+        self.link = Link(namespace, self._locate)
         try:
             # Looked at first: to attach to another's persistent TAP is not what anybody wants here.
             self.link.check_free(name)
             with inside(namespace):  # where it is opened decides where the interface is
                 self._open(name)
-                self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._set_offloads(offloads)
+            self._set_offloads(abilities)
             self._set_carrier(False)
-            self.link.find(self.name)
-            self.link.set(address=mac.hex(":"), mtu=mtu, txqlen=QUEUE_LENGTH, ifalias=alias[:255])
+            self.link.change(address=mac, mtu=mtu, queue_length=QUEUE_LENGTH, alias=alias)
         except BaseException:
             self.close()
             raise
@@ -108,9 +110,22 @@ class Tap(Closing):
             raise errors.DeviceError(f"interface {name}: {error.strerror}") from None
         self.name = os.fsdecode(answer[:16].rstrip(b"\0"))
 
-    def _set_offloads(self, wanted: bool) -> None:
+    def _locate(self) -> tuple[int, str]:
+        """Where it is now: a descriptor of its namespace, its name there (see Link)."""
+        try:
+            request = fcntl.ioctl(self.fd, TUNGETIFF, bytes(40))
+            return fcntl.ioctl(self.fd, TUNGETDEVNETNS), os.fsdecode(request[:16].rstrip(b"\0"))
+        except PermissionError:
+            raise errors.PermissionDeniedError(f"{self.name}: no right where it is") from None
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise errors.DeviceError(f"{self.name}: {error.strerror}") from None
+            raise LinkGoneError("the interface is gone") from None
+
+    def _set_offloads(self, can: Abilities) -> None:
         fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
-        choices = (TCP_OFFLOADS | UDP_OFFLOADS, TCP_OFFLOADS, 0) if wanted else (0,)
+        tcp = CHECKSUMS * can.checksums | TCP_OFFLOADS * can.tcp_segmentation
+        choices = (tcp | UDP_OFFLOADS * can.udp_segmentation, tcp)  # a kernel may lack those of UDP
         for offloads in choices:
             try:
                 fcntl.ioctl(self.fd, TUNSETOFFLOAD, offloads)
@@ -127,9 +142,11 @@ class Tap(Closing):
         """The driver does."""
 
     def set_link(self, speed: int, full: bool = True) -> None:
-        """Plug the cable in, or pull it (0); addresses and routes stay."""
-        self._set_speed(speed, full)
-        self._set_carrier(speed > 0)
+        """Plug the cable in, or pull it (0); addresses and routes stay. Of no effect once the interface is gone."""
+        with contextlib.suppress(errors.UsrdrvError):
+            self._set_speed(speed, full)
+        with contextlib.suppress(OSError):
+            self._set_carrier(speed > 0)
 
     def _set_carrier(self, up: bool) -> None:
         fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("i", up))
@@ -139,7 +156,6 @@ class Tap(Closing):
 
         A kernel whose TAPs have a speed of their own keeps it.
         """
-        assert self._control is not None
         low, high = (speed & 0xFFFF, speed >> 16) if speed else (UNKNOWN, UNKNOWN)
         duplex = int(full) if speed else UNKNOWN & 0xFF
         command = ctypes.create_string_buffer(
@@ -148,17 +164,13 @@ class Tap(Closing):
                 *(0, 0, high, 0, 0, 0, 0, 0),
             )
         )
-        with contextlib.suppress(OSError, errors.NoSuchDeviceError):
-            name = os.fsencode(self.link.name())
-            request = struct.pack("16sP16x", name, ctypes.addressof(command))
-            fcntl.ioctl(self._control, SIOCETHTOOL, request)
+        with self.link.there() as (routes, name), contextlib.suppress(OSError):
+            request = struct.pack("16sP16x", os.fsencode(str(name)), ctypes.addressof(command))
+            fcntl.ioctl(routes.fd, SIOCETHTOOL, request)
 
     def close(self) -> None:
         """Give it back: with the last descriptor the interface is gone. Idempotent."""
         self.link.close()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -7,9 +7,11 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/proc_ns.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
+#include <net/net_namespace.h>
 
 #include "usrloop.h"
 
@@ -291,6 +293,35 @@ static long do_finish(struct usrloop_file *f, void __user *user)
 	return finish.flags ? -EINVAL : usrloop_finish_set(s, &finish);
 }
 
+static long do_netns(struct usrloop_file *f, void __user *user)
+{
+	struct usrloop_target target;
+	struct usrloop_dev *dev;
+	u32 ifindex = 0;
+	struct net *net;
+	long ret;
+
+	ret = get_args(&target, sizeof(target), TARGET_VER0, user);
+	if (ret)
+		return ret;
+	if (target.flags || target.arg)
+		return -EINVAL;
+	dev = find_target(f, target.type, target.id, true);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	net = usrloop_dev_netns(dev, &ifindex);
+	usrloop_dev_put(dev);
+	if (IS_ERR(net))
+		return PTR_ERR(net);
+	target.arg = ifindex;
+	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
+		ret = -EPERM;
+	else
+		ret = put_args(user, &target, sizeof(target)) ?: open_related_ns(&net->ns, get_net_ns);
+	put_net(net);
+	return ret;
+}
+
 static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct usrloop_file *f = file->private_data;
@@ -316,6 +347,8 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return do_eventfd(f, user);
 	case USRLOOP_IOC_FINISH:
 		return do_finish(f, user);
+	case USRLOOP_IOC_NETNS:
+		return do_netns(f, user);
 	default:	/* said before anything is read */
 		return -ENOTTY;
 	case USRLOOP_IOC_START:

@@ -498,6 +498,29 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed)
 	return ret;
 }
 
+/**
+ * usrloop_dev_netns() - where an interface is, which may be moved and renumbered at any time
+ * @dev:	started network device
+ * @ifindex:	its number there
+ *
+ * Return: the network namespace, counted; -EINVAL no network device; -ENOTCONN not started; -ENODEV;
+ * -EAGAIN it is leaving a namespace that ends.
+ */
+struct net *usrloop_dev_netns(struct usrloop_dev *dev, u32 *ifindex)
+{
+	struct net *net = ERR_PTR(-ENOTCONN);
+
+	if (!dev->kind->netns)
+		return ERR_PTR(-EINVAL);
+	mutex_lock(&dev->lock);
+	if (dev->deleted)
+		net = ERR_PTR(-ENODEV);
+	else if (dev->info.ifindex)
+		net = dev->kind->netns(dev, ifindex) ?: ERR_PTR(-EAGAIN);
+	mutex_unlock(&dev->lock);
+	return net;
+}
+
 /* Fill in what QUERY reports. Return: 0; -ENODEV it was deleted. */
 int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 {

@@ -318,6 +318,18 @@ static void net_carrier(struct usrloop_dev *dev, u32 speed)
 		netif_carrier_off(dev->net->netdev);
 }
 
+static struct net *net_netns(struct usrloop_dev *dev, u32 *ifindex)
+{
+	const struct net_device *netdev = dev->net->netdev;
+	struct net *net;
+
+	rtnl_lock();	/* it does not move meanwhile */
+	net = maybe_get_net(dev_net(netdev));
+	*ifindex = netdev->ifindex;
+	rtnl_unlock();
+	return net;
+}
+
 static void net_attached(struct usrloop_queue *q)
 {
 	q->net->still = 0;
@@ -363,5 +375,6 @@ const struct usrloop_kind usrloop_net_kind = {
 	.attached	= net_attached,
 	.detached	= net_detached,
 	.carrier	= net_carrier,
+	.netns		= net_netns,
 	.collect	= net_collect,
 };

@@ -221,6 +221,8 @@ struct usrloop_kind {
 	/* Either may be NULL: the kind has none. */
 	int (*resize)(struct usrloop_dev *dev, u64 size);
 	void (*carrier)(struct usrloop_dev *dev, u32 speed);
+	/* started: where it is now, counted; NULL: on its way out of a namespace that ends */
+	struct net *(*netns)(struct usrloop_dev *dev, u32 *ifindex);
 	/*
 	 * Take completions and packets that the server published; no lock. Returns 0 or
 	 * USRLOOP_READY_REFUSED.
@@ -275,6 +277,7 @@ int usrloop_dev_stop(struct usrloop_dev *dev, bool force);
 int usrloop_dev_delete(struct usrloop_dev *dev, bool force);
 int usrloop_dev_resize(struct usrloop_dev *dev, u64 size);
 int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
+struct net *usrloop_dev_netns(struct usrloop_dev *dev, u32 *ifindex);
 int usrloop_dev_revoke(struct usrloop_dev *dev);
 int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
 void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, errors, interfaces, modules, names
+from usrdrv import disks, errors, interfaces, modules
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
@@ -198,9 +198,3 @@ class Function:
                     f"{self.address}: {driver} did not take it (see the kernel's log)"
                 )
             time.sleep(0.01)
-
-
-def present(device: str) -> bool:
-    """Whether the kernel still has the function that is named; true of what is no PCI function."""
-    name = names.parse(device)
-    return not isinstance(name, names.PciName) or Function(name.address, BUS).exists

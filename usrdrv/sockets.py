@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Unix sockets that servers listen on: whose path it is, and what killed ones leave behind."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
 from typing import Final
 
-from usrdrv.errors import DeviceBusyError, PermissionDeniedError, UsageError
+from usrdrv.errors import DeviceBusyError, PermissionDeniedError, UsageError, UsrdrvError
 from usrdrv.names import check_socket_path
 
 ACCEPTS: Final = 1 << 16
@@ -42,6 +43,17 @@ def claim_path(path: Path) -> None:
             raise UsageError(f"{path}: {error.strerror}") from error
         else:
             raise DeviceBusyError(f"{path}: another server listens on this socket")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left in our own folder: sockets WHAT-PID.sock that nobody answers."""
+    for path in folder.glob("*-*.sock"):
+        pid = path.stem.rpartition("-")[2]
+        # Its process may be one of another container: that one answers.
+        if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+            continue
+        with contextlib.suppress(OSError, UsrdrvError):
+            claim_path(path)
 
 
 def listen(path: Path) -> socket.socket:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -173,28 +172,6 @@ def test_counters_go_on_over_a_death(pair: tuple[Side, Side]) -> None:
     assert 5 <= again["tx_frames"] - stats["tx_frames"] < 1000
 
 
-def test_a_crash_loop_is_given_up(pair: tuple[Side, Side]) -> None:
-    a = pair[0]
-    assert a.process.stderr is not None
-    os.kill(a.said["driver_pid"], signal.SIGKILL)
-    said = ""
-    for line in a.process.stderr:
-        said += line
-        if "restarted in" in line:
-            children = Path(f"/proc/{a.process.pid}/task/{a.process.pid}/children")
-            (driver,) = (
-                int(pid)
-                for pid in children.read_text().split()
-                if Path(f"/proc/{pid}/comm").read_text() == "usrdrv-driver\n"
-            )
-            os.kill(driver, signal.SIGKILL)
-    assert a.process.wait(PATIENCE) == 1
-    assert re.search(
-        r"error: the driver was killed by SIGKILL: 5 deaths within 30 s; given up", said
-    )
-    assert "usr0" not in a.run("ip", "link").stdout
-
-
 def test_changes_by_the_user_reach_the_chip(pair: tuple[Side, Side]) -> None:
     a, b = pair
     for side in pair:
@@ -215,10 +192,9 @@ def test_a_deleted_interface_ends_it(pair: tuple[Side, Side]) -> None:
     subprocess.run(["ip", "-n", a.netns, "link", "del", "usr0"], check=True)
     _, said = a.process.communicate(timeout=PATIENCE)
     assert a.process.returncode == 1
-    assert said.splitlines()[-1] in (
-        "usrdrv: error: usr0: somebody deleted the interface",
-        "usrdrv: error: model:dp83820?cable="
-        f"{a.netns}&mac=02:00:00:00:00:01: the interface is gone",
+    assert (
+        said.splitlines()[-1]
+        == "usrdrv: error: usr0: somebody deleted the interface or its namespace"
     )
 
 
@@ -239,7 +215,7 @@ def test_killed_supervisor_leaves_nothing(pair: tuple[Side, Side]) -> None:
         (["model:dp83820", "--ifname", "x" * 16], "is no name for an interface"),
         (["model:dp83820", "--netns", "usrdrv-none"], "no network namespace usrdrv-none"),
         (["model:dp83820", "--ifname", "lo"], "there is an interface lo already"),
-        (["model:dp83820", "--mtu", "9001"], "9001 is not in 68 to 9000"),
+        (["model:dp83820", "--mtu", "9001"], "MTU 9001 is not between 68 and 9000"),
         (["model:dp83820", "--multicast", "02:00:00:00:00:01"], "not a group address"),
         (["model:dp83820?cable=a&tap=b"], "a NIC has one wire"),
         (["model:dp83820?mac=zz"], "expected six bytes"),

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors, pci
-from usrdrv.bridge import backoff, presence, process, restart
+from usrdrv import errors
+from usrdrv.bridge import backoff, presence, restart
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
@@ -264,24 +264,6 @@ def test_another_death_is_no_reason_to_ask(there: list[bool]) -> None:
     there.append(False)
     restarter(Server()).bring_back()
     assert there == [False]
-
-
-def test_only_a_death_by_its_registers_is_taken_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pci, "BUS", tmp_path)
-    there, gone = "0000:03:00.0", "0000:04:00.0"
-    (tmp_path / "devices" / there).mkdir(parents=True)
-    for number, device, unplugged in (
-        ("BUS", gone, True),
-        ("BUS", there, False),
-        ("BUS", "04:00.0", True),
-        ("BUS", "vfio-user:/s", False),
-        ("KILL", gone, False),
-    ):
-        child = process.Child("sh", ["/bin/sh", "-c", f"kill -{number} $$"])
-        assert child.wait(10)
-        assert child.unplugged(device) == unplugged, (number, device)
 
 
 def test_one_that_was_told_to_end_by_somebody_else_is_started_again(

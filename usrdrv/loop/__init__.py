@@ -203,6 +203,11 @@ class Control(Closing):
         """Say how fast an interface's wire is, Mb/s; 0: it has none."""
         self._target(lib.USRLOOP_IOC_CARRIER, "carrier", kind, id, speed)
 
+    def namespace(self, kind: int = 0, id: int = ANY) -> tuple[int, int]:
+        """Return a descriptor of the network namespace where an interface is now, and its index there."""
+        target = new("target", type=kind, id=id)
+        return self.call(lib.USRLOOP_IOC_NETNS, target, "network namespace"), int(target.arg)
+
     def attach(self, kind: int = 0, id: int = ANY, claim_fd: int = -1) -> Any:
         """Become the device's server; return struct usrloop_attach.
 

@@ -381,6 +381,8 @@ struct usrloop_ring {
 #define USRLOOP_IOC_CARRIER	_IO(0xD5, 10)	/* struct usrloop_target */
 #define USRLOOP_IOC_ENTER	_IO(0xD5, 11)	/* queue | USRLOOP_ENTER_* */
 #define USRLOOP_IOC_FINISH	_IO(0xD5, 12)	/* struct usrloop_finish */
+/* Returns a descriptor of the network namespace where an interface is now; arg: its index there. */
+#define USRLOOP_IOC_NETNS	_IO(0xD5, 13)	/* struct usrloop_target */
 /* cffi: end */
 
 #endif
