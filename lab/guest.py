@@ -277,6 +277,11 @@ class Guest(Closing):
                     self._jobs.pop(int(word)).done.set()
 
     @property
+    def jobs(self) -> list[Job]:
+        """Those that have not ended."""
+        return list(self._jobs.values())
+
+    @property
     def pid(self) -> int:
         """Of QEMU."""
         assert self._qemu is not None

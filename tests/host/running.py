@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, at_best
 
 from usrdrv import errors
 from usrdrv.bridge import export_fuse
@@ -166,10 +165,7 @@ class World:
 
     def assert_clean(self, timeout: float = PATIENCE) -> None:
         """Nothing is left behind; some of it needs a moment to go."""
-        deadline = time.monotonic() + timeout
-        while (left := self.left_over()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not left
+        at_best(self.left_over, lambda left: not left, "nothing is left", timeout)
 
     def close(self) -> None:
         for running in reversed(self.running):

@@ -67,7 +67,8 @@ OPERATIONS = st.lists(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(base=st.integers(0, SIZE // SECTOR - 512), operations=OPERATIONS)
 def test_any_mix_of_requests_equals_an_array(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every test here has the marker `lab`, time for a boot, and an eye on its guests' kernels."""
+"""Every test here has the marker `lab`, time for a boot, an eye on its guests' kernels, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from kernel_logs import (
     pytest_runtest_logfinish,
     pytest_runtest_makereport,
 )
+from leftovers import nothing_left
 
-__all__ = ["guest_factory", "kernel_log", "pytest_runtest_logfinish", "pytest_runtest_makereport"]
+__all__ = [
+    "guest_factory",
+    "kernel_log",
+    "nothing_left",
+    "pytest_runtest_logfinish",
+    "pytest_runtest_makereport",
+]
 
 TIMEOUT = 600
 """Seconds for a test, with the boot of its guest: a slow machine emulates at a twentieth of its speed."""

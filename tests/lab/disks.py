@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kmod import SLOWER
+from waiting import until
 
 from usrdrv.lab.guest import Guest, Job
 
@@ -20,10 +20,7 @@ LOAD = 10 << 20
 
 
 def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout * SLOWER
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout * SLOWER} s: {what}"
-        time.sleep(0.1)
+    until(condition, what, timeout * SLOWER)
 
 
 def make_image(folder: Path) -> Path:

@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 from usrdrv.lab import cache, kernel
 from usrdrv.lab.guest import Guest, Job
@@ -109,10 +110,7 @@ def leaks(guest: Guest, *names: str) -> str:
 
 def wait(condition: Callable[[], Any], seconds: float, what: str) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + seconds * SLOWER
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds * SLOWER:.0f} s: {what}"
-        time.sleep(0.05)
+    until(condition, what, seconds * SLOWER)
 
 
 class Server:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from usrdrv import errors
 from usrdrv.lab.guest import Guest
@@ -51,8 +51,7 @@ def test_commands_run_beside_each_other(guest: Guest) -> None:
 
 def test_a_signal_reaches_all_of_a_command(guest: Guest) -> None:
     job = guest.start("sleep 1000 & echo $!; wait")
-    while not job.out:
-        time.sleep(0.1)
+    until(lambda: job.out, "its first words")
     job.signal(signal.SIGKILL)
     assert job.wait(30).code == 128 + signal.SIGKILL
     assert guest.run(f"kill -0 {job.out.strip()}").code != 0
@@ -60,8 +59,7 @@ def test_a_signal_reaches_all_of_a_command(guest: Guest) -> None:
 
 def test_one_that_takes_too_long_is_an_error_with_what_it_said(guest: Guest) -> None:
     job = guest.start("echo so far; sleep 1000")
-    while not job.out:
-        time.sleep(0.1)
+    until(lambda: job.out, "its first words")
     with pytest.raises(errors.LabError, match="so far"):
         job.wait(1)
     job.signal(signal.SIGKILL)
@@ -96,10 +94,9 @@ def test_a_warning_can_be_allowed(guest: Guest) -> None:
 def test_a_panic_is_an_error_with_the_console_and_at_once(guest_factory: Boot) -> None:
     with guest_factory() as doomed:
         job = doomed.start("echo c >/proc/sysrq-trigger")
-        begun = time.monotonic()
-        with pytest.raises(errors.LabError, match="sysrq triggered crash"):
+        with pytest.raises(errors.LabError, match="the guest died") as caught:  # not: not done
             job.wait(120)
-        assert time.monotonic() - begun < 60
+        assert "sysrq triggered crash" in str(caught.value)
 
 
 def children() -> set[int]:
@@ -113,10 +110,9 @@ def children() -> set[int]:
 def test_a_guest_that_hangs_while_it_boots_is_an_error_with_the_console(
     guest: Guest, guest_factory: Boot
 ) -> None:
-    before, begun = children(), time.monotonic()
+    before = children()
     with pytest.raises(errors.LabError, match="not up after 15 s") as caught:
         guest_factory(append="init=/usr/bin/cat", timeout=15)
-    assert time.monotonic() - begun < 40
     assert "Run /usr/bin/cat as init process" in str(caught.value)
     assert children() == before
 

@@ -24,7 +24,9 @@ def guest(guest_factory: Boot) -> Guest:
 
 @pytest.fixture(scope="module")
 def results(guest: Guest) -> Any:
-    guest.run("python3 /src/tests/lab/usrloop_calls.py /share/results.json", 120 * SLOWER)
+    guest.run(
+        "python3 /src/tests/lab/usrloop_calls.py /share/results.json", 600 * SLOWER, check=True
+    )
     return json.loads((guest.share / "results.json").read_text())
 
 

@@ -14,12 +14,14 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nics import end, ping, start, stats, until
+from nics import answers, end, killed_in_a_flow, ping, start, stats, until
+from waiting import at_best
 
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Job
@@ -51,8 +53,14 @@ class Wire:
     def set_mtu(self, mtu: int) -> None:
         self.run("-n", self.namespace, "link", "set", self.tap, "mtu", str(mtu))
 
-    def fault(self, **fault: Any) -> None:
-        assert control.call(self.model.control, {"op": "fault-add", "fault": fault})
+    @contextmanager
+    def unplugged(self) -> Iterator[None]:
+        fault = {"op": "fault-add", "fault": {"kind": "link-down"}}
+        number = control.call(self.model.control, fault)
+        try:
+            yield
+        finally:
+            control.call(self.model.control, {"op": "fault-clear", "id": number})
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +169,14 @@ def test_both_ways(guest: Guest, served: dict[str, Any]) -> None:
 
 
 def test_idle_costs_nothing(guest: Guest, served: dict[str, Any]) -> None:
-    guest.run("sleep 3")
-    before = stats(guest)["system_calls"]
-    guest.run("sleep 5")
-    assert stats(guest)["system_calls"] - before < 60  # neighbours, and a heartbeat a second
+
+    def spent() -> int:
+        before = stats(guest)["system_calls"]
+        guest.run("sleep 5")
+        return int(stats(guest)["system_calls"] - before)
+
+    # Neighbours, and a heartbeat a second.
+    at_best(spent, lambda calls: calls < 60, "rest, in system calls")
 
 
 def test_changes_by_the_user_reach_the_chip(
@@ -180,15 +192,16 @@ def test_changes_by_the_user_reach_the_chip(
     wire.set_mtu(1500)
     guest.run("ip link set usr0 mtu 1500", check=True)
     until(guest, "usrdrv net stats usr0 | grep -q 'mtu *1500'")
-    guest.run("ip link set usr0 address 02:00:00:00:00:99 && sleep 2", check=True)
+    guest.run("ip link set usr0 address 02:00:00:00:00:99", check=True)
     until(guest, carrier(True))
+    answers(guest, FAR)
     ping(guest, FAR)
     assert guest.run("ip link set usr0 mtu 9001").code, "more than the chip can"
 
 
 def test_link_loss_is_carrier_loss(guest: Guest, served: dict[str, Any], wire: Wire) -> None:
-    wire.fault(kind="link-down", ms=1500)
-    until(guest, carrier(False))
+    with wire.unplugged():
+        until(guest, carrier(False))
     until(guest, carrier(True))
     ping(guest, FAR)
 
@@ -205,12 +218,7 @@ def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any
     for options in ("", "-R"):
         victim = stats(guest)["driver_pid"]
         guest.run("wc -l < /tmp/monitor > /tmp/seen", check=True)
-        client = guest.start(f"iperf3 -c {FAR} {options} -t 14 -J > /tmp/iperf.json")
-        guest.run(f"sleep 4; kill -KILL {victim}", check=True)
-        assert client.wait(90).code == 0
-        report = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)
-        seconds = [interval["sum"]["bytes"] for interval in report["intervals"]]
-        assert sum(seconds[:3]) > 8 << 20 and sum(seconds[-3:]) > 8 << 20, seconds
+        killed_in_a_flow(guest, FAR, options, 64 << 20, victim)
         assert stats(guest)["driver_pid"] != victim
         news = guest.run("tail -n +$(($(cat /tmp/seen) + 1)) /tmp/monitor", check=True).out
         states = ["LOWER_UP" in line for line in news.splitlines()]
@@ -246,7 +254,7 @@ def test_models_in_the_drivers_processes(
     guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
 ) -> None:
     for options in ("", "-M do -s 8972"):
-        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 -w 30 {options} 10.90.0.2")
+        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 -w 60 {options} 10.90.0.2")
         assert "3 received" in result.out, result.out
     server = guest.start("exec ip netns exec right iperf3 -s -1")
     until(guest, "ip netns exec right ss -ltn | grep -q 5201")
@@ -261,7 +269,7 @@ def test_killed_supervisor_leaves_nothing(
 ) -> None:
     (killed, left), (ended, right) = pair
     guest.run(f"kill -KILL {left['pid']}", check=True)
-    killed.wait(10)
+    killed.wait(60)
     until(guest, "! ip netns exec left ip -br link | grep -q usr0")
     until(guest, f"! test -e /proc/{left['driver_pid']}")
     until(guest, "ip -n right link show usr0 | grep -q NO-CARRIER")

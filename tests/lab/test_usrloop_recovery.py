@@ -107,7 +107,7 @@ def test_killed_before(guest: Guest, policy: int) -> None:
     before = requests(guest)
     client = dd(guest)
     if policy in (QUEUE, REISSUE):
-        time.sleep(1)
+        time.sleep(1)  # nothing is to happen
         assert not client.done.is_set(), "it did not wait"
         assert requests(guest) == before
     else:
@@ -129,26 +129,27 @@ def test_killed_before(guest: Guest, policy: int) -> None:
 
 @pytest.mark.parametrize("policy", range(4), ids=NAMES)
 def test_killed_during(guest: Guest, policy: int) -> None:
-    """1. fio writes  2. the server is killed at any instant  3. after a while another one comes; twice."""
+    """1. fio writes  2. the server dies (SIGKILL) after any number of them  3. later another one comes; twice."""
     chance = random.Random(policy)
     time.sleep(5)  # the kernel tells of ten errors in that time, and there were some
     log = guest.console.position()
-    first = Server(guest, policy=policy, recovery_ms=60000, delay_us=3000 * SLOWER, **DISK)
+    first = Server(
+        guest, policy=policy, recovery_ms=60000, die_after=chance.randrange(40, 400), **DISK
+    )
     job = fio(guest)
     servers = [first]
     for _ in range(2 if policy == REISSUE else 1):
-        at = written(guest) + chance.randrange(5, 30)
-        wait(lambda at=at: written(guest) > at, 30, "writes before the kill")
-        time.sleep(chance.random() / 20)
-        servers[-1].kill()
+        servers[-1].job.wait(60 * SLOWER)
         before = written(guest)
         assert 5 < before < LOAD // 4096, "the kill was not during the writing"
         if policy == FAIL:
             break
-        time.sleep(0.3)
+        time.sleep(0.3)  # nothing is to happen
         if policy == REISSUE:
             assert written(guest) == before, "something was done without a server"
-        servers.append(Server(guest, attach=0, delay_us=3000 * SLOWER, **DISK))
+        again = policy == REISSUE and len(servers) == 1
+        more = {"die_after": chance.randrange(40, 400)} if again else {}
+        servers.append(Server(guest, attach=0, **more, **DISK))
     result = job.wait(60 * SLOWER)
     if policy == REISSUE:
         verified(guest, job)
@@ -195,9 +196,8 @@ def test_killed_again_and_again(guest: Guest) -> None:
     job = fio(guest, "--numjobs=1", "--iodepth=32")
     for n in (1, 30, 2, 60, 7):
         wait(lambda: state(guest)["state"] == QUIESCED, 30, "death of the server")
-        time.sleep(chance.random() / 5)
-        Server(guest, ready=False, attach=0, die_after=n, **DISK)
-        wait(lambda: guest.run("pgrep -x usrloop_server").code == 1, 30, "death of the server")
+        time.sleep(chance.random() / 5)  # any time will do
+        Server(guest, ready=False, attach=0, die_after=n, **DISK).job.wait(60 * SLOWER)
     Server(guest, attach=0, **DISK)
     verified(guest, job)
     assert not kernel_errors(guest, log)
@@ -209,13 +209,13 @@ def test_nobody_comes_in_time(guest: Guest, policy: int) -> None:
     """Requests wait for the recovery time and no longer; a late server serves new ones all the same."""
     first = Server(guest, policy=policy, recovery_ms=1500, **DISK)
     assert dd(guest, "write").wait().code == 0
-    first.kill()
     begun = time.monotonic()
+    first.kill()
     client = dd(guest)
     assert client.wait().code == 1 and "Input/output error" in client.err
-    assert 0.5 < time.monotonic() - begun < 10 * SLOWER
+    assert time.monotonic() - begun > 1.5
     assert state(guest)["state"] == FAILED
-    assert dd(guest).wait(5 * SLOWER).code == 1
+    assert dd(guest).wait().code == 1
     Server(guest, attach=0, **DISK)
     assert state(guest)["state"] == LIVE
     assert dd(guest).wait().code == 0
@@ -226,24 +226,24 @@ def test_a_server_that_comes_back_starts_the_time_anew(guest: Guest) -> None:
     first = Server(guest, policy=REISSUE, recovery_ms=3000, **DISK)
     assert dd(guest, "write").wait().code == 0
     first.kill()
-    time.sleep(1.5)
+    time.sleep(1.5)  # less than the recovery time; more is no harm
     second = Server(guest, attach=0, **DISK)
+    begun = time.monotonic()
     second.kill()
-    client = dd(guest)
-    time.sleep(2)
-    assert not client.done.is_set(), "the first server's time was counted"
-    assert client.wait(20 * SLOWER).code == 1
+    assert dd(guest).wait(60 * SLOWER).code == 1
+    assert time.monotonic() - begun > 3, "the first server's time was counted"
 
 
 def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
     """1. SIGSTOP  2. time-out  3. another server has the request  4. SIGCONT: what the first says is refused."""
     log = guest.console.position()
-    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=1000000 * SLOWER, **DISK)
+    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=10_000_000, **DISK)
     client = guest.start(
         "dd of=/dev/usrblk0 oflag=direct if=/dev/zero bs=4k count=1 status=none & "
-        "sleep 0.3; kill -STOP $(pgrep -x usrloop_server); wait $!"
+        "until awk '{ exit $9 == 0 }' /sys/block/usrblk0/stat; do sleep 0.1; done; "
+        "kill -STOP $(pgrep -x usrloop_server); wait $!"
     )
-    wait(lambda: state(guest)["state"] == QUIESCED, 20, "time-out")
+    wait(lambda: state(guest)["state"] == QUIESCED, 60, "time-out")
     assert "left a request alone" in guest.kernel_log(log)
     assert not client.done.is_set()
     second = Server(guest, attach=0, **DISK)
@@ -260,7 +260,7 @@ def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
 
 def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest) -> None:
     """The request time-out counts from when a server got the request, not from when the client asked."""
-    timeout = 2000
+    timeout = 5000
     first = Server(guest, policy=REISSUE, timeout_ms=timeout, hold_after=3, **DISK)
     client = dd(guest, "write")
     wait(lambda: client.done.is_set() or state(guest)["state"] == QUIESCED, 30, "time-out")
@@ -268,7 +268,7 @@ def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest)
         client = dd(guest, "write")
         wait(lambda: state(guest)["state"] == QUIESCED, 30, "time-out")
     assert first.end() == 3
-    time.sleep(1.5)
+    time.sleep(4.5)  # the server has the rest of the 5 s, and more
     Server(guest, attach=0, delay_us=900000, **DISK)
     assert client.wait(30 * SLOWER).code == 0
     assert state(guest)["generation"] == 2 and state(guest)["state"] == LIVE

@@ -14,11 +14,11 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
@@ -96,13 +96,9 @@ def driver(guest: Guest, address: str) -> str:
 
 def disk(guest: Guest, address: str) -> str:
     """Wait for the kernel's disk of a controller; return its path."""
-    deadline = time.monotonic() + 30
-    while True:
-        found = guest.run(f"ls -d /sys/bus/pci/devices/{address}/ata*/host*/target*/*/block/*")
-        if found.code == 0:
-            return f"/dev/{found.out.split()[0].rpartition('/')[2]}"
-        assert time.monotonic() < deadline, f"no disk on {address}"
-        time.sleep(0.2)
+    pattern = f"/sys/bus/pci/devices/{address}/ata*/host*/target*/*/block/*"
+    found = until(lambda: guest.run(f"ls -d {pattern} 2>&-").out.split(), f"a disk on {address}")
+    return f"/dev/{found[0].rpartition('/')[2]}"
 
 
 def refused(guest: Guest, command: str) -> str:
@@ -159,10 +155,7 @@ def test_killed_it_gives_the_function_back(guest: Guest, through: str) -> None:
         f"d = o('{SECOND}'); print('open', flush=True); open('/tmp/fifo').read()\""
     )
     assert job.wait(60).code == 1  # its input has ended: closed in order or not, it is given back
-    deadline = time.monotonic() + 60
-    while "open" not in keep.out:
-        assert time.monotonic() < deadline, keep.err
-        time.sleep(0.2)
+    until(lambda: "open" in keep.out, keep.err)
     assert driver(guest, SECOND) == through
     assert "taken by process" in refused(guest, f"usrdrv identify {SECOND}")
     keep.signal(signal.SIGKILL)

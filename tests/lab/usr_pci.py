@@ -16,6 +16,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from scenario import PATIENCE
+
 OPEN, MAP = 548, 549
 INFO, RESET, ALLOC, FREE, STREAM, UNMAP, REMAP, IRQ_SET, IRQ_UNMASK = range(9)
 NO_IRQ, INTX, MSI = range(3)
@@ -141,7 +143,7 @@ class Edu(Claim):
         self.wait_idle()
 
     def wait_idle(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while self.read(self.COMMAND) & 1:
             assert time.monotonic() < deadline, "the transfer does not end"
 

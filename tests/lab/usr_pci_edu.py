@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from scenario import PATIENCE, main
 from usr_pci import (
     CAN_RESET,
     FROM_DEVICE,
@@ -44,7 +45,9 @@ def interrupts(number: int) -> int:
 
 def interrupt(irq: int) -> bool:
     """Let it through and wait for it; it may come at once."""
-    return error_of(os.read, irq, 4) == "" or (readable(irq, 5) and len(os.read(irq, 4)) == 4)
+    return error_of(os.read, irq, 4) == "" or (
+        readable(irq, PATIENCE) and len(os.read(irq, 4)) == 4
+    )
 
 
 def registers() -> None:
@@ -71,7 +74,7 @@ def file_intx() -> None:
     before = interrupts(edu.irq)
     for round_ in range(1, 21):
         edu.write(Edu.RAISE, round_)
-        assert readable(irq, 5)
+        assert readable(irq, PATIENCE)
         # Raised still, and masked: it does not come again.
         assert interrupts(edu.irq) == before + round_
         assert int.from_bytes(os.read(irq, 4), "little") == 1
@@ -109,18 +112,18 @@ def eventfds() -> None:
     assert edu.irq_set(INTX, event, unmask) == edu.irq
     for round_ in range(20):
         edu.write(Edu.RAISE, 1)
-        assert readable(event, 5) and os.eventfd_read(event) == 1
+        assert readable(event, PATIENCE) and os.eventfd_read(event) == 1
         edu.write(Edu.ACK, 1)
         if round_ & 1:
             edu.unmask()
         else:
             os.eventfd_write(unmask, 1)
     edu.write(Edu.RAISE, 1)
-    assert readable(event, 5)
+    assert readable(event, PATIENCE)
     for _ in range(5):  # it is still raised
         os.eventfd_read(event)
         os.eventfd_write(unmask, 1)
-        assert readable(event, 5)
+        assert readable(event, PATIENCE)
     edu.close()
 
 
@@ -132,7 +135,7 @@ def msi() -> None:
     assert number not in (0, edu.irq)
     for _ in range(20):
         edu.write(Edu.RAISE, 1)
-        assert readable(event, 5)
+        assert readable(event, PATIENCE)
         os.eventfd_read(event)
         edu.write(Edu.ACK, 1)
     assert interrupts(number) == 20
@@ -140,13 +143,13 @@ def msi() -> None:
     irq = os.open(f"/proc/irq/{number}/irq", os.O_RDWR)
     for _ in range(3):
         edu.write(Edu.RAISE, 1)
-        time.sleep(0.02)
+        time.sleep(0.02)  # for the interrupt, which nobody takes
         edu.write(Edu.ACK, 1)
     assert int.from_bytes(os.read(irq, 4), "little") == 3
     os.close(irq)
     assert edu.irq_set(INTX, event) == edu.irq
     edu.write(Edu.RAISE, 1)
-    assert readable(event, 5)
+    assert readable(event, PATIENCE)
     edu.write(Edu.ACK, 1)
     edu.close()
 
@@ -253,7 +256,7 @@ USER = Path("/proc/claim_user")
 
 def user_says(place: int, value: str) -> None:
     """Wait for it."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while USER.read_text().split()[place] != value:
         assert time.monotonic() < deadline, USER.read_text()
 
@@ -334,4 +337,5 @@ def ended_by_the_kernel() -> None:
     USER.write_text("-1")
 
 
-globals()[sys.argv[1]]()
+if __name__ == "__main__":
+    main({sys.argv[1]: lambda *_: globals()[sys.argv[1]]()})

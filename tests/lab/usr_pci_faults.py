@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import json
 import mmap
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from scenario import PATIENCE, at_end, main
 from usr_pci import FROM_DEVICE, INFO, INTX, Claim, Edu, error_of
 
 PCI = Path("/sys/bus/pci")
@@ -24,7 +23,7 @@ PCI = Path("/sys/bus/pci")
 def go(how: str, address: str) -> None:
     """Take the function away."""
     if how == "unplug":
-        atexit.register(come, how)  # for the next test, whatever becomes of this one
+        at_end.callback(come, how)  # for the next test, whatever becomes of this one
         (PCI / "devices" / address / "remove").write_text("1")
     else:
         (PCI / "drivers/usrdrv/unbind").write_text(address)
@@ -44,7 +43,7 @@ def check_gone(claim: Claim) -> None:
     """All that can be done with it is to close it."""
     poll = select.poll()
     poll.register(claim.fd, select.POLLIN)
-    assert poll.poll(5000)[0][1] & select.POLLHUP
+    assert poll.poll(PATIENCE * 1000)[0][1] & select.POLLHUP
     _, address = anonymous(4096)
     for call in (
         lambda: claim.config(0, 4),
@@ -74,12 +73,12 @@ def readers(how: str, address: str) -> None:
         thread.start()
     poll = select.poll()
     poll.register(edu.fd, select.POLLIN)
-    poller = threading.Thread(target=lambda: found.append(str(poll.poll(20000)[0][1])))
+    poller = threading.Thread(target=lambda: found.append(str(poll.poll(PATIENCE * 1000)[0][1])))
     poller.start()
-    time.sleep(0.5)
+    time.sleep(0.5)  # they wait by then; who comes later is told at once
     go(how, address)
     for thread in (*threads, poller):
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     assert sorted(found) == [str(select.POLLHUP | select.POLLERR)] + ["ENODEV"] * 3, found
     assert error_of(os.read, irq, 4) == "ENODEV"
@@ -134,7 +133,7 @@ def load(how: str, address: str) -> None:
 
         def repeat(call: Callable[[], object]) -> None:
             call()
-            started.wait(20)  # noqa: B023
+            started.wait(PATIENCE)  # noqa: B023
             while not (end := error_of(call)):
                 pass
             ends.append(end)  # noqa: B023
@@ -155,11 +154,11 @@ def load(how: str, address: str) -> None:
         threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
         for thread in threads:
             thread.start()
-        started.wait(20)
-        time.sleep(0.2)
+        started.wait(PATIENCE)
+        time.sleep(0.2)  # each is in some call then
         go(how, address)
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         assert set(ends) == {"ENODEV"} and len(ends) == 4, ends
         come(how)
@@ -244,9 +243,10 @@ def poison(*_: str) -> None:
     block = b"\x5a" * (1 << 20)
     for at in range(0, size, len(block)):
         memory[at : at + len(block)] = block
-    time.sleep(8)
+    time.sleep(8)  # as long as a drive of the tests holds a transfer
     changed = sum(memory[at : at + len(block)] != block for at in range(0, size, len(block)))
     print(json.dumps({"bytes": size, "changed": changed}))
 
 
-globals()[sys.argv[1]](*sys.argv[2:])
+if __name__ == "__main__":
+    main(globals())

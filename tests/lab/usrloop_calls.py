@@ -17,10 +17,10 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
+from scenario import PATIENCE, apart
 from usrloop_rig import (
     CHECKS,
     SIZE,
@@ -335,7 +335,7 @@ def enter_waits_as_long_as_it_was_told() -> None:
         server = Server(control, control.attach())
         begun = time.monotonic()
         assert server.enter(timeout_ms=200) == 0
-        assert 0.15 < time.monotonic() - begun < 5
+        assert time.monotonic() - begun > 0.19
         server.close()
 
 
@@ -345,13 +345,15 @@ def a_queue_is_for_one_thread() -> None:
         control.create(SMALL)
         server = Server(control, control.attach())
         got: list[int] = []
-        thread = threading.Thread(target=lambda: got.append(server.enter(timeout_ms=1500)))
+        control.start()
+        thread = threading.Thread(target=lambda: got.append(server.enter()))
         thread.start()
         wait(lambda: busy(control), "it is in ENTER")
         e = new("eventfd", fd=-1)
         refused(errno.EBUSY, raw, control, lib.USRLOOP_IOC_EVENTFD, e)
-        thread.join()
-        assert got == [0]
+        control.stop()
+        thread.join(PATIENCE)
+        assert got == [lib.USRLOOP_READY_STOP]
         server.close()
 
 
@@ -370,8 +372,10 @@ def a_signal_ends_enter() -> None:
             control.create(SMALL)
             server = Server(control, control.attach())
             signal.signal(signal.SIGALRM, lambda *_: None)
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            assert server.enter(timeout_ms=10000) == -errno.EINTR
+            # Again and again: the first may come before it is there.
+            signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+            assert server.enter(timeout_ms=PATIENCE * 1000) == -errno.EINTR
+            signal.setitimer(signal.ITIMER_REAL, 0)
             server.close()
 
     child(body)
@@ -422,13 +426,17 @@ def poll_of_a_controller() -> None:
         control.query()
         assert polled(control) == 0
         attach(server, number)
-        assert polled(control, 5000) == select.POLLIN
+        assert polled(control, PATIENCE * 1000) == select.POLLIN
         assert control.query().server_pid and polled(control) == 0
         target(lib.USRLOOP_IOC_START, server)
-        assert polled(control, 5000) == select.POLLIN and STATES[control.query().state] == "live"
+        assert (
+            polled(control, PATIENCE * 1000) == select.POLLIN
+            and STATES[control.query().state] == "live"
+        )
         server.close()
         assert (
-            polled(control, 5000) == select.POLLIN and STATES[control.query().state] == "quiesced"
+            polled(control, PATIENCE * 1000) == select.POLLIN
+            and STATES[control.query().state] == "quiesced"
         )
         assert polled(control) == 0
         control.resize(2 * SIZE)
@@ -457,7 +465,7 @@ def poll_of_a_server() -> None:
             ["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
             stderr=subprocess.DEVNULL,
         )
-        assert polled(file, 10000) == select.POLLIN
+        assert polled(file, PATIENCE * 1000) == select.POLLIN
         q = server.queue[0]
         while reader.poll() is None:
             polled(file, 100)
@@ -484,7 +492,7 @@ def eventfds_end_the_wait() -> None:
         register(control, two, 3, ack)
         assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == 0
         threading.Timer(0.2, os.eventfd_write, (two, 5)).start()
-        assert server.enter(timeout_ms=10000) == lib.USRLOOP_READY_EVENT << 3
+        assert server.enter(timeout_ms=PATIENCE * 1000) == lib.USRLOOP_READY_EVENT << 3
         refused(errno.EAGAIN, os.eventfd_read, two)  # its count was taken
         refused(errno.EAGAIN, os.eventfd_read, ack)
         assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT | lib.USRLOOP_ENTER_ACK) == 0
@@ -556,9 +564,7 @@ def eventfds_wake_poll() -> None:
         fd = os.eventfd(0)
         register(control, fd)
         threading.Timer(0.2, os.eventfd_write, (fd, 1)).start()
-        begun = time.monotonic()
-        assert polled(control, 10000) == select.POLLIN
-        assert time.monotonic() - begun < 8
+        assert polled(control, PATIENCE * 1000) == select.POLLIN
         os.close(fd)
 
 
@@ -594,6 +600,7 @@ import usrloop_frames  # noqa: E402, F401, I001
 import usrloop_users  # noqa: E402, F401
 import usrloop_names  # noqa: E402, F401
 import usrloop_power  # noqa: E402, F401
+import usrloop_scenarios  # noqa: E402, F401
 import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 
 
@@ -602,11 +609,7 @@ def main() -> None:
     for name in sys.argv[2:] or CHECKS:
         begun = time.monotonic()
         Path("/dev/kmsg").write_text(f"check {name}\n")
-        try:
-            CHECKS[name]()
-            failure = ""
-        except BaseException:
-            failure = traceback.format_exc()
+        failure = apart(CHECKS[name])
         results[name] = {"failure": failure, "seconds": round(time.monotonic() - begun, 2)}
         Path(sys.argv[1]).write_text(json.dumps(results))
 

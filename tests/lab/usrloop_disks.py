@@ -13,6 +13,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+from scenario import PATIENCE
 from usrloop_rig import (
     MODULE,
     SIZE,
@@ -87,7 +88,7 @@ def an_owner_serves_without_privileges() -> None:
             ram.data[:4] = b"mine"
             target(lib.USRLOOP_IOC_START, file)
             os.write(writer, b"x")
-            ram.join(30)
+            ram.join(PATIENCE)
             assert ram.end > 0 and ram.end & lib.USRLOOP_READY_STOP, ram.end
 
         def root() -> None:
@@ -313,7 +314,7 @@ def a_disk_is_resized_live() -> None:
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1 << 63)
         control.resize(4 * SIZE)
         control.stop()
-        ram.join(10)
+        ram.join(PATIENCE)
         control.start()
         Ram(ram.server, bytearray(4 * SIZE))
         assert run("blockdev", "--getsize64", device) == str(4 * SIZE)
@@ -399,7 +400,7 @@ def a_partition_table_is_found_at_the_first_open() -> None:
         os.close(os.open(f"/dev/usrblk{number}", os.O_RDONLY))
         assert sysfs(f"usrblk{number}p1", "size") == "1024"
         control.delete(force=True)
-        ram.join(10)
+        ram.join(PATIENCE)
 
 
 # --- its end ---
@@ -427,7 +428,7 @@ def stopped_and_started_again() -> None:
                 assert len(ram.ops) >= 2
             control.stop()
             assert not Path(device).exists()
-            ram.join(10)
+            ram.join(PATIENCE)
             assert ram.end & lib.USRLOOP_READY_STOP and STATES[control.query().state] == "new"
         assert control.query().refused == 0
         server.close()
@@ -476,12 +477,12 @@ def forced_while_requests_wait() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert polled(file, 10000) & select.POLLIN  # and nobody answers
+        assert polled(file, PATIENCE * 1000) & select.POLLIN  # and nobody answers
         if last == "close":
             control.close()
         else:
             getattr(control, last)(force=True)
-        said = reader.communicate(timeout=20)[1]
+        said = reader.communicate(timeout=PATIENCE)[1]
         # Its request, or that of its open() for partitions: then the disk has no bytes any more.
         assert (reader.returncode == 1 and "error" in said) or "0 bytes copied" in said, said
         control.close()
@@ -562,7 +563,7 @@ def unloaded_in_every_state() -> None:
         fd = os.open(f"/dev/usrblk{number}", os.O_RDONLY)
         refused(errno.EBUSY, target, lib.USRLOOP_IOC_DELETE, server)
         server.delete(force=True)
-        ram.join(10)
+        ram.join(PATIENCE)
         ram.server.close()
     assert rmmod() != 0, "the disk of a device that is gone is open"
     os.close(fd)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from scenario import PATIENCE
+
 from usrdrv import errors
 from usrdrv.loop import ANY, Control, Disk, Server, ffi, lib, new
 
@@ -147,7 +149,7 @@ def served(device: Disk = SMALL, **options: Any) -> Iterator[tuple[Control, Ram,
         yield control, ram, f"/dev/usrblk{number}"
         with contextlib.suppress(errors.UsrdrvError):
             control.delete(force=True)
-        ram.join(10)
+        ram.join(PATIENCE)
         assert not ram.is_alive()
         ram.server.close()
 
@@ -175,11 +177,11 @@ def child(function: Callable[[], None], uid: int = 0, namespaces: int = 0) -> No
     assert not said, said
 
 
-def wait(condition: Callable[[], Any], what: str = "", seconds: float = 20) -> None:
+def wait(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # and again
 
 
 def polled(control: Control, milliseconds: int = 0) -> int:

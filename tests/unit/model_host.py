@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+from waiting import until
+
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.cmd680 import Cmd680Model, DriveSpec
 
@@ -107,12 +109,9 @@ class Machine:
     def error(self, ch: int = 0) -> int:
         return self.r(0x81 + 0x40 * ch)
 
-    def wait(self, ch: int = 0, seconds: float = 60.0) -> int:
+    def wait(self, ch: int = 0) -> int:
         """Until BSY is 0."""
-        end = time.monotonic() + seconds
-        while self.alt(ch) & 0x80:
-            assert time.monotonic() < end, "BSY does not go away"
-            time.sleep(0.002)
+        until(lambda: not self.alt(ch) & 0x80, "BSY goes away")
         return self.alt(ch)
 
     def command(self, op: int, lba: int = 0, count: int = 0, **kw: Any) -> int:
@@ -167,7 +166,7 @@ class Machine:
         self.w(b, 1 if write else 9)
         end = time.monotonic() + 5
         while self._moving(ch) and time.monotonic() < end:
-            time.sleep(0.002)
+            time.sleep(0.002)  # and again
         bm = self.r(b + 2)
         self.w(b, 0 if write else 8)
         status, error = self.status(ch), self.error(ch)

@@ -435,7 +435,7 @@ def test_durability(tmp_path: Path) -> None:
     """FLUSH, FUA and a disabled write cache reach fdatasync; plain writes do not."""
     program = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from model_host import Machine
 from usrdrv.devices.cmd680 import DriveSpec
@@ -454,7 +454,7 @@ with Machine(DriveSpec(image=Path(sys.argv[1]))) as m:
     trace = tmp_path / "trace"
     subprocess.run(
         ["strace", "-f", "-e", "trace=fdatasync,open,openat", "-o", trace, sys.executable, "-c",
-         program, disk, Path(__file__).parent],
+         program, disk, *Path(__file__).parents[:2]],
         check=True,
         timeout=60,
     )  # fmt: skip

@@ -124,7 +124,7 @@ def test_neighbours_merged_with_a_bad_sector_survive(rig: Rig) -> None:
         threads = [threading.Thread(target=read, args=(sector,)) for sector in (48, 0, 8, 16, 24)]
         for thread in threads:
             thread.start()
-            time.sleep(0.01)
+            time.sleep(0.01)  # in time, or it is tried again
         assert rig.device.model is not None
         rig.device.model.clear_fault(slow)
         for thread in threads:

@@ -127,7 +127,7 @@ def test_hang() -> None:
         m.model.add_fault(Fault("hang", on="read", count=1))
         assert m.dma(0xCA, 0, 1, write=True)[1] == 0x50
         m.taskfile(0xC8, 0, 1)
-        time.sleep(0.05)
+        time.sleep(0.05)  # nothing is to happen
         assert m.alt() == 0x80 and m.level == 0
         srst(m)
         assert m.alt() == 0x50
@@ -225,7 +225,7 @@ def test_slow_media() -> None:
         srst(m)
         m.taskfile(0x20, 0, 1)
         srst(m)
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing is to happen
         assert m.alt() == 0x50 and m.level == 0, "a reset forgets the command"
         m.model.clear_fault(fault)
         fault = m.model.add_fault(Fault("slow", seek_ms=60000))
@@ -239,11 +239,9 @@ def test_slow_media() -> None:
 
 def test_close_during_a_slow_command() -> None:
     m = Machine()
-    m.model.add_fault(Fault("slow", seek_ms=60000))
+    m.model.add_fault(Fault("slow", seek_ms=600_000))
     m.taskfile(0x20, 0, 1)
-    start = time.monotonic()
-    m.close()
-    assert time.monotonic() - start < 60, "it waited for the medium"
+    m.close()  # pytest has no patience with one that waits for the medium
 
 
 def test_dma_abort() -> None:

@@ -30,7 +30,7 @@ def test_built_once_also_by_two_at_a_time(folder: Path) -> None:
 
     def build(path: Path) -> None:
         built.append(path)
-        time.sleep(0.1)
+        time.sleep(0.1)  # in which others may try, too
         (path / "file").write_text("x")
 
     threads = [threading.Thread(target=cache.cached, args=("t", "1", build)) for _ in range(3)]
@@ -90,7 +90,7 @@ class Kvm:
 
     def tried(self) -> bool:
         self.tries += 1
-        time.sleep(0.1)
+        time.sleep(0.1)  # in which others may try, too
         return self.boots
 
 

@@ -59,7 +59,7 @@ def test_a_cables_end_keeps_no_descriptor_of_a_listener_that_sends_a_wrong_numbe
 
 def test_one_end_of_a_cable_has_no_link_until_the_other_is_there() -> None:
     with Chip(cable="wires-late") as a:
-        time.sleep(0.06)
+        time.sleep(0.06)  # nothing is to happen
         assert a.model.link == 0
         with Chip(cable="wires-late", mac=OTHER):
             a.linked()
@@ -135,7 +135,7 @@ def test_pcap_that_ends_in_the_middle(tmp_path: Path) -> None:
     with Chip(replay=path) as chip:
         ready(chip)
         wait_for(lambda: chip.filled(1))
-        time.sleep(0.02)
+        time.sleep(0.02)  # nothing is to happen
         assert not chip.filled(2)
 
 

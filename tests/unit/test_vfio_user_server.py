@@ -89,7 +89,7 @@ def test_only_a_client_ends_a_server_for_one(tmp_path: Path) -> None:
         thread.start()
         with pytest.raises(errors.DeviceBusyError):
             listen(tmp_path / "s")
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing is to happen
         assert thread.is_alive()
         Peer(tmp_path / "s").close()
         thread.join(PATIENCE)
@@ -118,7 +118,7 @@ def test_a_client_that_does_not_read_is_dropped(served: Path) -> None:
         try:
             peer.sock.send(message * 100)
         except BlockingIOError:
-            time.sleep(0.05)
+            time.sleep(0.05)  # and again
         except OSError:
             return True
         return False
@@ -146,7 +146,7 @@ def test_a_client_that_hardly_reads_does_not_keep_a_server_from_ending(tmp_path:
                     stuck = 0
                 except BlockingIOError:
                     stuck += 1
-                    time.sleep(0.05)
+                    time.sleep(0.05)  # and again
             started = time.monotonic()
         peer.close()
         return time.monotonic() - started
