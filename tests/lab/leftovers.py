@@ -45,5 +45,5 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
             continue
         left = [job for job in guest.jobs if job not in jobs and not job.done.wait(2)]
         if left or request.session.testsfailed > failed:
-            with suppress(errors.LabError):  # what is wrong with it the next test will say
+            with suppress(errors.LabError, OSError):  # what is wrong with it the next test will say
                 end(guest, left)

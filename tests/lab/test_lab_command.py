@@ -99,9 +99,9 @@ def test_output_as_it_comes_and_a_warning_of_the_kernel(place: Path) -> None:
 
 
 def test_a_command_that_takes_too_long(place: Path) -> None:
-    done = run(place, "run", "--timeout", "2", "--", "echo begun; sleep 100")
+    done = run(place, "run", "--timeout", "10", "--", "echo begun; sleep 100")
     assert done.returncode == 1
-    assert "not done after 2 s" in done.stderr and "begun" in done.stderr
+    assert "not done after 10 s" in done.stderr and "begun" in done.stderr
 
 
 def test_told_to_end_it_leaves_nothing(place: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_shell_on_the_terminal(place: Path) -> None:
         os.close(theirs)
         assert "root@lab" in read_until(ours, "root@lab", 120)
         os.write(ours, b"stty size; exit\n")
-        assert "33 77\r" in read_until(ours, "33 77\r", 30)
+        assert "33 77\r" in read_until(ours, "33 77\r", 120)
         while read_until(ours, "\0", 60):
             pass
         assert process.wait(60) == 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from referee import Disk, Referee, start
+from waiting import until
 
 from usrdrv.devices.faults import KINDS
 from usrdrv.lab.guest import Job, Result
@@ -218,12 +218,15 @@ class Attempt:
     def bring_back(self) -> None:
         """The drive, whole again, is found when somebody looks for it."""
         self.referee.run(f"echo '- - -' >$(echo {self.port_folder}/host*/scsi_host/*/scan)")
-        deadline = time.monotonic() + 60
-        while self.referee.guest.run(
-            f"dd if={self.disk.path} of=/dev/null count=8 iflag=direct"
-        ).code:
-            assert time.monotonic() < deadline, f"{self.disk.path} does not come back"
-            self.referee.find_disks()
+
+        def back() -> bool:
+            command = f"dd if={self.disk.path} of=/dev/null count=8 iflag=direct"
+            if not self.referee.guest.run(command).code:
+                return True
+            self.referee.find_disks()  # maybe under another name
+            return False
+
+        until(back, f"{self.disk.path} comes back")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -258,8 +261,8 @@ def test_a_spurious_interrupt_is_taken_and_forgotten(referee: Referee) -> None:
     before, raised = referee.interrupts(STEADY), referee.counters(STEADY)["interrupts"]
     with referee.fault("spurious-irq", "drive=0", model=STEADY):
         assert referee.counters(STEADY)["interrupts"] == raised + 1
-        referee.run("sleep 0.2")
-    assert 1 <= referee.interrupts(STEADY) - before <= 2
+        until(lambda: referee.interrupts(STEADY) > before, "the interrupt")
+    assert referee.interrupts(STEADY) - before < 10, "no storm"
     attempt.check(referee.run(attempt.command()))
 
 
@@ -285,7 +288,7 @@ def test_crc_errors_make_the_drive_slower_until_they_end(referee: Referee) -> No
 
 def test_faults_that_take_libata_long(ordeals: dict[int, tuple[Attempt, Job]]) -> None:
     """Last: they have gone on since the guest was up."""
-    ends = {number: job.wait(150) for number, (_, job) in ordeals.items()}
+    ends = {number: job.wait(300) for number, (_, job) in ordeals.items()}
     for number, (attempt, _) in ordeals.items():
         attempt.referee.mend(number)
         attempt.check(ends[number])

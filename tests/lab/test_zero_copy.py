@@ -131,7 +131,7 @@ def broken(model: Model, *faults: dict[str, Any]) -> Iterator[None]:
 def hits(model: Model) -> int:
     """How often the only fault was met."""
     (fault,) = control.call(model.control, {"op": "fault-list"})
-    return int(fault["hits"])
+    return int(fault.get("hits", 0))
 
 
 def in_flight(guest: Guest, device: str) -> int:

@@ -43,8 +43,8 @@ def a_scenario_that_does_not_end_is_ended_and_leaves_nothing() -> None:
         waits_for_itself()
         threading.Event().wait()
 
-    said = apart(hangs, 20)
-    assert said.startswith("not done within 20 s:") and "in hangs" in said, said
+    said = apart(hangs, 10)
+    assert said.startswith("not done within 10 s:") and "in hangs" in said, said
     no_device()
 
 
