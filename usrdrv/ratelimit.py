@@ -1,38 +1,61 @@
 # SPDX-License-Identifier: MIT
-"""Messages of a driver that may come with every request: some are enough."""
-
-from __future__ import annotations
+"""Messages of a driver that may come with every request: some of each cause are told, the rest is counted."""
 
 import logging
+import threading
 import time
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
-BURST: Final = 20
-PERIOD: Final = 5.0
-"""So many messages within so many seconds; it is what Linux allows, twice (lib/ratelimit.c)."""
+BURST: Final = 5
+SECONDS: Final = 60.0
 
 
-class RateLimit(logging.Filter):
-    """Lets a burst of messages through, then none until its time is over; the next one tells how many are missing.
+@dataclass
+class _Cause:
+    since: float
+    told: int = 0
+    left_out: int = 0
 
-    For a logger or a handler. Thread-safe.
+
+class Limited:
+    """A log that takes BURST messages of each cause in SECONDS, and then says how many it left out.
+
+    Thread-safe. `prefix` goes before each message; `clock`: seconds, monotonic.
     """
 
-    def __init__(self, burst: int = BURST, period: float = PERIOD) -> None:
-        super().__init__()
-        self._burst = burst
-        self._period = period
-        self._begun = -period
-        self._count = 0
+    def __init__(
+        self, log: logging.Logger, prefix: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._prefix = prefix
+        self._clock = clock
+        self._causes: dict[str, _Cause] = {}
+        self._lock = threading.Lock()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to pass `record` on."""
-        now = time.monotonic()
-        if now - self._begun >= self._period:
-            left_out = self._count - self._burst
-            self._begun, self._count = now, 0
-            if left_out > 0:
-                record.msg = f"{record.getMessage()} ({left_out} messages before it were left out)"
-                record.args = None
-        self._count += 1
-        return self._count <= self._burst
+    def tell(self, level: int, cause: str, message: str, *arguments: Any) -> None:
+        """Log the message, unless its cause has had its share."""
+        now = self._clock()
+        with self._lock:
+            if cause not in self._causes or now - self._causes[cause].since > SECONDS:
+                self._sum_up(cause)
+                self._causes[cause] = _Cause(now)
+            known = self._causes[cause]
+            if known.told == BURST:
+                known.left_out += 1
+                return
+            known.told += 1
+            self._log.log(level, f"%s: {message}", self._prefix, *arguments)
+
+    def close(self) -> None:
+        """Say what was left out since."""
+        with self._lock:
+            for cause in self._causes:
+                self._sum_up(cause)
+            self._causes.clear()
+
+    def _sum_up(self, cause: str) -> None:
+        if cause in self._causes and self._causes[cause].left_out:
+            left_out = self._causes[cause].left_out
+            self._log.warning("%s: %s: %d more like it", self._prefix, cause, left_out)

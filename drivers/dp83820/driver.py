@@ -21,10 +21,9 @@ from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
 from usrdrv.drivers.dp83820.chip import Chip, Link
 from usrdrv.net import Abilities
-from usrdrv.ratelimit import RateLimit
+from usrdrv.ratelimit import Limited
 
 log: Final = logging.getLogger("usrdrv.dp83820")
-log.addFilter(RateLimit())
 
 MTU_MIN: Final = 68
 MTU_MAX: Final = 9000
@@ -84,6 +83,7 @@ class Nic(Closing):
 
     def __init__(self, device: Device, options: Options | None = None) -> None:
         self._device = device
+        self._repeated = Limited(log, device.name)
         self._options = options or Options()
         self._chip = Chip(device)
         self._lock = threading.RLock()
@@ -225,7 +225,7 @@ class Nic(Closing):
             return
         if events & (lib.DP_EVENT_STUCK | lib.DP_EVENT_BUS):
             why = "PCI bus error" if events & lib.DP_EVENT_BUS else "transmitter is stuck"
-            log.warning("%s: %s: reset", self._device.name, why)
+            self._repeated.tell(logging.WARNING, why, "%s: reset", why)
             self._chip.reset()
             self._set_up()
             lib.dp_restart(dp)
@@ -308,6 +308,7 @@ class Nic(Closing):
         self._closed = True
         with contextlib.suppress(errors.UsrdrvError):
             self._stop_data_path()
+        self._repeated.close()
         if self._port is not None:
             self._port.ops.close(self._port)
             self._port = None

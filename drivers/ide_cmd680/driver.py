@@ -25,12 +25,10 @@ from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.policy import Event, Slower
 from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
-from usrdrv.drivers.ide_cmd680.told import Limited
-from usrdrv.ratelimit import RateLimit
+from usrdrv.ratelimit import Limited
 
 ffi, lib = _cmd680.ffi, _cmd680.lib
 log: Final = logging.getLogger("usrdrv.ide_cmd680")
-log.addFilter(RateLimit())
 
 SMART_KEY: Final = lib.ATA_SMART_LBAH << 16 | lib.ATA_SMART_LBAM << 8
 

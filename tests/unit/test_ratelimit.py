@@ -1,54 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Messages that may come with every request."""
-
-from __future__ import annotations
+"""What repeats itself is told a few times and then counted."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
-from usrdrv import ratelimit
-from usrdrv.ratelimit import RateLimit
+from usrdrv.ratelimit import BURST, SECONDS, Limited
+
+LOG = logging.getLogger("test-told")
 
 
-class Said(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+def test_each_cause_has_its_share(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    limited = Limited(LOG, "dev", lambda: now[0])
+    for n in range(BURST + 3):
+        limited.tell(logging.WARNING, "drive 0: crc", "crc %d", n)
+    limited.tell(logging.ERROR, "drive 1: crc", "100 %% of it")
+    first = [f"dev: crc {n}" for n in range(BURST)]
+    assert caplog.messages == [*first, "dev: 100 % of it"]
+    caplog.clear()
+    now[0] = SECONDS + 1
+    limited.tell(logging.WARNING, "drive 0: crc", "again")
+    assert caplog.messages == ["dev: drive 0: crc: 3 more like it", "dev: again"]
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    clock = Clock()
-    monkeypatch.setattr(ratelimit, "time", clock)
-    yield clock
-
-
-def test_a_burst_passes_and_the_rest_is_counted(clock: Clock) -> None:
-    log, said = logging.Logger("test"), Said()
-    log.addHandler(said)
-    log.addFilter(RateLimit(burst=3, period=5))
-    for number in range(10):
-        log.warning("sector %d", number)
-    assert said.lines == ["sector 0", "sector 1", "sector 2"]
-    clock.now += 4.9
-    log.warning("too soon")
-    assert len(said.lines) == 3
-    clock.now += 0.1
-    log.warning("sector %d", 10)
-    log.warning("sector %d", 11)
-    assert said.lines[3:] == ["sector 10 (8 messages before it were left out)", "sector 11"]
-    clock.now += 60
-    log.warning("sector %d", 12)
-    assert said.lines[-1] == "sector 12"
+def test_the_end_tells_what_was_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    limited = Limited(LOG, "dev", lambda: 0.0)
+    for _ in range(BURST + 1):
+        limited.tell(logging.WARNING, "drive 0: fault", "x")
+    caplog.clear()
+    limited.close()
+    limited.close()
+    assert caplog.messages == ["dev: drive 0: fault: 1 more like it"]
