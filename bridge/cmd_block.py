@@ -26,6 +26,7 @@ from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
+from usrdrv.sockets import sweep
 
 REQUEST_TIME: Final = 90
 """Seconds. With the restart less than makes the kernel warn of a hung task (120 s), and more than the driver's own
@@ -155,8 +156,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _endpoint(args: argparse.Namespace) -> Endpoint:
     if args.port is None:
-        socket = args.socket or run_directory() / f"block-{os.getpid()}.sock"
-        return Endpoint(path=socket.absolute())
+        if args.socket is not None:
+            return Endpoint(path=args.socket.absolute())
+        sweep(run_directory())
+        return Endpoint(path=(run_directory() / f"block-{os.getpid()}.sock").absolute())
     if args.socket is not None:
         raise errors.UsageError("--socket and --port exclude each other")
     if args.export not in (None, "socket"):

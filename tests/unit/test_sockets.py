@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What killed processes leave in the run directory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from usrdrv.sockets import sweep
+
+
+def dead_pid() -> int:
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
+def left(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen(1)
+
+
+def test_only_what_nobody_answers_goes(tmp_path: Path) -> None:
+    dead = dead_pid()
+    gone = [tmp_path / f"{what}-{dead}.sock" for what in ("net", "block")]
+    kept = [tmp_path / f"net-{os.getpid()}.sock", tmp_path / "net-x.sock", tmp_path / "disk.sock"]
+    for path in gone + kept:
+        left(path)
+    text = tmp_path / f"text-{dead}.sock"
+    text.write_text("no socket")
+    answered = tmp_path / f"far-{dead}.sock"  # by a process of another container
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(answered))
+        server.listen(1)
+        sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, text, answered])
