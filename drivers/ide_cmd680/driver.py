@@ -180,7 +180,7 @@ class Controller(Closing):
         identities: dict[int, Identity] = {}
         for device in devices:
             with self._usable(channel, device):
-                identities[device] = self._identify(channel, device)
+                identities[device] = self._identify(channel, device, self._options.spin_up_timeout)
                 self._chip.set_default_mode(channel.number * 2 + device)
         for device, identity in identities.items():
             with self._usable(channel, device):
@@ -196,9 +196,8 @@ class Controller(Closing):
             index = channel.number * 2 + device
             log.warning("%s: drive %d is not usable: %s", self._device.name, index, error)
 
-    def _identify(self, channel: Channel, device: int) -> Identity:
+    def _identify(self, channel: Channel, device: int, seconds: float) -> Identity:
         """Ask a drive what it is; one that powered up in standby is told to spin up first (section 7.5, word 2)."""
-        seconds = self._options.spin_up_timeout
         data = channel.command_in(device, TaskFile(lib.ATA_IDENTIFY), seconds)
         wants = identify.spin_up(data)
         if wants is identify.SpinUp.NOTHING:
@@ -208,7 +207,7 @@ class Controller(Closing):
         if wants is identify.SpinUp.SET_FEATURES:
             how = TaskFile(lib.ATA_SET_FEATURES, features=lib.ATA_SF_SPIN_UP)
         try:
-            channel.command(device, how, seconds)
+            channel.command(device, how, self._options.spin_up_timeout)
         except CommandError as error:  # it may have spun up before; what it says next tells
             log.info("%s: %s", self._device.name, error)
         return identify.parse(channel.command_in(device, TaskFile(lib.ATA_IDENTIFY), seconds))
@@ -479,7 +478,7 @@ class Controller(Closing):
         try:
             if not present:
                 raise errors.NoSuchDeviceError("it does not answer any more")
-            identity = self._identify(channel, drive.index % 2)
+            identity = self._identify(channel, drive.index % 2, self._options.reset_timeout)
             if (identity.model, identity.serial) != (drive.identity.model, drive.identity.serial):
                 raise errors.NoSuchDeviceError("another drive is in its place")
             _, drive.transfer_mode = self._program(
