@@ -503,8 +503,8 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed)
  * @dev:	started network device
  * @ifindex:	its number there
  *
- * Return: the network namespace, counted; -EINVAL no network device; -ENOTCONN not started; -ENODEV;
- * -EAGAIN it is leaving a namespace that ends.
+ * Return: the network namespace, counted; -EINVAL no network device; -ENOTCONN not started;
+ * -ENODEV; -EAGAIN it is leaving a namespace that ends.
  */
 struct net *usrloop_dev_netns(struct usrloop_dev *dev, u32 *ifindex)
 {
