@@ -25,10 +25,14 @@ pytestmark = needs_block
 DATA = os.urandom(1 << 20)
 NAME = "just-written"
 BLKPG = 0x1269
-UNSEEN = "a file system or program that is not visible from here"
 
 
 class Use(Protocol):
+    """Uses a device; yields what must be said of the user.
+
+    That is nothing where it cannot be seen: of a mount somebody's namespace may have a copy for a moment.
+    """
+
     def __call__(self, device: str, folder: Path) -> AbstractContextManager[str]: ...
 
 
@@ -57,7 +61,7 @@ def unmounted_lazily(device: str, folder: Path) -> Iterator[str]:
     with (folder / NAME).open("wb", buffering=0) as file:
         file.write(DATA)
         sh("umount", "-l", folder)
-        yield UNSEEN
+        yield ""
 
 
 @contextmanager
@@ -73,7 +77,7 @@ def mounted_where_nobody_is(device: str, folder: Path) -> Iterator[str]:
         script = f"mount {device} {folder}/disk && cp {folder}/data {folder}/disk/{NAME}"
         sh("unshare", space, "sh", "-c", script)
         try:
-            yield UNSEEN
+            yield ""
         finally:
             sh("umount", folder / "namespace")
     finally:
@@ -100,7 +104,7 @@ def opened_exclusively(device: str, folder: Path) -> Iterator[str]:
     """As virtual machines and databases do."""
     fd = os.open(device, os.O_RDONLY | os.O_EXCL)
     try:
-        yield UNSEEN
+        yield ""
     finally:
         os.close(fd)
 
@@ -163,8 +167,22 @@ def attach(world: World) -> Running:
 def refuses_to_detach(running: Running, who: str) -> None:
     running.process.send_signal(signal.SIGINT)
     until(lambda: "still serving" in running.stderr, "an answer to Ctrl-C")
-    assert f"{running.line} is in use ({who})" in running.stderr
+    assert f"{running.line} is in use (" in running.stderr and who in running.stderr
     assert running.process.poll() is None
+
+
+def is_free(device: str) -> bool:
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+    except OSError:
+        return False
+    return True
+
+
+def ends(running: Running) -> None:
+    """Nobody uses it any more: a namespace that goes, or one that somebody made meanwhile, needs a moment."""
+    until(lambda: is_free(running.line), f"{running.line} is free")
+    assert running.end() == 0, running.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,7 +192,7 @@ def test_ctrl_c_does_not_detach_what_is_in_use(world: World, folder: Path, use: 
     running = attach(world)
     with use(running.line, folder) as who:
         refuses_to_detach(running, who)
-    assert running.end() == 0, running.stderr
+    ends(running)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -186,14 +204,14 @@ def test_what_was_written_is_kept_when_told_to_end_all_the_same(
     running = attach(world)
     with use(running.line, folder) as who:
         assert running.end(number) == 1
-    assert f"detached while in use ({who}" in running.stderr
+    assert "detached while in use (" in running.stderr and who in running.stderr
     running = attach(world)
     sh("mount", running.line, folder)
     try:
         assert (folder / NAME).read_bytes() == DATA
     finally:
         sh("umount", folder)
-    assert running.end() == 0, running.stderr
+    ends(running)
 
 
 def test_a_driver_that_does_not_answer_is_left_on_a_second_signal(
@@ -227,7 +245,7 @@ def test_started_with_nohup_a_closed_terminal_does_not_end_it(world: World, fold
         running.process.send_signal(signal.SIGHUP)
         refuses_to_detach(running, str(folder))
         assert "detached" not in running.stderr
-    assert running.end() == 0, running.stderr
+    ends(running)
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])

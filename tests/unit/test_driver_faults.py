@@ -7,7 +7,7 @@ Every test asserts the data, the counters and which request failed.
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,13 +76,6 @@ def open_rig(query: str = "ram=16M", **options: Any) -> Iterator[Rig]:
 def rig() -> Iterator[Rig]:
     with open_rig() as rig:
         yield rig
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def pattern(sectors: int, seed: int = 1) -> bytes:
@@ -253,9 +246,9 @@ def test_a_glitch_during_a_command_changes_nothing() -> None:
         thread.start()
         model = rig.device.model
         assert model is not None
-        eventually(lambda: model.counters()["drives"][0]["reads"])
+        until(lambda: model.counters()["drives"][0]["reads"])
         rig.fault("spurious-irq", "drive=0")
-        eventually(lambda: rig.count("spurious"))
+        until(lambda: rig.count("spurious"))
         thread.join()
         assert read == [data]
         assert (rig.count("errors"), rig.count("lost_interrupts")) == (0, 0)
@@ -271,7 +264,7 @@ def test_an_interrupt_whose_latch_is_clear_is_taken_back(rig: Rig) -> None:
     assert not rig.device.read8(5, 0x02) & 4
     assert c.ops.irq_release(c) == 1
     rig.device.irq_unmask()
-    eventually(lambda: not rig.device.read8(5, 0xA1) & 8)
+    until(lambda: not rig.device.read8(5, 0xA1) & 8)
     rig.write(0, pattern(8))
     assert rig.read(0, 8) == pattern(8)
 

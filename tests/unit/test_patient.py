@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from usrdrv.bridge import patient
 from usrdrv.bridge.patient import Patient
@@ -70,8 +70,7 @@ def test_nobody_who_speaks_waits_for_a_reader(pipe: Pipe, monkeypatch: pytest.Mo
     filled = pipe.fill()
     stream = Patient(pipe.into)
     print("first", file=stream)  # with which it waits
-    while not stream._writing:
-        time.sleep(0.01)
+    until(lambda: stream._writing, "the first line being written")
     for number in range(100):
         print(number, file=stream)
     stream.settle(0.01)

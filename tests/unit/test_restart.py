@@ -26,7 +26,7 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def passes(self, seconds: float) -> None:
         self.now += seconds
 
 
@@ -90,7 +90,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (restart, backoff):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(Restarter, "_sleep", lambda self, seconds: clock.sleep(seconds))
+    monkeypatch.setattr(Restarter, "_sleep", lambda self, seconds: clock.passes(seconds))
     return clock
 
 
@@ -134,7 +134,7 @@ def test_a_try_that_had_no_time_left_is_not_why(
         server.starts += 1
         if server.starts == 1:
             raise errors.DeviceError("no such luck")
-        clock.sleep(timeout)
+        clock.passes(timeout)
         raise errors.DeviceError(f"does not answer within {timeout:.0f} s")
 
     monkeypatch.setattr(server, "start", start)
@@ -186,7 +186,7 @@ def test_deaths_after_work_are_never_too_many(account: Account, clock: Clock) ->
         begun = clock.now
         brought.bring_back()
         assert clock.now == begun, "at once"
-        clock.sleep(0.1)
+        clock.passes(0.1)
     assert server.starts == 99
 
 
@@ -196,12 +196,12 @@ def test_deaths_without_work_end_when_requests_have_waited_long_enough(
     server = Server()
     brought = restarter(server, on(account))
     account.complete(1)
-    clock.sleep(30)
+    clock.passes(30)
     begun = clock.now
     with pytest.raises(errors.DeviceError, match="no driver has completed a request for 60 s"):
         while True:
             brought.bring_back()
-            clock.sleep(1)
+            clock.passes(1)
     assert 60 <= clock.now - begun <= 61
     assert server.starts > 10
 
@@ -212,7 +212,7 @@ def test_work_in_between_begins_anew(account: Account, clock: Clock) -> None:
         begun = clock.now
         while clock.now < begun + 50:
             brought.bring_back()
-            clock.sleep(1)
+            clock.passes(1)
         account.complete(1)
 
 
@@ -221,7 +221,7 @@ def test_one_that_nobody_asks_for_anything_may_die_now_and_then(
 ) -> None:
     brought = restarter(Server(), on(account))
     for _ in range(9):
-        clock.sleep(60)
+        clock.passes(60)
         brought.bring_back()
 
 
