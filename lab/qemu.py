@@ -82,6 +82,8 @@ def command(
         # The kernel counts ticks in its first milliseconds, which a busy host does not deliver in time, and panics.
         *("panic=-1", "random.trust_cpu=on", "no_timer_check"),
         *(("intel_iommu=on", "iommu=pt") if machine.iommu else ()),
+        # Without an IOMMU too a driver of ours gets its function. Kernels without our patches do not know it.
+        "usrdrv.unsafe_dma=1",
         *(("norandmaps",) if machine.counting else ()),
         # A page that virtiofsd fills behind TCG's back, and that held code before, would run that code. Written to
         # by the guest when it gets it, it is translated anew. Debian's kernels do so by themselves.

@@ -6,13 +6,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Any
+from typing import Any, Final
 
 from usrdrv import errors
 from usrdrv.backends import _access
 from usrdrv.pci import Function
 
 ffi, lib = _access.ffi, _access.lib
+
+UNSAFE_DMA: Final = "/sys/module/usrdrv/parameters/unsafe_dma"
+"""Parameter of the kernel: functions that no IOMMU confines can be claimed."""
 
 
 def available() -> bool:
@@ -33,9 +36,14 @@ def open_function(function: Function) -> Any:
             raise errors.DeviceBusyError(f"{function.address}: {owner} has it")
         case errno.ENODEV:
             raise errors.NoSuchDeviceError(f"{function.address}: no such PCI device")
-        case errno.EPERM | errno.EACCES:
+        case errno.EPERM:
             raise errors.PermissionDeniedError(
                 f"{function.address}: no right to claim it (CAP_SYS_RAWIO, and no kernel lockdown)"
+            )
+        case errno.EACCES:
+            raise errors.PermissionDeniedError(
+                f"{function.address}: no IOMMU confines its DMA; to allow that all the same, "
+                f"write 1 to {UNSAFE_DMA} (or boot with usrdrv.unsafe_dma=1)"
             )
         case errno.ENOTSUP:
             raise errors.DeviceError(f"{function.address}: it has no interrupt line (INTx)")

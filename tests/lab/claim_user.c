@@ -5,7 +5,12 @@
  * behind it is kept, a page is mapped for the function, and its interrupt taken.
  * What QEMU's edu raises with BY_FILTER in it is seen to before that, and with
  * LOWERED taken back, but told of. Reading tells what has happened. "-1" lets go,
- * "-2" ends the claim.
+ * "-2" ends the claim, "-3" and "-4" tell its driver of an error on the bus, as
+ * drivers/pci/pcie/err.c does: one that is recovered from, and one that is not.
+ *
+ * Its driver `sleepless`, for a function that has it as driver_override, refuses to
+ * sleep. Functions of lower numbers are never asked then: the lab's file systems, in
+ * virtio devices, would not come back from it.
  */
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -146,6 +151,22 @@ static int take(int fd)
 	return index < 0 ? index : ret;
 }
 
+static void bus_error(pci_channel_state_t state)
+{
+	struct pci_dev *pdev = usrdrv_claim_pci_dev(claim);
+	const struct pci_error_handlers *handler;
+
+	device_lock(&pdev->dev);
+	handler = pdev->driver->err_handler;
+	handler->error_detected(pdev, state);
+	device_unlock(&pdev->dev);
+	if (state == pci_channel_io_perm_failure)
+		return;
+	device_lock(&pdev->dev);
+	handler->resume(pdev);
+	device_unlock(&pdev->dev);
+}
+
 static int show(struct seq_file *seq, void *v)
 {
 	seq_printf(seq, "%s %llu %d %d %d %d %d\n", claim ? pci_name(usrdrv_claim_pci_dev(claim)) : "-",
@@ -170,6 +191,11 @@ static ssize_t write(struct file *file, const char __user *buf, size_t size, lof
 			usrdrv_claim_end(claim);
 		return size;
 	}
+	if (fd == -3 || fd == -4) {
+		if (claim)
+			bus_error(fd == -3 ? pci_channel_io_frozen : pci_channel_io_perm_failure);
+		return size;
+	}
 	let_go();
 	ret = fd < 0 ? 0 : take(fd);
 	return ret ? ret : size;
@@ -179,20 +205,40 @@ static const struct proc_ops ops = {
 	.proc_open = open, .proc_read = seq_read, .proc_write = write, .proc_release = single_release,
 };
 
+static int sleepless_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	return 0;
+}
+
+static int refuse(struct device *dev)
+{
+	return -EBUSY;
+}
+
+static DEFINE_SIMPLE_DEV_PM_OPS(sleepless_pm_ops, refuse, NULL);
+
+static struct pci_driver sleepless = {
+	.name = "sleepless", .probe = sleepless_probe, .driver.pm = &sleepless_pm_ops,
+};
+
 static int __init claim_user_init(void)
 {
+	int ret;
+
 	page = alloc_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
-	if (!proc_create("claim_user", 0600, NULL, &ops)) {
+	ret = proc_create("claim_user", 0600, NULL, &ops) ? pci_register_driver(&sleepless) : -ENOMEM;
+	if (ret) {
+		remove_proc_entry("claim_user", NULL);
 		__free_page(page);
-		return -ENOMEM;
 	}
-	return 0;
+	return ret;
 }
 
 static void __exit claim_user_exit(void)
 {
+	pci_unregister_driver(&sleepless);
 	remove_proc_entry("claim_user", NULL);
 	let_go();
 	__free_page(page);

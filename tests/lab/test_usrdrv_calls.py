@@ -35,6 +35,9 @@ HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.timeout(600 * SLOWER)
 
+USER_TAINT = 1 << 6
+"""TAINT_USER, Documentation/admin-guide/tainted-kernels.rst."""
+
 FEW = 512
 """Mappings that a kernel may have ready: two slabs for each CPU and a half-full one."""
 
@@ -106,17 +109,69 @@ def test_device(guest: Guest, scenario: str) -> None:
     good(guest.run(f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}", 120 * SLOWER))
 
 
-def test_a_user_in_the_kernel(guest: Guest, tmp_path: Path) -> None:
+@pytest.fixture
+def claim_user(guest: Guest, tmp_path: Path) -> Iterator[None]:
+    """Its module is loaded."""
     shutil.copy(HERE / "claim_user.c", tmp_path)
     (tmp_path / "Makefile").write_text("obj-m := claim_user.o\n")
     build = ["make", "-s", "-C", kernel.build(KERNEL) / "build", f"M={tmp_path}", "modules"]
     subprocess.run(build, check=True)
     shutil.copy(tmp_path / "claim_user.ko", guest.share)
     guest.run("insmod /share/claim_user.ko", check=True)
+    yield
+    guest.run("rmmod claim_user", check=True)
+
+
+@pytest.mark.usefixtures("claim_user")
+def test_a_user_in_the_kernel(guest: Guest) -> None:
     for scenario in ("user_in_the_kernel", "user_of_msi", "ended_by_the_kernel"):
         command = f"python3 /share/usr_pci_edu.py {scenario} {EDU} {EDU_BESIDE}"
         good(guest.run(command, 120 * SLOWER))
-    guest.run("rmmod claim_user", check=True)
+
+
+@pytest.mark.usefixtures("claim_user")
+@pytest.mark.parametrize("error", ["-3", "-4"], ids=["recovered", "lost"])
+def test_a_claim_does_not_outlive_an_error_on_the_bus(guest: Guest, error: str) -> None:
+    good(guest.run(f"python3 /share/usr_pci_faults.py bus {error} {EDU}", 120 * SLOWER))
+
+
+@pytest.mark.usefixtures("claim_user")
+def test_a_claim_does_not_outlive_the_sleep_of_the_system(guest: Guest) -> None:
+    place = guest.console.position()
+    good(guest.run(f"python3 /share/usr_pci_faults.py sleep {EDU} {EDU_BESIDE}", 120 * SLOWER))
+    assert "the claim of usrdrv ends: the system sleeps" in guest.kernel_log(place)
+
+
+def test_what_no_iommu_confines_is_for_the_administrator_to_allow(
+    guest: Guest, request: pytest.FixtureRequest
+) -> None:
+    bare = request.node.callspec.params["guest"] == "bare"
+    parameter = "/sys/module/usrdrv/parameters/unsafe_dma"
+    claim = f"import sys; sys.path.insert(0, '/share'); from usr_pci import *; print(error_of(Claim, '{SPARE}'))"
+    guest.run(f"echo 0 >{parameter}", check=True)
+    try:
+        refused = good(guest.run(["python3", "-c", claim])).out.strip()
+        told = guest.run(f"usrdrv identify {SPARE}", 60)
+    finally:
+        guest.run(f"echo 1 >{parameter}", check=True)
+    assert refused == ("EACCES" if bare else "")
+    if bare:
+        assert told.code and parameter in told.err and len(told.err.splitlines()) == 1, told.err
+    else:
+        good(told)
+    assert good(guest.run(["python3", "-c", claim])).out.strip() == ""
+    tainted = int(good(guest.run("cat /proc/sys/kernel/tainted")).out)
+    assert bool(tainted & USER_TAINT) == bare
+
+
+def test_the_dma_mask_is_as_before(guest: Guest) -> None:
+    """The next driver may rely on the default."""
+    masks = f"cd /sys/bus/pci/devices/{SPARE}; cat dma_mask_bits consistent_dma_mask_bits"
+    before = good(guest.run(masks)).out
+    look = "import subprocess, sys; sys.path.insert(0, '/share'); from usr_pci import Claim; "
+    look += f"claim = Claim('{SPARE}', mask=2**64 - 1); print(subprocess.getoutput('{masks}'))"
+    assert good(guest.run(["python3", "-c", look])).out.split() == ["64", "64"]
+    assert good(guest.run(masks)).out == before
 
 
 @pytest.mark.parametrize("guest", ["iommu"], indirect=True)
@@ -187,6 +242,12 @@ def test_threads_against_close_and_signals(guest: Guest) -> None:
     at_best(race, lambda found: all(found[x] > least[x] for x in least), f"more than {least}", 200)
 
 
+def test_mmap_against_unbind(guest: Guest) -> None:
+    """What mmap() returns while the function goes reaches no memory either."""
+    result = good(guest.run(f"USRDRV_DEVICE={EDU} /share/selftests/revoke 40", 300 * SLOWER))
+    assert re.fullmatch(r"rounds 40 made [1-9]\d* reached 0\n", result.out), result.out
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_fuzz(guest: Guest, seed: int) -> None:
     seconds = int(os.environ.get("USRDRV_FUZZ_SECONDS", "10"))
@@ -209,10 +270,6 @@ def test_fuzz(guest: Guest, seed: int) -> None:
 @pytest.mark.kernel_log(
     allow=[
         r"kmemleak: Cannot allocate",
-        # remap_pfn_range() without a page table undoes what it has not done, whoever calls it; each other
-        # warning has a line of its own beside its trace.
-        r"WARNING: .* untrack_pfn\+",
-        r"Call Trace:",
         r"DMA-API: cacheline tracking ENOMEM, dma-debug disabled",
     ]
 )
@@ -267,5 +324,5 @@ def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
 def test_kunit(guest: Guest) -> None:
     guest.run("modprobe usrdrv_test", check=True)
     results = good(guest.run("cat /sys/kernel/debug/kunit/usrdrv/results")).out
-    assert results.count("\n    ok ") >= 6 and "not ok" not in results, results
+    assert results.count("\n    ok ") >= 7 and "not ok" not in results, results
     guest.run("rmmod usrdrv_test", check=True)

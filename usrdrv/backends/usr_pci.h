@@ -25,8 +25,8 @@
  * @reserved:	must be 0
  * @dma_mask:	addresses that the function can put on the bus, 2^n - 1;
  *		0 stands for 32 bits
- * @name:	pointer to a string of up to 31 characters for people to see, in
- *		/proc/interrupts and /proc/iomem; 0: "usrdrv"
+ * @name:	pointer to a string of up to 31 characters for people to see, after
+ *		"usrdrv:", in /proc/interrupts and /proc/iomem; 0: "usrdrv"
  * @flags:	USR_PCI_CLOEXEC
  */
 struct usr_pci_open_how {
@@ -82,7 +82,7 @@ struct usr_pci_region {
 
 /* struct usr_pci_info: flags */
 #define USR_PCI_CAN_RESET	(1 << 0)	/* USR_PCI_RESET works, and close() resets */
-#define USR_PCI_TRANSLATED	(1 << 1)	/* an IOMMU confines its DMA to what is mapped */
+#define USR_PCI_TRANSLATED	(1 << 1)	/* an IOMMU confines its DMA to mapped pages */
 #define USR_PCI_HAS_INTX	(1 << 2)
 #define USR_PCI_INTX_SHARED	(1 << 3)	/* PCI 2.3: may share its line */
 #define USR_PCI_HAS_MSI		(1 << 4)
@@ -123,6 +123,8 @@ struct usr_pci_dma_alloc {
 	__u32 reserved;
 };
 
+#define USR_PCI_DMA_ALLOC_SIZE_VER0	40
+
 /**
  * struct usr_pci_dma_id - names a mapping
  * @id:		of usr_pci_dma_alloc or usr_pci_dma_map
@@ -133,6 +135,8 @@ struct usr_pci_dma_id {
 	__u32 reserved;
 };
 
+#define USR_PCI_DMA_ID_SIZE_VER0	8
+
 /* struct usr_pci_dma_map: flags; one or both */
 #define USR_PCI_DMA_TO_DEVICE	(1 << 0)	/* the function reads */
 #define USR_PCI_DMA_FROM_DEVICE	(1 << 1)	/* the function writes */
@@ -141,6 +145,8 @@ struct usr_pci_dma_id {
  * struct usr_pci_segment - a piece that is contiguous for the function
  * @bus:	address
  * @len:	bytes
+ *
+ * It does not grow.
  */
 struct usr_pci_segment {
 	__aligned_u64 bus;
@@ -168,6 +174,8 @@ struct usr_pci_dma_map {
 	__u32 reserved;
 };
 
+#define USR_PCI_DMA_MAP_SIZE_VER0	40
+
 /* struct usr_pci_irq: kind */
 #define USR_PCI_IRQ_NONE	0
 #define USR_PCI_IRQ_INTX	1	/* what a function has after usr_pci_open(), if it can */
@@ -188,5 +196,7 @@ struct usr_pci_irq {
 	__s32 unmask;
 	__u32 irq;
 };
+
+#define USR_PCI_IRQ_SIZE_VER0	16
 
 #endif /* _UAPI_LINUX_USRDRV_H */

@@ -90,8 +90,6 @@ static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64
 			munmap(a.cpu, a.len);
 		return ret;
 	}
-	/* What a child still has mapped would not be freed. */
-	madvise(a.cpu, a.len, MADV_DONTFORK);
 	*dma = (struct usrdrv_dma){ .cpu = a.cpu, .bus = a.bus, .len = a.len, .id = (int)alloc.id };
 	return 0;
 }
@@ -201,8 +199,8 @@ int usrdrv_usr_available(void)
  * @function:	of the device
  * @out:	result
  *
- * Return: 0; -EPERM, -ENODEV, -EBUSY: of usr_pci_open(); -ENOTSUP: it has no
- * interrupt line; -errno.
+ * Return: 0; -EPERM, -EACCES, -ENODEV, -EBUSY: of usr_pci_open(); -ENOTSUP: it has
+ * no interrupt line; -errno.
  */
 int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, unsigned int function,
 		    struct usrdrv_dev **out)
