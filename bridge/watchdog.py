@@ -11,8 +11,9 @@ from usrdrv import errors
 from usrdrv.bridge import account
 from usrdrv.bridge.process import Child
 
-HANGS: Final = 3
-"""So many drivers in a row that complete nothing are given up."""
+HANGS: Final = 5
+"""So many drivers in a row that complete nothing are given up. It takes usrloop four to end a request that each of
+them hangs with: the first may have done something before."""
 
 SHORTEST_LOOK: Final = 0.5
 LONGEST_LOOK: Final = 5.0

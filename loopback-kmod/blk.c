@@ -6,12 +6,13 @@
  *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
  *					or their addresses are written there (zc_blk.c)
  *			BUSY -> SERVED	in the submission ring
- *			BUSY -> HELD	nobody serves, by the policy it waits
+ *			BUSY -> HELD	nobody serves, by the policy it waits; or it waits
+ *					for one that must be alone (alone.c)
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied,
  *					or the device is kept from them again
  *			BUSY -> FREE	ended, at the latest when all that came with it are
  *	death		SERVED -> HELD	to be sent again
- *			SERVED -> BUSY -> FREE	or, by the policy, with EIO
+ *			SERVED -> BUSY -> FREE	or, by the policy, with EIO; or servers die of it
  *	next server	HELD -> BUSY -> SERVED
  *	too late	HELD -> BUSY -> FREE with EIO
  *
@@ -111,6 +112,11 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	}
 	seq = usrloop_slot_seq(atomic_read(&slot->word)) + 1;
 	sqe.seq = usrloop_slot_seq(usrloop_slot_word(seq, 0));
+	if (unlikely(end && usrloop_alone_waits(q, slot))) {
+		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_HELD));
+		spin_unlock(&q->lock);
+		return BLK_STS_OK;
+	}
 	if (end && end->zc)
 		mapped = usrloop_zc_map(end, rq, &sqe);
 	if (unlikely(mapped == -ENOMEM)) {
@@ -142,6 +148,7 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 static void begin(struct usrloop_queue *q, struct request *rq)
 {
 	WRITE_ONCE(q->slot[rq->tag].since, jiffies);
+	WRITE_ONCE(q->slot[rq->tag].points, 0);
 	usrloop_start_request(rq);
 }
 
@@ -285,7 +292,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	struct usrloop_slot *slot;
 	struct request *rq;
 	int result = cqe->result;
-	bool good = !cqe->reserved && result <= 0 && result >= -MAX_ERRNO;
+	bool good = !cqe->reserved && result <= 0 && result >= -MAX_ERRNO, was_alone;
 
 	if (cqe->tag > end->mask)
 		return false;
@@ -300,7 +307,10 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 		usrloop_zc_unmap(end, cqe->tag);
 	else if (!result && req_op(slot->request) == REQ_OP_READ)
 		copy_in(end, slot->request);
+	was_alone = usrloop_alone_ended(q, slot);
 	rq = free_slot(slot, cqe->seq);
+	if (was_alone)
+		usrloop_alone_next(q->dev);
 	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
 		blk_mq_end_request(rq, errno_to_blk_status(result));
 	return good;
@@ -373,34 +383,69 @@ static void move_slots(struct usrloop_queue *q, enum usrloop_slot_state from,
 	}
 }
 
-static void blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
-{
-	move_slots(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
-	if (fail_held)
-		move_slots(q, SLOT_HELD, SLOT_FREE);
-}
-
-static void blk_attached(struct usrloop_queue *q)
+/* Of what a server died with, end that of which others died before. */
+static void fail_guilty(struct usrloop_queue *q)
 {
 	u32 i;
 
 	for (i = 0; i < q->dev->info.depth; i++) {
 		struct usrloop_slot *slot = &q->slot[i];
 		u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
-		blk_status_t status;
 
-		if (usrloop_slot_state(word) != SLOT_HELD ||
-		    !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
-			continue;
-		WRITE_ONCE(slot->since, jiffies);
-		rcu_read_lock();
-		status = dispatch(q, slot->request, true);
-		rcu_read_unlock();
-		if (status == BLK_STS_RESOURCE)
-			blk_mq_requeue_request(slot->request, true);
-		else if (status)
-			blk_mq_end_request(slot->request, status);
+		if (usrloop_slot_state(word) == SLOT_SERVED && usrloop_alone_blame(q, slot) &&
+		    usrloop_slot_move(slot, seq, SLOT_SERVED, SLOT_BUSY))
+			blk_mq_end_request(free_slot(slot, seq), BLK_STS_IOERR);
 	}
+}
+
+static void blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
+{
+	if (!fail_lost)
+		fail_guilty(q);
+	usrloop_alone_forget(q);
+	move_slots(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
+	if (fail_held)
+		move_slots(q, SLOT_HELD, SLOT_FREE);
+}
+
+/**
+ * usrloop_blk_resend() - send a request that was held, if it is one
+ * @q:		its queue, which has a server
+ * @tag:	its slot
+ *
+ * Context: process, dev->lock held.
+ * Return: false: it was held and is ended, or starts anew.
+ */
+bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
+{
+	struct usrloop_slot *slot = &q->slot[tag];
+	u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
+	blk_status_t status;
+	struct request *rq;
+
+	if (usrloop_slot_state(word) != SLOT_HELD ||
+	    !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
+		return true;
+	rq = slot->request;
+	WRITE_ONCE(slot->since, jiffies);
+	rcu_read_lock();
+	status = dispatch(q, rq, true);
+	rcu_read_unlock();
+	if (status == BLK_STS_RESOURCE)
+		blk_mq_requeue_request(rq, true);
+	else if (status)
+		blk_mq_end_request(rq, status);
+	return !status;
+}
+
+static void blk_attached(struct usrloop_queue *q)
+{
+	u32 i;
+
+	for (i = 0; !q->dev->alone && i < q->dev->info.depth; i++)
+		usrloop_blk_resend(q, i);
+	if (q->dev->alone && q->index == q->dev->info.queues - 1)
+		usrloop_alone_send(q->dev);
 }
 
 static int check_segments(struct usrloop_info *info)
@@ -487,6 +532,7 @@ static int blk_create(struct usrloop_dev *dev)
 		kfree(blk);
 		return ret;
 	}
+	INIT_WORK(&dev->next, usrloop_alone_work);
 	dev->blk = blk;
 	return 0;
 }

@@ -12,7 +12,7 @@
 
 #include "usrloop.h"
 
-static struct workqueue_struct *usrloop_wq;
+struct workqueue_struct *usrloop_wq;
 
 static void changed(struct usrloop_dev *dev)
 {

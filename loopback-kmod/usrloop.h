@@ -94,6 +94,7 @@ struct usrloop_slot {
 	atomic_t word;
 	void *request;		/* blk: struct request; set before SLOT_SERVED or SLOT_HELD is */
 	unsigned long since;	/* blk: jiffies when it was sent; likewise */
+	u8 points;		/* blk: for servers that died with it (alone.c); likewise */
 };
 
 static inline u32 usrloop_slot_word(u32 seq, enum usrloop_slot_state state)
@@ -171,6 +172,7 @@ struct usrloop_queue {
 	spinlock_t lock;		/* end and mode; end->sq_tail */
 	struct usrloop_end __rcu *end;	/* NULL: nobody serves */
 	enum usrloop_mode mode;
+	bool told;			/* ENTER has told the server of work */
 	struct usrloop_slot *slot;	/* depth of them */
 	struct usrloop_netq *net;	/* what net.c keeps for a queue, or NULL */
 };
@@ -259,6 +261,11 @@ struct usrloop_dev {
 	unsigned long recover_by;	/* jiffies; dev->lock */
 	struct work_struct revoke;	/* a server did not answer in time */
 	struct work_struct vanish;	/* the interface was taken away by the kernel */
+	/* blk: the server has ended a request */
+	bool worked;
+	/* blk: only a request that must be alone is sent; written under dev->lock */
+	bool alone;
+	struct work_struct next;	/* blk: such a one has ended */
 	struct usrloop_queue *queue;
 	union {
 		struct usrloop_blk *blk;
@@ -267,6 +274,7 @@ struct usrloop_dev {
 };
 
 /* device.c */
+extern struct workqueue_struct *usrloop_wq;
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
 void usrloop_dev_get(struct usrloop_dev *dev);
 void usrloop_dev_put(struct usrloop_dev *dev);
@@ -302,6 +310,18 @@ int usrloop_check_info(const struct usrloop_info *info);
 int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *dev);
 int usrloop_charge(struct usrloop_charge *charge, unsigned long pages);
 void usrloop_uncharge(struct usrloop_charge *charge);
+
+/* blk.c */
+bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag);
+
+/* alone.c */
+bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slot *slot);
+bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slot);
+bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slot);
+void usrloop_alone_forget(struct usrloop_queue *q);
+void usrloop_alone_send(struct usrloop_dev *dev);
+void usrloop_alone_work(struct work_struct *work);
+void usrloop_alone_next(struct usrloop_dev *dev);
 
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);

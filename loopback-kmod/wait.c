@@ -120,8 +120,11 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 			mask = sleep_for(end);
 	}
 	mask = take_events(end, mask);
-	if (mask >= 0)
+	if (mask >= 0) {
+		if (mask & USRLOOP_READY_WORK && !READ_ONCE(end->queue->told))
+			WRITE_ONCE(end->queue->told, true);
 		mask |= refused;
+	}
 	clear_bit_unlock(0, &end->entered);
 	return mask;
 }

@@ -204,6 +204,40 @@ def test_killed_again_and_again(guest: Guest) -> None:
     assert state(guest)["generation"] == 7 and state(guest)["refused"] == 0
 
 
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0, sector 7000 "])
+@pytest.mark.parametrize("queues", [1, 2])
+def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: int) -> None:
+    """1. fio writes and verifies half of the disk  2. somebody reads what kills the server, and each that comes
+    3. only that read fails, and the disk goes on.
+    """
+    log = guest.console.position()
+    options = {**DISK, "die_at": 7000}
+    Server(guest, policy=REISSUE, delay_us=1000, queues=queues, **options)
+    job = fio(guest, f"--size={LOAD // 2}", "--loops=4")
+    wait(lambda: written(guest) > 20, 30, "writes before the read")
+    poison = dd(guest, at=7000 // 8)
+    servers = 1
+    while not poison.done.is_set():
+        assert servers < 20, "it is sent again and again"
+        wait(lambda: poison.done.is_set() or state(guest)["state"] == QUIESCED, 30, "a death")
+        if state(guest)["state"] == QUIESCED:
+            Server(guest, ready=False, attach=0, delay_us=1000, **options)
+            servers += 1
+            wait(lambda n=servers: state(guest)["generation"] == n, 30, "the next server")
+    assert poison.wait().code == 1 and "Input/output error" in poison.err
+    wait(lambda: state(guest)["state"] in (LIVE, QUIESCED), 5, "some state")
+    if state(guest)["state"] == QUIESCED:
+        Server(guest, attach=0, **options)
+    assert job.wait(120 * SLOWER).code == 0, job.err + job.out
+    assert report(guest)["error"] == 0
+    assert report(guest)["write"]["io_bytes"] == report(guest)["read"]["io_bytes"] > LOAD // 2
+    errors = kernel_errors(guest, log)
+    assert len(errors) == 1 and "sector 7000 op 0x0:(READ)" in errors[0]
+    assert re.search(r"usrblk0: servers died of a request .* at sector 7000", guest.kernel_log(log))
+    assert state(guest)["generation"] >= 4 and state(guest)["refused"] == 0
+    assert dd(guest, at=6992 // 8).wait().code == 0
+
+
 @pytest.mark.parametrize("policy", (QUEUE, REISSUE), ids=("queue", "reissue"))
 def test_nobody_comes_in_time(guest: Guest, policy: int) -> None:
     """Requests wait for the recovery time and no longer; a late server serves new ones all the same."""

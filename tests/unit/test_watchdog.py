@@ -96,7 +96,7 @@ def test_drivers_that_all_hang_are_given_up(watched: Watchdog, driver: Any) -> N
     watched.look(0, driver)
     for number in range(watchdog.HANGS - 1):
         hang(watched, driver, 20 * number)
-    with pytest.raises(errors.DeviceError, match="like the 2 before it; giving up"):
+    with pytest.raises(errors.DeviceError, match="like the 4 before it; giving up"):
         hang(watched, driver, 1000)
     assert driver.kills == watchdog.HANGS - 1
 

@@ -69,7 +69,8 @@
 #define USRLOOP_DEATH_FAIL	0
 /* those in flight fail, new ones wait for the next server */
 #define USRLOOP_DEATH_QUEUE	1
-#define USRLOOP_DEATH_REISSUE	2	/* those in flight are sent again, new ones wait */
+/* those in flight are sent again, but for one that servers die of; new ones wait */
+#define USRLOOP_DEATH_REISSUE	2
 #define USRLOOP_DEATH_FAIL_NEW	3	/* all fail until there is another server */
 
 /* State of a device. */
