@@ -181,7 +181,7 @@ def _has(kind: str) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["macvlan mode bridge", "ipvlan"])
+@pytest.mark.parametrize("kind", ["macvlan mode bridge", "ipvlan mode l2"])
 def test_a_child_in_a_container(pair: tuple[Side, Side], elsewhere: str, kind: str) -> None:
     if not _has(kind):
         pytest.skip(f"this kernel has no {kind}")

@@ -264,6 +264,60 @@ def test_models_in_the_drivers_processes(
     assert "driver: usrloop" in guest.run("ip netns exec left ethtool -i usr0").out
 
 
+def reached(guest: Guest, address: str, options: str = "") -> None:
+    """Until a ping from left is answered."""
+    until(guest, f"ip netns exec left ping -q -c 1 -W 1 {options} {address}")
+
+
+def test_moved_to_another_namespace_and_back(
+    guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
+) -> None:
+    guest.run("ip netns add third", check=True)
+    for old, new in (("right", "third"), ("third", "right")):
+        guest.run(
+            f"ip -n {old} link set usr0 netns {new} && ip -n {new} addr add 10.90.0.2/24 dev usr0 && "
+            f"ip -n {new} link set usr0 up",
+            check=True,
+        )
+        reached(guest, "10.90.0.2", "-M do -s 8972")
+        found = json.loads(guest.run(f"usrdrv net stats usr0 --netns {new} --json", check=True).out)
+        guest.run(f"ip -n {new} link set usr0 mtu 4000", check=True)
+        until(guest, f"usrdrv net stats usr0 --netns {new} | grep -q 'mtu *4000'")
+        guest.run(f"kill -KILL {found['driver_pid']}", check=True)
+        reached(guest, "10.90.0.2", "-M do -s 3972")
+        guest.run(f"ip -n {new} link set usr0 mtu 9000", check=True)
+    said = guest.run("cat /tmp/right.err", check=True).out
+    for name in ("third", "right"):
+        assert f"usrdrv: usr0 was moved to network namespace {name}\n" in said, said
+    guest.run("ip netns del third", check=True)
+
+
+def test_what_may_be_put_on_it(guest: Guest, pair: list[tuple[Job, dict[str, Any]]]) -> None:
+    """Children with addresses of their own, in namespaces of their own; full packets behind two tags."""
+    if guest.run("modprobe -a macvlan ipvlan 8021q").code:
+        pytest.skip("this kernel has no macvlan, ipvlan, 8021q")
+    for number, kind in enumerate(("macvlan mode bridge", "ipvlan mode l2"), 5):
+        guest.run(
+            f"ip netns add child && ip -n right link add link usr0 name c0 type {kind} && "
+            "ip -n right link set c0 netns child && ip -n child link set c0 up && "
+            f"ip -n child addr add 10.90.0.{number}/24 dev c0",
+            check=True,
+        )
+        reached(guest, f"10.90.0.{number}")
+        reached(guest, "10.90.0.2")
+        guest.run("ip netns del child", check=True)
+        until(guest, "! ip -n right link show c0")
+    for number, name in enumerate(("left", "right"), 1):
+        guest.run(
+            f"ip -n {name} link set usr0 mtu 1500 && "
+            f"ip -n {name} link add link usr0 name s0 type vlan proto 802.1ad id 5 && "
+            f"ip -n {name} link add link s0 name c0 type vlan id 6 && ip -n {name} link set s0 up && "
+            f"ip -n {name} link set c0 up && ip -n {name} addr add 10.91.0.{number}/24 dev c0",
+            check=True,
+        )
+    reached(guest, "10.91.0.2", "-M do -s 1472")
+
+
 def test_killed_supervisor_leaves_nothing(
     guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
 ) -> None:
