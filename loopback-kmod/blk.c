@@ -448,49 +448,6 @@ static void blk_attached(struct usrloop_queue *q)
 		usrloop_alone_send(q->dev);
 }
 
-static int check_segments(struct usrloop_info *info)
-{
-	struct usrloop_blk_params *p = &info->blk;
-
-	if (p->reserved)
-		return -EINVAL;
-	if (!(info->features & USRLOOP_BLK_ZERO_COPY)) {
-		p->max_segments = USHRT_MAX;
-		p->segment_mask = U32_MAX;
-		return 0;
-	}
-	if (!p->segment_mask)
-		p->segment_mask = U32_MAX;
-	if (!p->max_segments || p->max_segments > USRLOOP_MAX_SEGMENTS ||
-	    !is_power_of_2(p->segment_mask + 1ULL) || p->segment_mask < PAGE_SIZE - 1)
-		return -EINVAL;
-	return 0;
-}
-
-static int check_params(struct usrloop_info *info)
-{
-	struct usrloop_blk_params *p = &info->blk;
-
-	if (!is_power_of_2(p->logical_block) || p->logical_block < SECTOR_SIZE ||
-	    p->logical_block > SZ_4K || !is_power_of_2(p->physical_block) ||
-	    p->physical_block < p->logical_block || p->physical_block > SZ_64K ||
-	    !is_power_of_2(p->max_io) || p->max_io < PAGE_SIZE || p->max_io > USRLOOP_MAX_IO)
-		return -EINVAL;
-	if (!p->size || p->size % p->logical_block || p->size > (u64)LLONG_MAX)
-		return -EINVAL;
-	if (!p->discard_granularity)
-		p->discard_granularity = p->physical_block;
-	if (!is_power_of_2(p->discard_granularity) || p->discard_granularity < p->logical_block ||
-	    p->max_discard % p->logical_block ||
-	    (p->max_discard && p->max_discard < p->discard_granularity))
-		return -EINVAL;
-	if (!p->max_discard)
-		p->max_discard = round_down(UINT_MAX, p->discard_granularity);
-	if (info->features & USRLOOP_BLK_FUA && !(info->features & USRLOOP_BLK_CACHE))
-		return -EINVAL;
-	return check_segments(info);
-}
-
 /* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
 static unsigned long pages_of(const struct usrloop_info *info)
 {
@@ -505,7 +462,7 @@ static int blk_create(struct usrloop_dev *dev)
 	struct usrloop_blk *blk;
 	int ret;
 
-	ret = check_params(&dev->info);
+	ret = usrloop_check_disk(&dev->info);
 	if (!ret)
 		ret = usrloop_charge(&dev->charge, pages_of(&dev->info));
 	if (ret)

@@ -6,11 +6,13 @@
  * wait for it without end, use up what there is of devices, or have the kernel read what it did not
  * read before.
  */
+#include <linux/blkdev.h>
 #include <linux/capability.h>
 #include <linux/ctype.h>
 #include <linux/log2.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/user_namespace.h>
 
 #include "usrloop.h"
@@ -134,4 +136,53 @@ void usrloop_uncharge(struct usrloop_charge *charge)
 	atomic64_sub(charge->pages, &charge->mm->pinned_vm);
 	mmdrop(charge->mm);
 	charge->mm = NULL;
+}
+
+static int check_segments(struct usrloop_info *info)
+{
+	struct usrloop_blk_params *p = &info->blk;
+
+	if (p->reserved)
+		return -EINVAL;
+	if (!(info->features & USRLOOP_BLK_ZERO_COPY)) {
+		p->max_segments = USHRT_MAX;
+		p->segment_mask = U32_MAX;
+		return 0;
+	}
+	if (!p->segment_mask)
+		p->segment_mask = U32_MAX;
+	if (!p->max_segments || p->max_segments > USRLOOP_MAX_SEGMENTS ||
+	    !is_power_of_2(p->segment_mask + 1ULL) || p->segment_mask < PAGE_SIZE - 1)
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * usrloop_check_disk() - check what is asked of a disk, and fill in what is left to the kernel
+ * @info:	of CREATE
+ *
+ * Return: 0; -EINVAL.
+ */
+int usrloop_check_disk(struct usrloop_info *info)
+{
+	struct usrloop_blk_params *p = &info->blk;
+
+	if (!is_power_of_2(p->logical_block) || p->logical_block < SECTOR_SIZE ||
+	    p->logical_block > SZ_4K || !is_power_of_2(p->physical_block) ||
+	    p->physical_block < p->logical_block || p->physical_block > SZ_64K ||
+	    !is_power_of_2(p->max_io) || p->max_io < PAGE_SIZE || p->max_io > USRLOOP_MAX_IO)
+		return -EINVAL;
+	if (!p->size || p->size % p->logical_block || p->size > (u64)LLONG_MAX)
+		return -EINVAL;
+	if (!p->discard_granularity)
+		p->discard_granularity = p->physical_block;
+	if (!is_power_of_2(p->discard_granularity) || p->discard_granularity < p->logical_block ||
+	    p->max_discard % p->logical_block ||
+	    (p->max_discard && p->max_discard < p->discard_granularity))
+		return -EINVAL;
+	if (!p->max_discard)
+		p->max_discard = round_down(UINT_MAX, p->discard_granularity);
+	if (info->features & USRLOOP_BLK_FUA && !(info->features & USRLOOP_BLK_CACHE))
+		return -EINVAL;
+	return check_segments(info);
 }

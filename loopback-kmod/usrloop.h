@@ -307,6 +307,7 @@ void usrloop_registry_exit(void);
 
 /* check.c */
 int usrloop_check_info(const struct usrloop_info *info);
+int usrloop_check_disk(struct usrloop_info *info);
 int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *dev);
 int usrloop_charge(struct usrloop_charge *charge, unsigned long pages);
 void usrloop_uncharge(struct usrloop_charge *charge);

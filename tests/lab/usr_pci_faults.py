@@ -130,7 +130,7 @@ def ended(edu: Edu, buffer: mmap.mmap, address: str) -> None:
     deadline = time.monotonic() + 60
     while driver.exists():  # the kernel gives it back by itself
         assert time.monotonic() < deadline, "it is still bound"
-        time.sleep(0.05)
+        time.sleep(0.05)  # and again
     again = Edu(address)
     assert again.read(Edu.ID) & 0xFF == 0xED
     again.close()

@@ -29,6 +29,8 @@ class Clock:
     def passes(self, seconds: float) -> None:
         self.now += seconds
 
+    sleep = passes
+
 
 class Child:
     how = "was killed by SIGKILL"
