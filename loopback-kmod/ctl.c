@@ -317,7 +317,9 @@ static long do_netns(struct usrloop_file *f, void __user *user)
 	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
 		ret = -EPERM;
 	else
-		ret = put_args(user, &target, sizeof(target)) ?: open_related_ns(&net->ns, get_net_ns);
+		ret = put_args(user, &target, sizeof(target));
+	if (!ret)
+		ret = open_related_ns(&net->ns, get_net_ns);
 	put_net(net);
 	return ret;
 }

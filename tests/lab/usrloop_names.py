@@ -30,11 +30,17 @@ def udev() -> Iterator[None]:
     shutil.copy(RULES, PLACE)
     daemon = subprocess.Popen(["/usr/lib/systemd/systemd-udevd"], stderr=subprocess.DEVNULL)
     try:
-        wait(Path("/run/udev/control").exists, "udevd listens")
+        wait(answers, "udevd listens")
         yield
     finally:
         daemon.terminate()
         daemon.wait(30)
+
+
+def answers() -> bool:
+    """Not before it hears the kernel's messages."""
+    ping = ["udevadm", "control", "--ping", "--timeout=60"]
+    return subprocess.run(ping, capture_output=True, check=False).returncode == 0
 
 
 def settled() -> None:
@@ -66,7 +72,7 @@ def udev_names_a_disk_by_what_is_on_it() -> None:
 
 @check
 def udev_names_partitions() -> None:
-    table = b"label: gpt\nunit: sectors\n2048,2048,name=spare,uuid=" + UUID.encode() + b"\n"
+    table = b"label: gpt\nstart=2048, size=2048, name=spare, uuid=" + UUID.encode() + b"\n"
     with udev(), served(DISK) as (_, _, device):
         settled()
         done = subprocess.run(

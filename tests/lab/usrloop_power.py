@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Checks of usrloop: offline processors, and suspend up to its freezer. Run in a guest (usrloop_calls.py)."""
+"""Checks of usrloop: processors that go offline. Run in a guest (usrloop_calls.py)."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import select
 import subprocess
-import threading
 from pathlib import Path
-from typing import Any
 
-from usrloop_rig import SIZE, Ram, attach, check, polled, served, wait
+from usrloop_rig import SIZE, Ram, attach, check, polled, wait
 
 from usrdrv.loop import STATES, Control, Disk, Server
 
@@ -54,41 +50,3 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
 
 def in_flight(number: int) -> bool:
     return any(map(int, Path(f"/sys/block/usrblk{number}/inflight").read_text().split()))
-
-
-def suspend() -> OSError | None:
-    """Suspend, but no further than to the frozen processes, and come back at once."""
-    try:
-        (POWER / "state").write_text("mem")
-    except OSError as error:
-        return error
-    return None
-
-
-@check
-def suspend_is_refused_while_a_request_waits_and_harms_nothing() -> None:
-    """Whoever waits for a disk cannot be frozen: docs/man/usrdrv-block.1.md. The next try may go through."""
-    Path("/sys/module/suspend/parameters/pm_test_delay").write_text("0")
-    (POWER / "pm_test").write_text("freezer")
-    (POWER / "pm_freeze_timeout").write_text("2000")
-    answer = threading.Event()
-
-    def late(sqe: Any) -> int:
-        answer.wait()
-        return 0
-
-    with served(dataclasses.replace(HELD, queues=1), result=late) as (control, ram, device):
-        data = os.urandom(4096)
-        ram.data[:4096] = data
-        waits = reader(device)
-        wait(lambda: ram.ops, "it is asked")
-        refused = suspend()
-        assert refused is not None and waits.poll() is None
-        assert STATES[control.query().state] == "live"
-        answer.set()
-        assert waits.wait(30) == 0
-        assert suspend() is None
-        fd = os.open(device, os.O_RDONLY)
-        assert os.read(fd, 4096) == data
-        os.close(fd)
-    (POWER / "pm_test").write_text("none")

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import fcntl
 import os
+import resource
 import select
 import socket
 import threading
@@ -169,6 +170,8 @@ def interfaces() -> set[str]:
 def an_interface_goes_with_its_network_namespace() -> None:
     """As a TAP does; the first network namespace does not get it. Its maker is told."""
     before = interfaces()
+    # The packets of an interface are more than a user may lock as a rule.
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     with Control() as file:
 
         def body() -> None:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""Suspend beside a disk of usrloop. In a guest of its own: the kernel shows the task that it cannot freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from kmod import SLOWER, boot
+
+from usrdrv.lab.guest import Guest
+
+
+@pytest.mark.timeout(600 * SLOWER)
+@pytest.mark.kernel_log(allow=[r"Call Trace:"])
+def test_a_request_that_waits_has_suspend_refused(guest_factory: Callable[..., Guest]) -> None:
+    """It harms nothing, and the next try goes through: docs/man/usrdrv-block.1.md."""
+    guest = boot(guest_factory)
+    guest.run("python3 /src/tests/lab/usrloop_suspend.py", 300 * SLOWER, check=True)
+    assert "Freezing user space processes failed" in guest.kernel_log()
