@@ -29,8 +29,8 @@ from usrdrv.claim import run_directory
 from usrdrv.sockets import sweep
 
 REQUEST_TIME: Final = 90
-"""Seconds. With the restart less than makes the kernel warn of a hung task (120 s), and more than the driver's own
-recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and resets between them."""
+"""Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the driver's
+own recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and resets between them."""
 
 LEAVING: Final = 5.0
 """Seconds that a driver has to end when the kernel has taken its disk away."""
@@ -232,8 +232,8 @@ def _serve(
             continue
         if users and not server_lost:
             _say(
-                f"{attachment.where} is in use ({users}): writing out what the kernel keeps of it, then it "
-                "is detached; the same signal again does not wait for that"
+                f"{attachment.where} is in use ({users}): writing its cached data, then detaching it; "
+                "send the same signal again to skip the writing"
             )
         if not server_lost:
             detach.sync(attachment, signals, told, users)

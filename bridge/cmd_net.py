@@ -59,7 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--mtu",
         type=bounded(68, 65521),
         default=1500,
-        help="bytes (default %(default)s; how many the driver says, of the DP83820 9000)",
+        help="bytes (default %(default)s; the driver sets the maximum: 9000 for the DP83820)",
     )
     parser.add_argument("--netns", help="network namespace that gets the interface")
     parser.add_argument(
@@ -92,7 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=bounded(0, 86400),
         default=60,
         metavar="SECONDS",
-        help="how long the interface waits for a driver that works, when one has died; 0: it goes at once "
+        help="when the driver dies, keep the interface for so long until another works; 0: remove it at once "
         "(default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -67,23 +67,23 @@ def sync(
 
     waiting, done = os.pipe2(os.O_CLOEXEC)
     threading.Thread(target=write, daemon=True).start()
-    if not _await(waiting, signals, list(told)):
-        failure = ["the driver does not answer"]
+    if why := _await(waiting, signals, list(told)):
+        failure = [why]
     if failure:
         still = f"; it is still in use ({users}): unmount it" if users else ""
         raise errors.DeviceError(f"{attachment.where}: {failure[0]}: data lost{still}")
 
 
-def _await(waiting: int, signals: Signals, came: list[signal.Signals]) -> bool:
-    """Wait for the end of the pipe `waiting`; False: it took too long, or a signal came twice."""
+def _await(waiting: int, signals: Signals, came: list[signal.Signals]) -> str:
+    """Wait for the end of the pipe `waiting`; return why that is given up, if it is."""
     deadline = time.monotonic() + SYNC_TIMEOUT
     while len(set(came)) == len(came):
         left = max(0, deadline - time.monotonic())
         ended, _, _ = select.select([waiting, signals.fd], [], [], left)
         if waiting in ended:
             os.close(waiting)
-            return True
+            return ""
         if not ended:
-            return False
+            return "the driver does not answer"
         came += signals.take()
-    return False
+    return "a signal ended the writing"

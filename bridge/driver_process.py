@@ -31,7 +31,7 @@ def _event(line: bytes) -> dict[str, Any]:
             return event
     except ValueError:
         pass
-    return {"event": "failure", "why": f"it said {line[:80]!r}"}
+    return {"event": "failure", "why": f"invalid message {line[:80]!r}"}
 
 
 def failure(event: dict[str, Any]) -> errors.UsrdrvError:

@@ -25,13 +25,6 @@ from usrdrv.net.counters import Counters
 
 STATS_TIMEOUT: Final = 5.0
 
-DEATHS: Final = 5
-WINDOW: Final = 30.0
-"""So many deaths within so many seconds are not chance."""
-
-PAUSES: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
-"""Seconds before each try: a killed owner's hold on a device may take a moment to end."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -239,7 +232,7 @@ class Interface(Closing):
                 case "failure" | "error":
                     raise failure(event)
         except (KeyError, TypeError, ValueError):
-            raise errors.DeviceError(f"it said {event}") from None
+            raise errors.DeviceError(f"invalid message {event}") from None
 
     def _bring_back(self, end: KernelEnd, signals: Signals, how: errors.UsrdrvError) -> None:
         """The driver ended: the interface loses its carrier, nothing else, until there is another one."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The nbdkit plugin: one drive of one device as an NBD export.
 
-    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1] [overdue=S]
+    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1] [overdue=MS]
 
 again: clients wait for another server when this one ends without an answer. overdue: milliseconds; the process
 kills itself when a request takes longer: the driver has forgotten it, and there may be another one that does not.

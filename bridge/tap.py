@@ -116,7 +116,9 @@ class Tap(Closing):
             request = fcntl.ioctl(self.fd, TUNGETIFF, bytes(40))
             return fcntl.ioctl(self.fd, TUNGETDEVNETNS), os.fsdecode(request[:16].rstrip(b"\0"))
         except PermissionError:
-            raise errors.PermissionDeniedError(f"{self.name}: no right where it is") from None
+            raise errors.PermissionDeniedError(
+                f"{self.name}: permission denied in its network namespace"
+            ) from None
         except OSError as error:
             if error.errno != errno.EBADFD:
                 raise errors.DeviceError(f"{self.name}: {error.strerror}") from None

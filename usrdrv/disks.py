@@ -69,7 +69,7 @@ def _open(disk: Path, flags: int) -> int:
     except OSError as error:
         raise errors.PermissionDeniedError(
             f"/dev has no node of {disk.name}, and none can be made ({error.strerror}): "
-            "nothing tells whether it is in use"
+            "cannot tell whether it is in use"
         ) from None
     try:
         return os.open(node, flags)

@@ -221,9 +221,9 @@ def test_a_driver_that_does_not_answer_is_left_on_a_second_signal(
     with mounted(running.line, folder):
         os.kill(running.child("nbdkit"), signal.SIGSTOP)
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: "writing out" in running.stderr, "an answer to the first signal")
+        until(lambda: "writing its cached data" in running.stderr, "an answer to the first signal")
         assert running.end(signal.SIGTERM) == 1
-    assert "the driver does not answer: data lost; it is still in use" in running.stderr
+    assert "a signal ended the writing: data lost; it is still in use" in running.stderr
 
 
 def mask(running: Running, which: str) -> set[int]:

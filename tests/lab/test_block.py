@@ -439,7 +439,7 @@ def test_a_driver_that_is_stopped_is_left_in_bounded_time(guest: Guest, way: Way
     time.sleep(2)  # nothing is to happen
     assert not served.job.done.is_set()
     assert served.end(signal.SIGTERM) == 1
-    assert "does not answer: data lost" in served.job.err
+    assert "a signal ended the writing: data lost" in served.job.err
     nothing_is_left(guest, way)
 
 

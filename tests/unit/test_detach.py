@@ -73,7 +73,7 @@ def test_the_same_signal_again_gives_the_driver_up() -> None:
     done = syncing(attachment, signals, "/mnt")
     assert done[0] == "file systems"
     assert done[1] == (
-        "/dev/slow: the driver does not answer: data lost; it is still in use (/mnt): unmount it"
+        "/dev/slow: a signal ended the writing: data lost; it is still in use (/mnt): unmount it"
     )
 
 
