@@ -29,8 +29,8 @@ from usrdrv.claim import run_directory
 from usrdrv.sockets import sweep
 
 REQUEST_TIME: Final = 90
-"""Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the driver's
-own recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and resets between them."""
+"""Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the
+driver's own recovery takes: three tries of a FLUSH CACHE that hangs, 15, 15 and 30 s, and resets between them."""
 
 LEAVING: Final = 5.0
 """Seconds that a driver has to end when the kernel has taken its disk away."""

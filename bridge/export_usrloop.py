@@ -215,7 +215,8 @@ class LoopAttachment:
         return mounts.users(disks.BLOCK / self.name)
 
     def claim(self) -> None:
-        self._claim = disks.claim(disks.BLOCK / self.name)
+        if self._claim < 0:  # it may have come late, after it was given up
+            self._claim = disks.claim(disks.BLOCK / self.name)
 
     def write_out(self) -> None:
         disks.write_out(disks.BLOCK / self.name)

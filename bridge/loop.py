@@ -102,7 +102,8 @@ class LoopDevice:
 
     def claim(self) -> None:
         """Let nobody begin to use it any more; disks.InUseError."""
-        self._claim = disks.claim(disks.BLOCK / self.name)
+        if self._claim < 0:  # it may have come late, after it was given up
+            self._claim = disks.claim(disks.BLOCK / self.name)
 
     def sync(self) -> None:
         """Write out what the kernel still caches of the device."""

@@ -54,8 +54,6 @@ class NetWorker(Worker):
 
     def _zero_copy(self) -> dict[str, int] | None:
         """How the kernel has to make an interface whose packets are not copied; None: it cannot."""
-        from usrdrv import loop
-
         wanted = self._nic.zero_copy()
         if wanted is None:
             return None

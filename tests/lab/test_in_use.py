@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -223,9 +222,7 @@ def test_of_two_in_one_group_the_second_is_told_of_the_first(guest: Guest) -> No
             check=True,
         )
     job = serve(guest, f"block {TWINS[0]} --export socket")
-    begun = time.monotonic()
     line = refused(guest, f"usrdrv identify {TWINS[1]}")
-    print(f"told after {time.monotonic() - begun:.1f} s")
     assert f"{TWINS[1]}: {TWINS[0]} of the same IOMMU group" in line
     assert "is taken by process" in line
     job.signal(signal.SIGTERM)

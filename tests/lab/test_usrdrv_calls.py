@@ -239,7 +239,12 @@ def test_threads_against_close_and_signals(guest: Guest) -> None:
         return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
     least = {"claims": 5 // SLOWER, "worked": 1000 // SLOWER}
-    at_best(race, lambda found: all(found[x] > least[x] for x in least), f"more than {least}", 200)
+    at_best(
+        race,
+        lambda found: all(found[x] > least[x] for x in least),
+        f"more than {least}",
+        200 * SLOWER,
+    )
 
 
 def test_mmap_against_unbind(guest: Guest) -> None:
@@ -264,7 +269,7 @@ def test_fuzz(guest: Guest, seed: int) -> None:
         some = all(done for kind, (done, _) in enumerate(counts) if kind not in (1, 9))
         return some and sum(tried for _, tried in counts) > 5000 // SLOWER
 
-    at_best(fuzz, got_through, "calls of each kind", 200)
+    at_best(fuzz, got_through, "calls of each kind", 200 * SLOWER)
 
 
 @pytest.mark.kernel_log(
@@ -316,7 +321,7 @@ def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
     try:
         for _ in range(2):
             # Unless the kill came after the drive had delivered.
-            at_best(killed, lambda said: "read\n" not in said, "killed in a transfer", 200)
+            at_best(killed, lambda said: "read\n" not in said, "killed in a transfer", 200 * SLOWER)
     finally:
         control.call(models[0].control, {"op": "fault-clear", "id": number})
 

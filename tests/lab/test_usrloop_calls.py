@@ -30,19 +30,19 @@ def results(guest: Guest) -> Any:
     return json.loads((guest.share / "results.json").read_text())
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1200 * SLOWER)
 def test_the_self_tests_passed(guest: Guest) -> None:
     assert "usrloop: selftest: 5 passed" in guest.kernel_log()
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1200 * SLOWER)
 @pytest.mark.parametrize("name", usrloop_calls.CHECKS)
 def test_call(results: Any, name: str) -> None:
     assert name in results, f"not reached; the last: {list(results)[-1:]}"
     assert not results[name]["failure"], results[name]["failure"]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1200 * SLOWER)
 def test_nothing_is_left(guest: Guest, results: Any) -> None:
     unload(guest)
     assert alarms(guest.kernel_log()) == []

@@ -248,7 +248,7 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
         return done
 
     # Unless the kill came after the drive had delivered.
-    at_best(killed, lambda done: done["errno"] == "EIO", "killed in a transfer", 200)
+    at_best(killed, lambda done: done["errno"] == "EIO", "killed in a transfer", 200 * SLOWER)
 
 
 def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Served) -> None:
@@ -369,4 +369,9 @@ def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Pa
         return done
 
     least = 1 if DEBUG else 5
-    at_best(life, lambda done: all(done[name] > least for name in names), f"more than {least}", 200)
+    at_best(
+        life,
+        lambda done: all(done[name] > least for name in names),
+        f"more than {least}",
+        200 * SLOWER,
+    )

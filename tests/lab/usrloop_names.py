@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from scenario import PATIENCE
 from usrloop_rig import SIZE, USER, USERS, Ram, check, run, served, wait
 
 from usrdrv.loop import Control, Disk, Server, lib
@@ -34,7 +35,7 @@ def udev() -> Iterator[None]:
         yield
     finally:
         daemon.terminate()
-        daemon.wait(30)
+        daemon.wait(PATIENCE)
 
 
 def answers() -> bool:
@@ -97,7 +98,7 @@ def users_disk(label: str) -> Iterator[str]:
         control.start()
         yield f"/dev/usrblk{number}"
         control.delete(force=True)
-        ram.join(10)
+        ram.join(PATIENCE)
         ram.server.close()
 
 

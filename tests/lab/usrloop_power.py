@@ -7,12 +7,12 @@ import select
 import subprocess
 from pathlib import Path
 
+from scenario import PATIENCE
 from usrloop_rig import SIZE, Ram, attach, check, polled, wait
 
 from usrdrv.loop import STATES, Control, Disk, Server
 
 CPU = Path("/sys/devices/system/cpu/cpu1/online")
-POWER = Path("/sys/power")
 HELD = Disk(SIZE, max_io=16 << 10, depth=8, queues=2, policy="queue", recovery_ms=0)
 
 
@@ -30,7 +30,7 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
         control.start()
         waits = reader(f"/dev/usrblk{number}", "taskset", "-c", "1")
         try:
-            assert polled(first, 20000) & select.POLLIN
+            assert polled(first, PATIENCE * 1000) & select.POLLIN
             first.close()
             wait(lambda: STATES[control.query().state] == "quiesced")
             # That for a partition table failed with its server; the next one waits for another.
@@ -39,12 +39,12 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
             assert waits.poll() is None and in_flight(number), "it waits as before"
             server = Server(second, attach(second, number))
             rams = [Ram(server), Ram(server, queue=1)]
-            assert waits.wait(30) == 0
+            assert waits.wait(PATIENCE) == 0
         finally:
             CPU.write_text("1")
             control.delete(force=True)
         for ram in rams:
-            ram.join(10)
+            ram.join(PATIENCE)
         server.close()
 
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from scenario import apart
+from scenario import PATIENCE, apart
 from usrloop_power import HELD, reader
 from usrloop_rig import served, wait
 
@@ -53,7 +53,7 @@ def suspend_is_refused_while_a_request_waits_and_harms_nothing() -> None:
         assert refused is not None and waits.poll() is None
         assert STATES[control.query().state] == "live"
         answer.set()
-        assert waits.wait(30) == 0
+        assert waits.wait(PATIENCE) == 0
         assert suspend() is None
         fd = os.open(device, os.O_RDONLY)
         assert os.read(fd, 4096) == data

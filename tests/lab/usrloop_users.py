@@ -11,11 +11,13 @@ import os
 import resource
 import select
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from scenario import PATIENCE
 from usrloop_rig import (
     SIZE,
     SMALL,
@@ -115,8 +117,6 @@ def what_is_made_counts_against_the_limit_of_locked_memory() -> None:
         assert pinned() > before > 0
 
         def body() -> None:
-            import resource
-
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
             refused(errno.ENOMEM, create, file, dataclasses.replace(USERS, depth=1024))
 
@@ -141,7 +141,7 @@ def of_a_users_partition_table_the_kernel_reads_nothing() -> None:
         os.close(fd)
         assert not ram.ops and not Path(f"/sys/block/usrblk{number}/usrblk{number}p1").exists()
         control.delete(force=True)
-        ram.join(10)
+        ram.join(PATIENCE)
         ram.server.close()
 
 
@@ -187,7 +187,7 @@ def an_interface_goes_with_its_network_namespace() -> None:
         assert interfaces() - before == {"hostile"}
         file.query()
         run("ip", "link", "delete", "hostile")
-        assert polled(file, 20000) & select.POLLIN
+        assert polled(file, PATIENCE * 1000) & select.POLLIN
         wait(lambda: STATES[file.query().state] == "new", "it goes")
         assert interfaces() == before
 
@@ -213,8 +213,6 @@ def an_interface_is_deleted_while_it_is_used() -> None:
 
 
 def quietly(*words: str) -> None:
-    import subprocess
-
     subprocess.run(words, capture_output=True, check=False)
 
 

@@ -110,6 +110,8 @@ class Signals:
 class Stage:
     """An interface whose drivers come from `starts`: a driver, or why there is none; then new ones."""
 
+    there = True
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.starts: deque[Driver | Exception] = deque()
         self.started = 0
@@ -117,6 +119,7 @@ class Stage:
         monkeypatch.setattr(net_supervisor, "DriverProcess", self._start)
         monkeypatch.setattr(net_supervisor.net_exports, "make", lambda *args, **words: self.end)
         monkeypatch.setattr(net_supervisor, "_comes", lambda signals, seconds: False)
+        monkeypatch.setattr(net_supervisor.presence, "there", lambda device: self.there)
         self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)
         self.signals: Any = Signals()
 
@@ -179,13 +182,6 @@ def test_nothing_that_it_says_ends_the_interface(
     assert said.startswith("usrdrv: the driver failed: ") and said.count("\n") == 1
 
 
-def test_gone_is_what_two_say(stage: Stage) -> None:
-    stage.starts.append(errors.NoSuchDeviceError("nobody serves this socket"))
-    with pytest.raises(errors.NoSuchDeviceError, match="the driver ended, its device is gone"):
-        stage.says(GONE)
-    assert stage.started == 2
-
-
 def test_one_that_only_died_may_find_its_device_later(stage: Stage) -> None:
     """A server of vfio-user that is started again, perhaps."""
     stage.starts.extend([errors.NoSuchDeviceError("nobody serves this socket")] * 3)
@@ -193,10 +189,14 @@ def test_one_that_only_died_may_find_its_device_later(stage: Stage) -> None:
     assert stage.started == 5 and stage.interface.restarts == 1
 
 
-def test_no_function_no_driver(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(net_supervisor.pci, "present", lambda device: False)
-    with pytest.raises(errors.NoSuchDeviceError, match="its device is gone"):
-        stage.dies()
+@pytest.mark.parametrize("events", [[GONE], []], ids=["said", "died"])
+def test_a_device_that_its_bus_does_not_know_is_gone(
+    stage: Stage, events: list[dict[str, Any]]
+) -> None:
+    stage.there = False
+    stage.driver.child.dead = not events
+    with pytest.raises(errors.NoSuchDeviceError, match="the driver ended, its device is gone"):
+        stage.says(*events)
     assert stage.started == 1
 
 

@@ -33,6 +33,7 @@ EXTENSIONS = (
 )
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
 
+pytestmark = pytest.mark.timeout(600)
 pytest.importorskip("setuptools", minversion="77", reason="builds distributions")
 
 
