@@ -15,8 +15,9 @@ LONGEST: Final = 4.0
 class Backoff:
     """When to try again after a driver's death, and when to give up. Times are time.monotonic() seconds.
 
-    patience: seconds without a driver that serves; 0: there is no try. A death counts only if the driver had done
-    nothing since its start, nor lived for as long as the patience: then the tries, and the time, go on from before.
+    patience: seconds without a driver that serves; 0: there is no try. A death counts only if the driver had not
+    worked (it did nothing, nor lived for LONGEST with nothing to do), nor lived for as long as the patience: then
+    the tries, and the time, go on from before.
     Not thread-safe.
     """
 

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -210,11 +209,9 @@ def _serve(
                 f"{server.device}: {error}{_still_used(attachment)}"
             ) from error
         if server.child in dead:
-            with suppress(InterruptedError):
-                _bring_back(restarter, attachment)
-                hangs.start_again(time.monotonic() + exports.REPLAY_TIME)
+            server_lost = not _bring_back(restarter, attachment, hangs)
+            if not server_lost:
                 continue
-            server_lost = True
         elif server.standby in dead:
             continue
         elif dead:
@@ -223,6 +220,11 @@ def _serve(
             server_lost = False
         told = signals.take()
         users = detach.claim(attachment)
+        if server_lost and users:
+            # A driver is needed either way: to go on, or to write what the kernel caches.
+            server.child.kill()
+            server.child.wait(LEAVING)
+            server_lost = not _bring_back(restarter, attachment, hangs)
         if users and not (set(told) - {signal.SIGINT} or warned or server_lost):
             _say(
                 f"{attachment.where} is in use ({users}): still serving; "
@@ -283,11 +285,16 @@ def _see_end(driver: Child) -> None:
     driver.wait(LEAVING)
 
 
-def _bring_back(restarter: Restarter, attachment: Attachment) -> None:
+def _bring_back(restarter: Restarter, attachment: Attachment, hangs: Watchdog) -> bool:
+    """Have another driver serve. False: a signal came before there was one."""
     try:
         restarter.bring_back()
+    except InterruptedError:
+        return False
     except errors.UsrdrvError as error:
         raise errors.NoSuchDeviceError(f"{error}{_still_used(attachment)}") from error
+    hangs.start_again(time.monotonic() + exports.REPLAY_TIME)
+    return True
 
 
 def _death(server: Server, attachment: Attachment, child: Child, restarter: Restarter) -> str:

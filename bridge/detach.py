@@ -21,6 +21,9 @@ from usrdrv.bridge.signals import Signals
 SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""
 
+REPEATED: Final = 1.0
+"""Seconds after which a signal that comes again is meant: timeout(1) sends it to the process and to its group."""
+
 CLAIM_TIMEOUT: Final = 10.0
 """Seconds; many times what the kernel takes to open a device."""
 
@@ -35,7 +38,7 @@ def claim(attachment: Attachment) -> str:
             users.append("")
         except disks.InUseError as error:
             users.append(error.who)
-        except (OSError, errors.UsrdrvError) as error:
+        except Exception as error:  # whatever it is, it is no leave to detach
             users.append(f"unknown: {error}")
 
     # Opening it waits for whoever has its partitions read again, and that waits for the driver, which may hang.
@@ -60,24 +63,25 @@ def sync(
             if users:
                 attachment.write_out()
             attachment.sync()
-        except (OSError, errors.UsrdrvError) as error:
+        except Exception as error:  # whatever it is, not all was written
             failure.append(str(getattr(error, "strerror", error)))
         finally:
             os.close(done)
 
     waiting, done = os.pipe2(os.O_CLOEXEC)
     threading.Thread(target=write, daemon=True).start()
-    if why := _await(waiting, signals, list(told)):
+    if why := _await(waiting, signals, told):
         failure = [why]
     if failure:
         still = f"; it is still in use ({users}): unmount it" if users else ""
         raise errors.DeviceError(f"{attachment.where}: {failure[0]}: data lost{still}")
 
 
-def _await(waiting: int, signals: Signals, came: list[signal.Signals]) -> str:
+def _await(waiting: int, signals: Signals, came: Sequence[signal.Signals]) -> str:
     """Wait for the end of the pipe `waiting`; return why that is given up, if it is."""
-    deadline = time.monotonic() + SYNC_TIMEOUT
-    while len(set(came)) == len(came):
+    now = time.monotonic()
+    deadline, first = now + SYNC_TIMEOUT, dict.fromkeys(came, now)
+    while True:
         left = max(0, deadline - time.monotonic())
         ended, _, _ = select.select([waiting, signals.fd], [], [], left)
         if waiting in ended:
@@ -85,5 +89,6 @@ def _await(waiting: int, signals: Signals, came: list[signal.Signals]) -> str:
             return ""
         if not ended:
             return "the driver does not answer"
-        came += signals.take()
-    return "a signal ended the writing"
+        now = time.monotonic()
+        if any(now - first.setdefault(number, now) >= REPEATED for number in signals.take()):
+            return "a signal ended the writing"

@@ -7,6 +7,7 @@ usrdrv.errors. The end of the socket is the driver's end.
 
 from __future__ import annotations
 
+import array
 import json
 import select
 import socket
@@ -76,11 +77,17 @@ class DriverProcess(Closing):
         self.child.talk()
 
     def send(self, *fds: int, **request: Any) -> None:
-        """Ask for something; a driver that is dead does not answer."""
-        try:
-            socket.send_fds(self._sock, [json.dumps(request).encode() + b"\n"], fds)
+        """Ask for something; a driver that is dead does not answer. One that does not read is killed."""
+        line = json.dumps(request).encode() + b"\n"
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:  # socket.send_fds() takes flags and, before Python 3.12, leaves them out
+            sent = self._sock.sendmsg([line], rights, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
         except OSError:
             return
+        if sent < len(line):
+            self.child.kill()
 
     def expect(self, *wanted: str, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Wait for one of these events; the exception that the driver tells of when it cannot.

@@ -66,7 +66,7 @@ def _leave_namespace(keep: set[Path]) -> None:
         os._exit(126)
     # Looked up in the copy: what somebody mounted a moment before is in it.
     try:
-        table = Path("/proc/self/mountinfo").read_text().splitlines()
+        table = mounts.table(Path("/proc/self"))
     except OSError:
         os._exit(126)
     for line in reversed(table):  # innermost first

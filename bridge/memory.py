@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import re
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ PR_SET_IO_FLUSHER: Final = 57
 MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
 MCL_ONFAULT: Final = 4
+CAP_IPC_LOCK: Final = 14
 
 NEVER: Final = -1000
 """Badness (oom_score_adj) of a process that the kernel does not kill to get memory."""
@@ -22,7 +23,19 @@ NEVER: Final = -1000
 def unlimited() -> bool:
     """Whether what is locked is not taken from what the process's device may have (RLIMIT_MEMLOCK)."""
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return limit == resource.RLIM_INFINITY or os.geteuid() == 0
+    return limit == resource.RLIM_INFINITY or _may_lock()
+
+
+def _may_lock() -> bool:
+    """Whether the limit does not hold for us: CAP_IPC_LOCK, in the first user namespace. Root may lack it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        mapped = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return False
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    may = effective is not None and bool(int(effective[1], 16) >> CAP_IPC_LOCK & 1)
+    return may and mapped == ["0", "0", str(2**32 - 1)]
 
 
 def stay_in_memory() -> None:

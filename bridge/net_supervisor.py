@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from usrdrv import errors
 from usrdrv.bridge import net_exports, netns, presence
-from usrdrv.bridge.backoff import Backoff
+from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.driver_process import DriverProcess, failure
 from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
@@ -66,6 +66,7 @@ class Interface(Closing):
         self._state: LinkState | None = None
         self._backoff = Backoff(settings.restart_time)
         self._moved = 0
+        self._since = 0.0
         self.restarts = 0
         self.speed = 0
         self._counters = Counters()
@@ -121,7 +122,7 @@ class Interface(Closing):
         end.hand_to(self.driver)
         self.driver.expect("started")
         end.started()
-        self._moved = self._frames()
+        self._moved, self._since = self._frames(), time.monotonic()
         self._follow(end, anew=True)
         self._stats_came.set()  # who asked the one before gets what it counted
         for event in self.driver.events():
@@ -236,7 +237,8 @@ class Interface(Closing):
 
     def _bring_back(self, end: KernelEnd, signals: Signals, how: errors.UsrdrvError) -> None:
         """The driver ended: the interface loses its carrier, nothing else, until there is another one."""
-        died, worked = time.monotonic(), self._frames() > self._moved
+        died = time.monotonic()
+        worked = self._frames() > self._moved or died - self._since >= LONGEST
         end.set_link(0)
         self.speed = 0
         self.driver.close()

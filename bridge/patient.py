@@ -94,7 +94,7 @@ def stderr() -> Iterator[None]:
     before = sys.stderr
     try:
         patient = Patient(before.fileno())
-    except (OSError, ValueError):  # it is no descriptor
+    except (AttributeError, OSError, ValueError):  # it is closed, or no descriptor
         yield
         return
     before.flush()

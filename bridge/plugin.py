@@ -185,7 +185,8 @@ def disconnect(how: int) -> None:
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 with socket.socket(fileno=os.dup(fd)) as client:
-                    if client.getsockname():
+                    listens = client.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                    if client.getsockname() and not listens:
                         client.shutdown(how)
 
 

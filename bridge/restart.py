@@ -11,7 +11,7 @@ from typing import Final
 
 from usrdrv import errors, names
 from usrdrv.bridge import account, presence
-from usrdrv.bridge.backoff import Backoff
+from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.signals import Signals
@@ -51,12 +51,15 @@ class Restarter:
 
     def _begin(self) -> None:
         """Another driver has the drive from now on."""
+        self._since = time.monotonic()
         self._before = account.read(self._attachment.statistics)
 
-    def _worked(self) -> bool:
-        """Whether the driver that died did any work."""
+    def _worked(self, died: float) -> bool:
+        """Whether the driver that died did any work, or lived for a while with nothing to do."""
         now, before = account.read(self._attachment.statistics), self._before
-        return now is not None and before is not None and now.completed > before.completed
+        if now is not None and before is not None and now.completed > before.completed:
+            return True
+        return died - self._since >= LONGEST and not (now is not None and now.in_flight)
 
     def still_there(self, dead: Child, died: float) -> None:
         """Raise if the device is gone: the driver said so or died of its registers, and the bus agrees."""
@@ -87,7 +90,7 @@ class Restarter:
         if not self._patience:
             self.still_there(dead, died)
             raise errors.NoSuchDeviceError(last)
-        worked, tried = self._worked(), False
+        worked, tried = self._worked(died), False
         for pause in self._backoff.pauses(died, worked):
             self._sleep(pause)
             self.still_there(dead, died)

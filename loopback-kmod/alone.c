@@ -8,7 +8,7 @@
  *
  * From 8 points on it is sent alone, before all others, which wait meanwhile; whatever its
  * server does then is its doing. One with 12 points ends with EIO: after three servers that did
- * nothing but die. A server that was killed before ENTER told it of work does not count.
+ * nothing but die. A server that was sent away (DETACH), or had not seen any work yet, does not count.
  */
 #include <linux/blk-mq.h>
 
@@ -62,7 +62,7 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
 	u8 points = READ_ONCE(q->dev->worked) ? POINTS_DEATH : POINTS_BARREN;
 	const struct request *rq = slot->request;
 
-	if (!READ_ONCE(q->told))
+	if (!READ_ONCE(q->told) || !READ_ONCE(slot->pushed))
 		return false;
 	WRITE_ONCE(slot->points, min(slot->points + points, POINTS_LAST));
 	if (suspect(slot))

@@ -125,6 +125,7 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 		return BLK_STS_RESOURCE;
 	}
 	if (end) {
+		WRITE_ONCE(slot->pushed, !mapped);
 		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_SERVED));
 		/* Whose claim is going will go, too: it is not asked any more. */
 		if (likely(!mapped))

@@ -103,17 +103,26 @@ static void part(struct usrloop_dev *dev)
 	wake_up_poll(&s->poll, EPOLLHUP);
 }
 
-static void lose_server(struct usrloop_dev *dev)
+/* @died: it was not sent away, so requests that it has seen may be why. */
+static void lose_server(struct usrloop_dev *dev, bool died)
 {
 	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE ||
 		    dev->info.policy == USRLOOP_DEATH_REISSUE;
 	bool started = dev->info.state != USRLOOP_NEW;
 	struct usrloop_session *s = dev->session;
+	unsigned int i;
 
 	part(dev);
 	if (!started) {
 		changed(dev);
 		return;
+	}
+	/* ENTER need not have told it: it may look into the ring by itself, and says so there. */
+	for (i = 0; i < dev->info.queues; i++) {
+		struct usrloop_queue *q = &dev->queue[i];
+		bool seen = READ_ONCE(q->told) || READ_ONCE(s->end[i].ring->sq_head);
+
+		WRITE_ONCE(q->told, died && seen);
 	}
 	disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
 			  dev->info.policy != USRLOOP_DEATH_REISSUE);
@@ -150,7 +159,7 @@ static void revoke_work(struct work_struct *work)
 		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
 			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
 			dev->info.timeout_ms);
-		lose_server(dev);
+		lose_server(dev, true);
 	}
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
@@ -326,12 +335,12 @@ void usrloop_dev_detach(struct usrloop_session *session)
 
 	mutex_lock(&dev->lock);
 	if (dev->session == session)
-		lose_server(dev);
+		lose_server(dev, true);
 	mutex_unlock(&dev->lock);
 }
 
 /**
- * usrloop_dev_revoke() - take a device away from its server, as if that had died
+ * usrloop_dev_revoke() - take a device away from its server; no request is to blame
  * @dev:	device
  *
  * Return: 0; -ENOTCONN there is none.
@@ -342,7 +351,7 @@ int usrloop_dev_revoke(struct usrloop_dev *dev)
 
 	mutex_lock(&dev->lock);
 	if (dev->session) {
-		lose_server(dev);
+		lose_server(dev, false);
 		ret = 0;
 	}
 	mutex_unlock(&dev->lock);

@@ -3,6 +3,7 @@
 #include <linux/cred.h>
 #include <linux/idr.h>
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 
 #include "usrloop.h"
 
@@ -41,12 +42,15 @@ static unsigned int count_of(kuid_t payer)
 int usrloop_dev_publish(struct usrloop_dev *dev)
 {
 	u32 wanted = dev->info.id, from = 0, to = USRLOOP_MAX_DEVICES;
+	unsigned int noio;
 	int id;
 
 	if (wanted != USRLOOP_ANY) {
 		from = wanted;
 		to = wanted + 1;
 	}
+	/* Memory must not be had by waiting for a disk whose next server waits for this lock. */
+	noio = memalloc_noio_save();
 	mutex_lock(&idr_lock);
 	if (!dev->privileged && count_of(dev->payer) >= USRLOOP_USER_DEVICES)
 		id = -EDQUOT;
@@ -58,6 +62,7 @@ int usrloop_dev_publish(struct usrloop_dev *dev)
 		__module_get(THIS_MODULE);
 	}
 	mutex_unlock(&idr_lock);
+	memalloc_noio_restore(noio);
 	if (id >= 0)
 		return 0;
 	return id == -ENOSPC && wanted != USRLOOP_ANY ? -EEXIST : id;

@@ -95,6 +95,7 @@ struct usrloop_slot {
 	void *request;		/* blk: struct request; set before SLOT_SERVED or SLOT_HELD is */
 	unsigned long since;	/* blk: jiffies when it was sent; likewise */
 	u8 points;		/* blk: for servers that died with it (alone.c); likewise */
+	bool pushed;		/* blk: the server can see it; likewise */
 };
 
 static inline u32 usrloop_slot_word(u32 seq, enum usrloop_slot_state state)

@@ -56,7 +56,11 @@ static int begin(struct usrloop_session *s)
 	if (index < 0) {
 		ret = index;
 	} else {
+		/* The claim's end, which a disk may wait for, waits for this. */
+		unsigned int noio = memalloc_noio_save();
+
 		ret = zc->ops->begin(s);
+		memalloc_noio_restore(noio);
 		if (ret)
 			zc->ops->unmap_all(zc);
 		usrdrv_claim_exit(zc->claim, index);

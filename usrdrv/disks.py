@@ -90,12 +90,12 @@ def loops_over(disk: Path) -> list[str]:
 def _is_over(backing_file: Path, parts: list[Path]) -> bool:
     """Whether a loop device is over one of those devices."""
     try:
-        path = backing_file.read_text().rstrip("\n")
+        path = os.fsdecode(backing_file.read_bytes()).rstrip("\n")
     except OSError:  # it is gone
         return False
-    # A node in another namespace's /dev has no folders in front. Files elsewhere may be on servers that do
-    # not answer, and are no devices.
-    if not path.startswith("/dev/") and path.count("/") > 1:
+    # A node in another namespace's /dev has no folders in front, one in that of a chroot has some. Files elsewhere
+    # may be on servers that do not answer, and are no devices.
+    if "/dev/" not in path and path.count("/") > 1:
         return False
     try:
         number = _below(backing_file.parents[1])

@@ -22,15 +22,22 @@ def in_use(function: Path) -> list[str]:
 
 def _in_use(folder: Path) -> list[str]:
     # sysfs lists the interfaces of the reader's namespace only, but the folder's link count has them all.
-    visible = sorted(folder.iterdir())
+    try:
+        visible = sorted(folder.iterdir())
+        links = folder.stat().st_nlink - 2
+    except FileNotFoundError:  # the function has just gone
+        return []
     found = [_describe(link.name) for link in visible if _is_up(link)]
-    if not visible or folder.stat().st_nlink - 2 > len(visible):
+    if not visible or links > len(visible):
         found.append("an interface of it is in another network namespace")
     return found
 
 
 def _is_up(interface: Path) -> bool:
-    return bool(int((interface / "flags").read_text(), 16) & IFF_UP)
+    try:
+        return bool(int((interface / "flags").read_text(), 16) & IFF_UP)
+    except FileNotFoundError:  # it was renamed this moment; whoever does that has a use for it
+        return True
 
 
 def _describe(name: str) -> str:

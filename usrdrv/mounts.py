@@ -7,6 +7,7 @@ programs) the kernel knows all the same: whether a disk is in use is asked in us
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ def node(disk: Path) -> Path:
     return Path("/dev") / disk.name.replace("!", "/")
 
 
+def table(process: Path) -> list[str]:
+    """The lines of a process's mountinfo. A path in it may have any byte but a newline."""
+    return os.fsdecode((process / "mountinfo").read_bytes()).rstrip("\n").split("\n")
+
+
 def mounts(disk: Path) -> Iterator[Mount]:
     """Mounts of a disk and its partitions, in every mount namespace that a process has."""
     parts = [disk, *partitions(disk)]
@@ -66,7 +72,7 @@ def mounts(disk: Path) -> Iterator[Mount]:
     nodes = {str(node(part)) for part in parts}
     for process in _processes():
         try:
-            lines = (process / "mountinfo").read_text().splitlines()
+            lines = table(process)
         except OSError:
             continue
         for line in lines:

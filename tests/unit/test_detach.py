@@ -67,7 +67,25 @@ def test_a_session_that_ends_sends_two_signals_and_data_are_written() -> None:
     assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
 
 
-def test_the_same_signal_again_gives_the_driver_up() -> None:
+def test_two_signals_at_once_are_one() -> None:
+    """timeout(1) sends its signal to the process and to its group."""
+    attachment = SlowAttachment()
+    signals = Polled(attachment, [signal.SIGTERM])
+    assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
+
+
+def test_an_error_that_nobody_thought_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    attachment = SlowAttachment()
+
+    def odd() -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(attachment, "sync", odd)
+    assert syncing(attachment, Polled(attachment), "") == ["/dev/slow: odd: data lost"]
+
+
+def test_the_same_signal_again_gives_the_driver_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detach, "REPEATED", 0)
     attachment = SlowAttachment()
     signals = Polled(attachment, [signal.SIGHUP], [signal.SIGTERM], [])
     done = syncing(attachment, signals, "/mnt")

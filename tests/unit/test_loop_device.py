@@ -183,5 +183,12 @@ def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
     assert not backing(device.name).exists()
 
 
+def test_mount_points_of_any_bytes(tmp_path: Path) -> None:
+    """Only the newline is no part of a name."""
+    lines = [b"36 25 8:1 / /a\xff rw - ext4 /dev/sda1 rw", "37 25 8:2 / /b\u2028\x0cc rw".encode()]
+    (tmp_path / "mountinfo").write_bytes(b"\n".join([*lines, b""]))
+    assert [os.fsencode(line) for line in mounts.table(tmp_path)] == lines
+
+
 def test_mount_points_with_spaces() -> None:
     assert mounts.unescape(r"/a\040b\134c") == "/a b\\c"

@@ -107,3 +107,9 @@ def test_what_is_no_descriptor_stays(capsys: pytest.CaptureFixture[str]) -> None
     with patient.stderr():
         print("said", file=sys.stderr)
     assert capsys.readouterr().err == "said\n"
+
+
+def test_a_standard_error_that_is_closed_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with patient.stderr():
+        assert sys.stderr is None

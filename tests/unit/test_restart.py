@@ -227,6 +227,15 @@ def test_one_that_nobody_asks_for_anything_may_die_now_and_then(
         brought.bring_back()
 
 
+def test_an_idle_disk_is_not_given_up(account: Account, clock: Clock) -> None:
+    """Nobody waits for its drivers, which live for a while each."""
+    account.path.write_text("0 0 0 0 0 0 0 0 0 0 0\n")
+    brought = restarter(Server(), on(account))
+    for _ in range(40):
+        clock.passes(5)
+        brought.bring_back()
+
+
 def test_a_device_that_is_gone_is_gone(there: list[bool]) -> None:
     there.append(False)
     server = Server()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from usrdrv.bridge import cmd_block
+from usrdrv import errors
+from usrdrv.bridge import cmd_block, detach
 from usrdrv.bridge.process import Child
 from usrdrv.bridge.watchdog import Watchdog
 
@@ -84,3 +85,49 @@ def test_other_news_are_no_death(driver: Child) -> None:
     attachment.tell(lost=False)
     assert wait(attachment, driver) == []
     assert attachment.asked == 1 and not driver.wait(0)
+
+
+class Served:
+    """A disk with a mounted file system, whose driver has died. A signal comes while the next one is started."""
+
+    where, device, standby, children, news = "/dev/usrblk0", "0000:03:00.0", None, (), None
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *told: signal.Signals) -> None:
+        self.told = list(told)
+        self.child = Child("driver", ["/bin/true"])
+        self.did: list[str] = []
+        self.deaths = [[self.child], []]
+        self.starts = [False, True]
+        monkeypatch.setattr(cmd_block, "_wait", lambda *parts: self.deaths.pop(0))
+        monkeypatch.setattr(cmd_block, "_bring_back", lambda *parts: self.starts.pop(0))
+        monkeypatch.setattr(detach, "claim", lambda attachment: "/mnt")
+        monkeypatch.setattr(detach, "sync", lambda *parts: self.did.append("synced"))
+
+    def prepare(self) -> None:
+        """No process waits."""
+
+    def take(self) -> list[signal.Signals]:
+        return [self.told.pop(0)]
+
+    def serve(self) -> None:
+        parts: Any = self
+        with pytest.raises(errors.DeviceBusyError, match="detached while in use"):
+            cmd_block._serve(parts, parts, parts, parts, parts)
+
+
+def test_ctrl_c_during_a_restart_detaches_nothing_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = Served(monkeypatch, signal.SIGINT, signal.SIGTERM)
+    served.serve()
+    said = capsys.readouterr().err.splitlines()
+    assert "still serving" in said[0] and "writing its cached data" in said[1]
+    assert served.did == ["synced"] and not served.starts
+
+
+def test_data_are_written_when_told_to_end_during_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = Served(monkeypatch, signal.SIGTERM)
+    served.serve()
+    assert served.did == ["synced"] and not served.starts

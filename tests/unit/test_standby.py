@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -219,3 +220,18 @@ def test_it_does_not_outlive_its_supervisor() -> None:
         until(lambda: name(pid) == "usrdrv-standby")
         supervisor.send_signal(signal.SIGKILL)
     until(lambda: not runs(pid))
+
+
+def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None:
+    class Deaf:
+        killed = False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    driver: Any = DriverProcess.__new__(DriverProcess)
+    driver.child = Deaf()
+    driver._sock, theirs = socket.socketpair()
+    with driver._sock, theirs:
+        while not driver.child.killed:
+            driver.send(op="filter", groups=["00" * 6] * 100)
