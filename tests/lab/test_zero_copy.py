@@ -363,15 +363,14 @@ def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Pa
     command = ["/share/usrloop_hostile", "3", str(60 if DEBUG else 15), "0x10", str(SLOWER)]
     names = ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended")
 
+    total = dict.fromkeys(names, 0)
+
     def life() -> dict[str, int]:
-        done: dict[str, int] = json.loads(good(guest.run(command, 240 * SLOWER)).out)
+        done = json.loads(good(guest.run(command, 240 * SLOWER)).out)
         assert done["left"] == 0
-        return done
+        for name in names:
+            total[name] += done[name]
+        return dict(total)
 
     least = 1 if DEBUG else 5
-    at_best(
-        life,
-        lambda done: all(done[name] > least for name in names),
-        f"more than {least}",
-        200 * SLOWER,
-    )
+    at_best(life, lambda found: min(found.values()) > least, f"more than {least}", 200 * SLOWER)

@@ -59,7 +59,7 @@ def ipc_lock(on: bool) -> None:
 def locked() -> int:
     """Bytes that count against our RLIMIT_MEMLOCK."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmLck:")[2].split()[0]) << 10
+    return int(status.partition("VmPin:")[2].split()[0]) << 10
 
 
 def attach_with_a_limit(control: loop.Control, id: int, claim: int) -> Any:
