@@ -439,7 +439,7 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l)
 	}
 	if (get_tf(ch, l, CMD680_TF_STATUS, &status))
 		return 0;
-	/* the status read has taken INTRQ back, and INTA# with it; before it the level would latch again (section 5) */
+	/* after the status read, or the level would latch again (section 5) */
 	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, bm & (BM_W1C | BM_KEEP));
 	if (ch->state == IDE_PIO_IN || ch->state == IDE_PIO_OUT)
 		pio_interrupt(ch, l, status, bm);
@@ -449,22 +449,25 @@ int ide_interrupt(struct ide_channel *ch, struct ide_list *l)
 }
 
 /**
- * ide_idle_interrupt - quieten a channel that may interrupt without a command
+ * ide_idle_interrupt - quieten a channel that interrupts without a command
  * @ch:	channel
  * @l:	gathers writes; the caller hands them over
  *
- * INTA# follows the live INTRQ, which only reading the status takes back (section 5). The latch may have been
- * cleared already, when a command that was given up ended late: so it is no reason not to read the status.
+ * Return: 1 if it did interrupt, else 0.
  */
-void ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l)
+int ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l)
 {
 	uint32_t bm, status;
 
-	if (get_bm_status(ch, &bm) || get_tf(ch, NULL, CMD680_TF_STATUS, &status) || !(bm & CMD680_BM_INT))
-		return;
-	if (ch->state != IDE_FROZEN)
+	if (get_bm_status(ch, &bm) || !(bm & CMD680_BM_INT))
+		return 0;
+	if (ch->state != IDE_FROZEN) {
 		ch->count.spurious++;
+		if (get_tf(ch, NULL, CMD680_TF_STATUS, &status))
+			return 0;
+	}
 	ide_put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, CMD680_BM_INT | (bm & BM_KEEP));
+	return 1;
 }
 
 /**

@@ -272,7 +272,7 @@ int ide_next_command(struct ide_channel *ch);
 /* command.c */
 void ide_issue(struct ide_channel *ch, struct ide_list *l);
 int ide_interrupt(struct ide_channel *ch, struct ide_list *l);
-void ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l);
+int ide_idle_interrupt(struct ide_channel *ch, struct ide_list *l);
 void ide_watch(struct ide_channel *ch, struct ide_list *l, uint64_t now);
 
 /* finish.c */
