@@ -28,6 +28,16 @@ NAME = "just-written"
 BLKPG = 0x1269
 
 
+@pytest.fixture(autouse=True)
+def as_from_a_terminal() -> Iterator[None]:
+    """Signals that these tests were started with as ignored (nohup) would stay ignored."""
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 class Use(Protocol):
     """Uses a device; yields what must be said of the user.
 
