@@ -60,6 +60,8 @@ def bytearray_peer(folder: Path) -> Iterator[Server]:
         yield Server(PEER, endpoint.uri, child.pid)
     finally:
         child.stop()
+        # nbdkit leaves it, and a second measurement would find its address in use.
+        (folder / "peer.sock").unlink(missing_ok=True)
 
 
 @contextmanager
