@@ -137,7 +137,7 @@ def test_vlans(guest: Guest, pair: Job) -> None:
 
 def test_ethtool_and_ip_say_what_it_is(guest: Guest, pair: Job) -> None:
     said = guest.run("ethtool -i usrneta", check=True).out
-    assert "driver: usrloop\n" in said and "version: 1\n" in said
+    assert "driver: usrloop\n" in said and "version: 0.1.0\n" in said
     said = guest.run("ethtool usrneta", check=True).out
     assert "Speed: 1000Mb/s" in said and "Duplex: Full" in said and "Link detected: yes" in said
     assert "02:00:00:00:00:01" in guest.run("ip link show usrneta", check=True).out
