@@ -41,7 +41,7 @@ def claim(attachment: Attachment) -> str:
         except Exception as error:  # whatever it is, it is no leave to detach
             users.append(f"unknown: {error}")
 
-    # Opening it waits for whoever has its partitions read again, and that waits for the driver, which may hang.
+    # An open waits for a partition scan that is under way, and that waits for the driver, which may hang.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CLAIM_TIMEOUT)

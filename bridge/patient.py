@@ -77,7 +77,7 @@ class Patient(io.TextIOBase):
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody who has it, too, wants it so
+            except BlockingIOError:  # another process that shares the file set O_NONBLOCK
                 select.select([], [self._fd], [])
             except OSError:  # the reader has gone
                 return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The PCI devices that there is a driver for, and what each of them is.
 
-Whether a command fits a device is asked here, before the device is taken from whoever has it.
+Whether a command fits a device is asked here, before the device is taken from its present driver.
 """
 
 from __future__ import annotations
