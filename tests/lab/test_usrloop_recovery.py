@@ -194,10 +194,11 @@ def test_killed_again_and_again(guest: Guest) -> None:
     chance = random.Random(1)
     Server(guest, policy=REISSUE, die_after=40, queues=2, **DISK)
     job = fio(guest, "--numjobs=1", "--iodepth=32")
-    for n in (1, 30, 2, 60, 7):
+    for generation, n in enumerate((1, 30, 2, 60, 7), 2):
         wait(lambda: state(guest)["state"] == QUIESCED, 30, "death of the server")
         time.sleep(chance.random() / 5)  # any time will do
-        Server(guest, ready=False, attach=0, die_after=n, **DISK).job.wait(60 * SLOWER)
+        server = Server(guest, attach=0, die_after=n, **DISK)
+        assert server.job.wait(60 * SLOWER).out == f"usrblk0 generation {generation}\n"
     Server(guest, attach=0, **DISK)
     verified(guest, job)
     assert not kernel_errors(guest, log)

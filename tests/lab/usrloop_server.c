@@ -136,6 +136,12 @@ static void *serve_queue(void *argument)
 	}
 }
 
+static void announce(const struct usrloop_attach *attach)
+{
+	printf("usrblk%u generation %u\n", attach->id, attach->generation);
+	fflush(stdout);
+}
+
 static _Noreturn void serve(void)
 {
 	struct usrloop_attach attach = {
@@ -180,6 +186,9 @@ static _Noreturn void serve(void)
 		die("attach");
 	if (loop_map(fd, &attach, &map))
 		die("mmap");
+	/* A disk that exists is served from here on, and a thread with die_after may end this before its next line. */
+	if (opt.attach != USRLOOP_ANY)
+		announce(&attach);
 	queues = calloc(attach.queues, sizeof(*queues));
 	for (i = 0; i < attach.queues; i++) {
 		loop_queue_init(&queues[i], fd, &attach, map, i);
@@ -188,8 +197,8 @@ static _Noreturn void serve(void)
 	}
 	if (ioctl(fd, USRLOOP_IOC_START, &target) && errno != EALREADY)
 		die("start");
-	printf("usrblk%u generation %u\n", attach.id, attach.generation);
-	fflush(stdout);
+	if (opt.attach == USRLOOP_ANY)
+		announce(&attach);
 	for (;;)
 		pause();
 }

@@ -3,6 +3,7 @@
 
 import ast
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_length_of_every_source() -> None:
         if (lines := len(path.read_text().splitlines())) > LONGEST
     }
     assert not long
+
+
+def test_name_of_every_test_file() -> None:
+    """pytest imports test files and their helpers by name alone, and refuses the second of one name."""
+    names = Counter(
+        path.name
+        for path in tracked()
+        if path.suffix == ".py"
+        and path.is_relative_to(ROOT / "tests")
+        and path.name != "conftest.py"
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 CLOCKS = ("monotonic", "perf_counter", "time")
