@@ -24,13 +24,11 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
-GENERATED := usrdrv/backends/_access.c devices/_models.c drivers/ide_cmd680/_cmd680.c \
-	drivers/dp83820/_dp83820.c usrdrv/loop/_loop.c
-C_FOLDERS := usrdrv usrdrv/backends usrdrv/loop usrdrv/net devices devices/dp83820 devices/wire drivers/ide_cmd680 \
-	drivers/dp83820
+C_FOLDERS := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.c,usrdrv usrdrv/backends usrdrv/loop usrdrv/net \
+	devices devices/* drivers/*)))))
 UAPI := loopback-kmod/include/uapi
 HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(UAPI)/*.h $(C_FOLDERS:=/*.h))
-SOURCES := $(filter-out $(GENERATED),$(wildcard $(C_FOLDERS:=/*.c)))
+SOURCES := $(wildcard $(C_FOLDERS:=/*.c))
 BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
 C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	-I$(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))') \
@@ -76,7 +74,7 @@ kmod-check: setup
 lint: setup
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
-	scripts/types.sh
+	.venv/bin/mypy
 	shellcheck scripts/*.sh .ci/run lab/*-hook.sh lab/guest/*
 	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c) $(LAB_C); done
 
@@ -115,6 +113,6 @@ fuzz: setup
 
 clean:
 	$(MAKE) -s -C loopback-kmod clean
-	rm -rf build .venv *.egg-info $(GENERATED)
+	rm -rf build .venv *.egg-info
 	find usrdrv bridge devices drivers tests bench -name __pycache__ -prune -exec rm -rf {} +
 	find usrdrv bridge devices drivers loopback-kmod \( -name '*.so' -o -name '*.o' \) -delete

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The C extensions; everything else is in pyproject.toml.
+"""The parts in C, and links in a source distribution; everything else is in pyproject.toml.
 
 USRDRV_ONLY=devices (or backends, dp83820, ide_cmd680, loop) builds just that one.
 """
 
 import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.sdist import sdist
 
+# Builders import usrdrv._cffi. A build frontend runs this file without its folder on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+PACKAGE = Path("usrdrv")
 BUILDERS = {
-    "backends": "usrdrv/backends/_build.py:ffibuilder",
-    "devices": "devices/_build.py:ffibuilder",
-    "dp83820": "drivers/dp83820/_build.py:ffibuilder",
-    "ide_cmd680": "drivers/ide_cmd680/_build.py:ffibuilder",
-    "loop": "usrdrv/loop/_build.py:ffibuilder",
+    path.parent.name: f"{path}:ffibuilder"
+    for pattern in ("*/_build.py", "drivers/*/_build.py")
+    for path in sorted(PACKAGE.glob(pattern))
 }
 only = os.environ.get("USRDRV_ONLY")
 
@@ -26,7 +32,20 @@ REQUEST = Extension(
     py_limited_api=True,
 )
 
+
+class LinkedSdist(sdist):
+    """Keeps the package's links to the folders beside it, where setuptools would put copies."""
+
+    def make_release_tree(self, base_dir: str, files: Iterable[str]) -> None:
+        links = [path for path in PACKAGE.iterdir() if path.is_symlink()]
+        own = [name for name in files if not any(link in Path(name).parents for link in links)]
+        super().make_release_tree(base_dir, own)
+        for link in links:
+            (base_dir / link).symlink_to(link.readlink())
+
+
 setup(
     cffi_modules=[BUILDERS[only]] if only else list(BUILDERS.values()),
     ext_modules=[] if only else [REQUEST],
+    cmdclass={"sdist": LinkedSdist},
 )

@@ -20,7 +20,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Final, Self
 
-import usrdrv.lab
+import usrdrv
 from usrdrv import errors
 from usrdrv.bridge.process import Child
 from usrdrv.closing import Closing
@@ -178,10 +178,9 @@ class Guest(Closing):
     ) -> tuple[list[str], dict[str, str]]:
         base = root.build()
         image, modules = kernels.find(kernel, base)
-        top = Path(usrdrv.lab.__path__[0]).resolve().parent
-        for package in ("usrdrv", "bridge", "devices", "drivers", "lab"):
-            root.compile_python(base, top / package)
-        shares = {"src": (top, False), "share": (self.share, True)}
+        package = Path(usrdrv.__path__[0])
+        root.compile_python(base, package)
+        shares = {"src": (package.parent, False), "share": (self.share, True)}
         if folder is not None:
             shares["host"] = (folder.resolve(), True)
         if modules is not None:

@@ -27,7 +27,7 @@ LINES: Final = {"base": 2700, "debug": 2900}
 """Lines that make prints in a build, about; for the progress bar."""
 
 _FILES: Final = resources.files("usrdrv.lab") / "kernel"
-_PATCHES: Final = resources.files("usrdrv.patch")
+_PATCHES: Final = resources.files("usrdrv") / "patch"
 TOOLS: Final = {
     "make": "make",
     "gcc": "gcc",

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import usrdrv.lab
+import usrdrv
 from usrdrv import errors
 from usrdrv.bridge.process import find_tool
 from usrdrv.lab import cache, kernel, kernels, root, toolchain
@@ -24,18 +24,12 @@ _IGNORED: Final = {
 tree, and a file's name in a sentence or an #include is not the file's title."""
 
 
-def source() -> Path:
-    """Return the folder of the module's sources. LabError if this installation has none."""
-    top = Path(usrdrv.lab.__path__[0]).resolve().parent
-    for name in ("loopback-kmod", "kmod"):  # in a source tree, in a wheel
-        if (top / name / "main.c").exists():
-            return top / name
-    raise errors.LabError("the sources of usrloop.ko are not installed")
+SOURCE: Final = Path(usrdrv.__path__[0]) / "kmod"
 
 
 def build(name: str, *, selftest: bool = False, report: cache.Report = cache.silent) -> Path:
     """Return usrloop.ko for a kernel of `toolchain.KERNELS`."""
-    return toolchain.build_module(source(), name, selftest=selftest, report=report)
+    return toolchain.build_module(SOURCE, name, selftest=selftest, report=report)
 
 
 def folder(name: str, module: Path) -> Path:
@@ -72,14 +66,14 @@ def folder(name: str, module: Path) -> Path:
 def check(name: str) -> list[str]:
     """Return what the compiler with all warnings, and sparse, say of the sources."""
     found = []
-    for selftest in (False, True) if (source() / "selftest.c").exists() else (False,):
-        found += toolchain.check(source(), name, selftest=selftest)
+    for selftest in (False, True) if (SOURCE / "selftest.c").exists() else (False,):
+        found += toolchain.check(SOURCE, name, selftest=selftest)
     return list(dict.fromkeys(found))
 
 
 def check_style(folder: Path | None = None) -> list[str]:
     """Return what checkpatch --strict of the kernel's own scripts says of the sources."""
-    folder = folder or source()
+    folder = folder or SOURCE
     script = kernel.build("base") / "build/scripts/checkpatch.pl"
     found = []
     for path in sorted(path for pattern in _CHECKED for path in folder.glob(pattern)):

@@ -135,9 +135,12 @@ def _python_packages(path: Path) -> None:
 def compile_python(root: Path, folder: Path) -> None:
     """Compile with the interpreter that will run it: an emulated machine would need seconds for that.
 
-    Does what it can: a folder that we may not write is compiled by who imports it.
+    compileall does not follow links, so those in the folder are named. A folder that we may not write
+    stays as it is, and each process compiles what it imports.
     """
-    command = [*program(root, "usr/bin/python3"), "-m", "compileall", "-q", str(folder)]
+    links = [str(path) for path in folder.iterdir() if path.is_symlink() and path.is_dir()]
+    compiler = ["-m", "compileall", "-q", str(folder), *links]
+    command = [*program(root, "usr/bin/python3"), *compiler]
     env = {**os.environ, "PYTHONHOME": str(root / "usr")}
     subprocess.run(command, env=env, capture_output=True, check=False)
 

@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import pytest
 from cffi import FFI
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "usrdrv"))
-from _cffi import INCLUDE, KERNEL_TYPES, UAPI, cdef  # type: ignore[import-not-found]  # noqa: E402
+from usrdrv import loop
+from usrdrv._cffi import INCLUDE, KERNEL_TYPES, UAPI, cdef
 
-from usrdrv import loop  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 DEPTH, SLOT, RING, DATA = 8, 4096, 4096, 8192
 SQ, CQ, RX = 256, 1024, 2048

@@ -24,8 +24,7 @@ MADE = shutil.ignore_patterns(
         "*.ko",
         "*.mod",
     ),
-    *("*.mod.c", "Module.symvers", "modules.order", "_access.c", "_loop.c", "_models.c"),
-    *("_cmd680.c", "_dp83820.c"),
+    *("*.mod.c", "Module.symvers", "modules.order"),
 )
 EXTENSIONS = (
     *("_request", "backends._access", "devices._models", "loop._loop"),
@@ -42,7 +41,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """The archive, and the names of the files that it was made of."""
     folder = tmp_path_factory.mktemp("package")
     tree = folder / "tree"
-    shutil.copytree(ROOT, tree, ignore=MADE)
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=MADE)
     names = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
     done = subprocess.run(
         [sys.executable, "-c", BUILD, folder],
@@ -55,7 +54,13 @@ def test_a_source_distribution_has_all_files(sdist: tuple[Path, set[str]]) -> No
     archive, names = sdist
     with tarfile.open(archive) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
+        links = {entry.name.partition("/")[2]: entry.linkname for entry in tar if entry.issym()}
     assert names - packed == set()
+    assert links == {
+        str(path.relative_to(ROOT)): str(path.readlink())
+        for path in (ROOT / "usrdrv").iterdir()
+        if path.is_symlink()
+    }
 
 
 @pytest.mark.timeout(600)
@@ -80,6 +85,9 @@ def test_a_wheel_of_it_works_and_has_its_licences(
     assert "\nLicense-Expression: MIT AND GPL-2.0-only AND" in metadata
     for header in (ROOT / "usrdrv/include/usrdrv").iterdir():
         assert (installed / "usrdrv/include/usrdrv" / header.name).is_file()
+    for folder in ("kmod", "patch"):
+        sources = {p.relative_to(ROOT) for p in (ROOT / "usrdrv" / folder).glob("*.[chp]*")}
+        assert {path for path in sources if not (installed / path).is_file()} == set()
     modules = [f"usrdrv.{name}" for name in EXTENSIONS]
     program = (
         "import importlib, sys; sys.path.insert(0, sys.argv[1]);"

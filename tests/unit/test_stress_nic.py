@@ -14,7 +14,6 @@ INCLUDES = (
     *("usrdrv/include", "usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820"),
     "loopback-kmod/include/uapi",
 )
-GENERATED = ("_dp83820.c",)
 
 
 def sources() -> list[Path]:
@@ -22,7 +21,7 @@ def sources() -> list[Path]:
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     found += [ROOT / "usrdrv/loop/loop.c", ROOT / "devices/peer_signal.c"]
     for folder in ("drivers/dp83820", "usrdrv/net", "devices/dp83820", "devices/wire"):
-        found += [p for p in sorted((ROOT / folder).glob("*.c")) if p.name not in GENERATED]
+        found += sorted((ROOT / folder).glob("*.c"))
     return found
 
 

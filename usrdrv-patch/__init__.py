@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""The patches for Linux, as data: see README.md."""
