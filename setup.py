@@ -34,11 +34,11 @@ REQUEST = Extension(
 
 
 class LinkedSdist(sdist):
-    """Keeps the package's links to the folders beside it, where setuptools would put copies."""
+    """Keeps the package's links to what is beside it, where setuptools would put copies."""
 
     def make_release_tree(self, base_dir: str, files: Iterable[str]) -> None:
         links = [path for path in PACKAGE.iterdir() if path.is_symlink()]
-        own = [name for name in files if not any(link in Path(name).parents for link in links)]
+        own = [name for name in files if not {Path(name), *Path(name).parents} & set(links)]
         super().make_release_tree(base_dir, own)
         for link in links:
             (base_dir / link).symlink_to(link.readlink())

@@ -27,7 +27,7 @@ from bench.servers import (
     machine,
     vfio_user,
 )
-from usrdrv import errors
+from usrdrv.base import errors
 
 DEPTHS = (fio.RANDREAD_1, fio.RANDREAD_32)
 WIRE_SPEED = 133

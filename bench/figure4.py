@@ -16,7 +16,7 @@ from typing import Final
 
 from bench.curves import SETTLE, Chart, Measure, loaded
 from bench.paper import DISK, DRIVERS, lab
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.guest import Guest
 
 SIZES: Final = (512, 1024, 4096, 16384, 65536, 1 << 18, 1 << 20)

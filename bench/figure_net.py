@@ -22,7 +22,7 @@ from typing import Final
 
 from bench.curves import SETTLE, Chart, Measure, loaded
 from bench.paper import one_cpu
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model

@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 
 
 @dataclass(frozen=True)

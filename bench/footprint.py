@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import fio
 from bench.servers import Server, command, model
 from bench.throughput import Spread
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import export_fuse
 
 

@@ -28,7 +28,7 @@ from bench.loopback import NBD, UBLK, USRLOOP, WAYS
 from bench.paper import arguments, command, one_cpu
 from bench.report import Figures
 from bench.servers import machine
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.guest import Guest
 
 ORDER: Final = (UBLK, USRLOOP, NBD)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 from usrdrv.lab.guest import Guest
 
 USRLOOP, UBLK, NBD = WAYS = "usrloop", "ublk", "NBD"

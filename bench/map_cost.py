@@ -23,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.paper import arguments, command, one_cpu
 from bench.report import Figures
 from bench.servers import machine
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 from usrdrv.lab import kernel
 from usrdrv.lab.guest import Guest
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from bench.report import Figures
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import accelerator, qemu
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.paper import DISK, arguments, command, one_cpu
 from bench.report import Figures
 from bench.servers import machine
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import qemu
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model

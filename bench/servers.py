@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.process import Child, find_tool
 from usrdrv.bridge import nbd_handshake
-from usrdrv.bridge.process import Child, find_tool
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
 SIZE: Final = 256 << 20

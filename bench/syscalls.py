@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bench import fio
 from bench.servers import Server
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 
 ROW = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.MULTILINE)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench.paper import arguments, command, lab, pyplot, save
 from bench.report import Figures
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.guest import Guest
 
 TRACING: Final = "/sys/kernel/tracing"

@@ -13,11 +13,12 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from usrdrv import errors, loop, supported
+from usrdrv import loop
+from usrdrv.base import errors
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
 from usrdrv.device import open_device
-from usrdrv.drivers import open_driver
+from usrdrv.drivers import open_driver, supported
 
 
 class BlockWorker(Worker):

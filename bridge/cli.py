@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import metadata
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import (
     cmd_block,
     cmd_fault,

@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, functions, supported
+from usrdrv import functions
+from usrdrv.base import errors
+from usrdrv.base.process import Child
+from usrdrv.base.signals import Interrupted, Signals
+from usrdrv.base.sockets import sweep
 from usrdrv.bridge import detach, exports, watchdog
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.memory import spare
-from usrdrv.bridge.process import Child
 from usrdrv.bridge.restart import Restarter
-from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
-from usrdrv.sockets import sweep
+from usrdrv.drivers import supported
 
 REQUEST_TIME: Final = 90
 """Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the

@@ -8,8 +8,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors, supported
+from usrdrv.base import errors
 from usrdrv.bridge.arguments import add_device, bounded
+from usrdrv.drivers import supported
 
 if TYPE_CHECKING:
     from usrdrv.drivers.ide_cmd680.driver import Drive

@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usrdrv import errors, names
+from usrdrv import names
+from usrdrv.base import errors
+from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge.arguments import bounded
-from usrdrv.bridge.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from usrdrv.lab.cache import Report

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from usrdrv.device import Found
+    from usrdrv.drivers.listing import Found
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print the devices, one a line."""
-    from usrdrv.device import list_devices
+    from usrdrv.drivers.listing import list_devices
 
     found = list_devices()
     if args.json:

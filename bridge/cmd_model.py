@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors
-from usrdrv.bridge.signals import Interrupted, Signals
+from usrdrv.base import errors
+from usrdrv.base.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from usrdrv.devices.server import Server
@@ -126,8 +126,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end."""
-    from usrdrv.claim import Claim
-    from usrdrv.device import SERVED
+    from usrdrv.claim import SERVED, Claim
     from usrdrv.devices import models
     from usrdrv.devices.control import ControlServer
     from usrdrv.devices.server import Server

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors, functions, supported
+from usrdrv import functions
+from usrdrv.base import errors
+from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge.arguments import bounded
-from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.claim import run_directory
+from usrdrv.drivers import supported
 
 if TYPE_CHECKING:
     from usrdrv.bridge.net_supervisor import Interface
@@ -105,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
         return _stats(args)
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
+    from usrdrv.base.lines import LineServer
+    from usrdrv.base.sockets import sweep
     from usrdrv.bridge import net_exports
     from usrdrv.bridge.link import check_name
     from usrdrv.bridge.net_supervisor import Interface, Settings
     from usrdrv.bridge.netns import check_namespace
-    from usrdrv.lines import LineServer
-    from usrdrv.sockets import sweep
 
     supported.check(args.device, supported.NETWORK)
     check_name(args.ifname)
@@ -188,9 +190,9 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
 
 def _find(ifname: str, namespace: str | None) -> Path:
     """Return the socket of who keeps an interface, by the name that it has now, or else had first."""
+    from usrdrv.base.lines import call
+    from usrdrv.base.sockets import sweep
     from usrdrv.bridge import netns
-    from usrdrv.lines import call
-    from usrdrv.sockets import sweep
 
     sweep(run_directory())
     first = None
@@ -210,7 +212,7 @@ def _find(ifname: str, namespace: str | None) -> Path:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from usrdrv.lines import call
+    from usrdrv.base.lines import call
 
     if args.interface is None:
         raise errors.UsageError("stats of which interface? usrdrv net stats IFNAME")

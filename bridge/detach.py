@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from usrdrv import disks, errors
+from usrdrv import disks
+from usrdrv.base import errors
+from usrdrv.base.signals import Signals
 from usrdrv.bridge.exports import Attachment
-from usrdrv.bridge.signals import Signals
 
 SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""

@@ -2,7 +2,7 @@
 """A driver's process, seen from its supervisor: one socket, a JSON object a line.
 
 The supervisor begins with `open`; the driver answers with the event `ready`, or `error` with a type of
-usrdrv.errors. The end of the socket is the driver's end.
+usrdrv.base.errors. The end of the socket is the driver's end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.bridge.driver_worker import STALE
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
-from usrdrv.closing import Closing
 
 ANSWER_TIMEOUT: Final = 30.0
 

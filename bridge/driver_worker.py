@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
-from usrdrv import drivers, errors
+from usrdrv import drivers
+from usrdrv.base import errors
 from usrdrv.bridge.loaded import Loaded
 from usrdrv.claim import name_owner
 

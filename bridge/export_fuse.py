@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, errors, mounts
+from usrdrv import disks, mounts
+from usrdrv.base import errors
+from usrdrv.base.process import Child, find_tool
 from usrdrv.bridge import loop
 from usrdrv.bridge.nbd_handshake import Export
-from usrdrv.bridge.process import Child, find_tool
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.claim import run_directory
 

@@ -20,9 +20,10 @@ from pyroute2.netlink import (  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
-from usrdrv import disks, errors, mounts
+from usrdrv import disks, mounts
+from usrdrv.base import errors
+from usrdrv.base.process import Child
 from usrdrv.bridge import exports, nbd_handshake, probing
-from usrdrv.bridge.process import Child
 
 FAMILY: Final = "nbd"
 VERSION: Final = 1

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import disks, errors, loop, mounts
+from usrdrv import disks, loop, mounts
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.process import Child
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
 from usrdrv.bridge.memory import stay_in_memory
-from usrdrv.bridge.process import Child
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
-from usrdrv.closing import Closing
 
 NODE_TIMEOUT: Final = 5.0
 DEPTH: Final = 32

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from usrdrv import errors, loop, modules
-from usrdrv.bridge.process import Child
+from usrdrv import loop, modules
+from usrdrv.base import errors
+from usrdrv.base.process import Child
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
 if TYPE_CHECKING:

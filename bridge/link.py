@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.bridge import netns, rtnetlink
 from usrdrv.bridge.rtnetlink import Routes, Watch
-from usrdrv.closing import Closing
 
 IFF_UP: Final = 1
 IFF_PROMISC: Final = 0x100

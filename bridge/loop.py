@@ -10,7 +10,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, errors
+from usrdrv import disks
+from usrdrv.base import errors
 
 CONTROL: Final = "/dev/loop-control"
 DRIVERS: Final = Path("/proc/devices")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 
 INIT_MAGIC: Final = 0x4E42444D41474943
 OPTION_MAGIC: Final = 0x49484156454F5054

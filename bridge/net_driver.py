@@ -17,10 +17,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import errors, loop, supported
+from usrdrv import loop
+from usrdrv.base import errors
 from usrdrv.bridge.driver_worker import Worker, run
 from usrdrv.device import open_device
-from usrdrv.drivers import open_driver
+from usrdrv.drivers import open_driver, supported
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.signals import Signals
 from usrdrv.bridge import net_exports, netns, presence
 from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.driver_process import DriverProcess, failure
 from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
-from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.standby import Standby
-from usrdrv.closing import Closing
 from usrdrv.net import Abilities
 from usrdrv.net.counters import Counters
 

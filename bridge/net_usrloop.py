@@ -8,10 +8,11 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from usrdrv import errors, loop
+from usrdrv import loop
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.bridge.link import Link, LinkGoneError, check_name
 from usrdrv.bridge.netns import inside
-from usrdrv.closing import Closing
 
 if TYPE_CHECKING:
     from usrdrv.bridge.driver_process import DriverProcess

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 
 NAMED: Final = Path("/run/netns")
 OURS: Final = Path("/proc/thread-self/ns/net")

@@ -35,10 +35,11 @@ sys.path[:0] = folders
 for folder in folders:
     site.addsitedir(folder)
 
-from usrdrv import errors, supported  # noqa: E402
+import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
+from usrdrv.base import errors  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.device import open_device  # noqa: E402
-from usrdrv.drivers import open_driver  # noqa: E402
+from usrdrv.drivers import open_driver, supported  # noqa: E402
 
 if TYPE_CHECKING:
     from usrdrv.block import Block

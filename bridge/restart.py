@@ -9,12 +9,13 @@ import sys
 import time
 from typing import Final
 
-from usrdrv import errors, names
+from usrdrv import names
+from usrdrv.base import errors
+from usrdrv.base.process import Child
+from usrdrv.base.signals import Signals
 from usrdrv.bridge import account, presence
 from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.exports import Attachment, Server
-from usrdrv.bridge.process import Child
-from usrdrv.bridge.signals import Signals
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
 LEAVING: Final = 1.0

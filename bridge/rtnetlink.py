@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.closing import Closing
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 
 NLMSG_ERROR: Final = 2
 RTM_NEWLINK: Final = 16

@@ -11,9 +11,9 @@ import sys
 import time
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import Child
-from usrdrv.closing import Closing
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.process import Child
 
 SHORT_LIFE: Final = 30.0
 """Seconds. One that ended by itself within that would again: there is none until the next restart."""

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.process import Child, find_tool
+from usrdrv.base.sockets import claim_path
 from usrdrv.bridge import nbd_handshake
 from usrdrv.bridge.memory import no_core
-from usrdrv.bridge.process import Child, find_tool
-from usrdrv.sockets import claim_path
 
 START_TIMEOUT: Final = 90.0
 """Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""

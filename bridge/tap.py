@@ -12,10 +12,11 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from usrdrv import errors, modules
+from usrdrv import modules
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.bridge.link import Link, LinkGoneError, check_name
 from usrdrv.bridge.netns import inside
-from usrdrv.closing import Closing
 from usrdrv.net import Abilities
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.process import Child
 from usrdrv.bridge import account
-from usrdrv.bridge.process import Child
 
 HANGS: Final = 5
 """So many drivers in a row that complete nothing are given up. It takes usrloop four to end a request that each of

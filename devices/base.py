@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from usrdrv.closing import Closing
+from usrdrv.base.closing import Closing
+from usrdrv.base.errors import UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.errors import UsageError, UsrdrvError
 
 ROOM = 64
 

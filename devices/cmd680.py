@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from usrdrv.base.errors import NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.base import Model, flag, number, split_options
 from usrdrv.devices.faults import Fault, parse_fault
 from usrdrv.devices.images import check_size, open_image, parse_size
-from usrdrv.errors import NoSuchDeviceError, UsageError, UsrdrvError
 
 DRIVES: int = lib.CMD680_DRIVES
 CFA = (0x848A, 0x844A, 0x044A, 0x0040)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The control socket of a running model (usrdrv.lines).
+"""The control socket of a running model (usrdrv.base.lines).
 
 Requests: `{"op": "fault-add", "fault": {"kind": ..., ...}}`, `{"op": "fault-list"}`,
 `{"op": "fault-clear", "id": 3}` (no id: all), `{"op": "counters"}`, `{"op": "status"}`.
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from usrdrv.errors import UsageError
-from usrdrv.lines import LineServer
-from usrdrv.lines import call as call
+from usrdrv.base.errors import UsageError
+from usrdrv.base.lines import LineServer
+from usrdrv.base.lines import call as call
 
 
 class Model(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, Self
 
-from usrdrv.errors import UsageError
+from usrdrv.base.errors import UsageError
 
 
 class FaultJson:

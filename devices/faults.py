@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from usrdrv.base.errors import UsageError
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.fault_words import FaultJson, check_range, split_words
-from usrdrv.errors import UsageError
 
 KINDS = {
     "bad-sector": lib.CMD680_FAULT_BAD_SECTOR,

@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-from usrdrv.errors import (
+from usrdrv.base.errors import (
     DeviceBusyError,
     NoSuchDeviceError,
     PermissionDeniedError,

@@ -4,9 +4,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from usrdrv.base.errors import UsageError
 from usrdrv.devices import cmd680, dp83820
 from usrdrv.devices.base import Model
-from usrdrv.errors import UsageError
 
 MODELS: dict[str, tuple[type[Model], Callable[[str | Mapping[str, Sequence[str]]], Model]]] = {
     "cmd680": (cmd680.Cmd680Model, cmd680.from_options),

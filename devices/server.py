@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from usrdrv import errors
-from usrdrv.closing import Closing
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.sockets import listen
 from usrdrv.devices import _models
-from usrdrv.sockets import listen
 
 ffi, lib = _models.ffi, _models.lib
 

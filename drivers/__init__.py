@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import supported
+from usrdrv.drivers import supported
 
 if TYPE_CHECKING:
     from usrdrv.device import Device
@@ -26,7 +26,7 @@ def open_driver(device: Device, kind: str | None = None, **options: Any) -> Any:
     """Start the driver for `device` and return its controller.
 
     options: fields of the driver's Options class. NoSuchDeviceError if no driver knows the chip,
-    UsageError if it is not of the kind that is wanted (see usrdrv.supported).
+    UsageError if it is not of the kind that is wanted (see usrdrv.drivers.supported).
     """
     ids = device.config_read(0, 2), device.config_read(2, 2)
     chip = supported.find(device.name, ids, kind)

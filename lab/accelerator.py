@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import cache
 
 KVM: Final = Path("/dev/kvm")

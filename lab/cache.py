@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 
 Report = Callable[[str, float], None]
 """Told what is being done, and which part of all is done (0 to 1)."""

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final, Self
 
 import usrdrv
-from usrdrv import errors
-from usrdrv.bridge.process import Child
-from usrdrv.closing import Closing
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.process import Child
 from usrdrv.lab import accelerator, kernels, qemu, root
 from usrdrv.lab.console import PANIC, Console
 from usrdrv.lab.qemu import Machine

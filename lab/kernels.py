@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import cache
 
 NAMES: Final = ("stock", "base", "debug")

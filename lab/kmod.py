@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 import usrdrv
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 from usrdrv.lab import cache, kernel, kernels, root, toolchain
 
 _CHECKED: Final = ("*.[ch]", "include/uapi/*.h", "Kbuild", "Makefile")

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import Child
-from usrdrv.closing import Closing
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
+from usrdrv.base.process import Child
 
 START_TIMEOUT: Final = 20.0
 

@@ -15,8 +15,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 from usrdrv.lab import cache
 
 SUITE: Final = "trixie"

@@ -17,8 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors
-from usrdrv.bridge.process import find_tool
+from usrdrv.base import errors
+from usrdrv.base.process import find_tool
 from usrdrv.lab import cache, kernel, root
 
 OLD_SUITE: Final = "bookworm"

@@ -3,6 +3,8 @@
 
 from hypothesis import HealthCheck, settings
 
+import usrdrv.devices  # noqa: F401  so that tests can open a model
+
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

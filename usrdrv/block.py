@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from usrdrv import _request, errors
+from usrdrv import _request
+from usrdrv.base import errors
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

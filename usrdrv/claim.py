@@ -15,10 +15,13 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
-from usrdrv.errors import DeviceBusyError, PermissionDeniedError
+from usrdrv.base.errors import DeviceBusyError, PermissionDeniedError
 
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 NO_LINKS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+SERVED: Final = "served as "
+"""What a running model puts before its kind and device name when it claims that (see usrdrv.bridge.cmd_model)."""
 
 _owner: int | None = None
 

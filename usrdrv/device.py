@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import claim, errors, functions, names, pci, supported
+from usrdrv import claim, functions, modelled, names, pci
 from usrdrv.backends import _access
-from usrdrv.closing import Closing
-from usrdrv.sockets import has_client
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 
 ffi, lib = _access.ffi, _access.lib
 
@@ -213,9 +213,7 @@ def open_device(text: str) -> Device:
 
 
 def _open_model(text: str, name: names.ModelName) -> Device:
-    from usrdrv.devices import models
-
-    model = models.create(name.kind, name.options)
+    model = modelled.create(name)
     out = ffi.new("struct usrdrv_dev **")
     result = lib.usrdrv_inproc_open(ffi.cast("struct usrdrv_model *", model.pointer), out)
     if result:
@@ -258,46 +256,3 @@ def _open_vfio_user(text: str, path: Path) -> Device:
             raise errors.PermissionDeniedError(f"{text}: no right to connect")
         case code:
             raise errors.DeviceError(f"{text}: {os.strerror(code)}")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A device that could be opened.
-
-    `owner`: pid of the process that has it, None if there is none or it is not known. `used`: whether
-    somebody has it; None: cannot be told from here.
-    """
-
-    name: str
-    vendor: int
-    device: int
-    driver: str
-    owner: int | None
-    used: bool | None
-
-
-MODELLED: Final = {chip.model: (ids, chip.driver) for ids, chip in supported.CHIPS.items()}
-SERVED: Final = "served as "
-"""What a running model puts before its kind and device name when it claims that (see usrdrv.bridge.cmd_model)."""
-
-
-def list_devices() -> list[Found]:
-    """Return what can be opened here: running models, and PCI functions that there is a driver for."""
-    claims = claim.held()
-    found = []
-    for claimed in sorted(claims):
-        if claimed.startswith(SERVED):
-            kind, _, name = claimed.removeprefix(SERVED).partition(" ")
-            ids, driver = MODELLED[kind]
-            owner = claims.get(name)
-            path = Path(name.removeprefix("vfio-user:"))
-            found.append(Found(name, *ids, driver, owner, owner is not None or has_client(path)))
-    for entry in sorted(Path("/sys/bus/pci/devices").glob("*")):
-        try:
-            ids = pci.Function(entry.name).ids
-        except (OSError, ValueError):
-            continue
-        if chip := supported.CHIPS.get(ids):
-            owner = claims.get(entry.name)
-            found.append(Found(entry.name, *ids, chip.driver, owner, owner is not None))
-    return found

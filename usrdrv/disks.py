@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, mounts
+from usrdrv import mounts
+from usrdrv.base import errors
 
 BLOCK: Final = Path("/sys/block")
 MOMENT: Final = 0.1

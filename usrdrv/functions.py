@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import errors, names, usrpci, vfio
+from usrdrv import names, usrpci, vfio
+from usrdrv.base import errors
 from usrdrv.pci import USRDRV, VFIO, Function
 
 VARIABLE: Final = "USRDRV_PCI"

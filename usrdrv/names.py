@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from usrdrv.errors import UsageError
+from usrdrv.base.errors import UsageError
+from usrdrv.base.sockets import check_socket_path
 
 _PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
-LONGEST_SOCKET_PATH = 107
-"""Bytes; sun_path of a Unix socket less its NUL."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,6 @@ class ModelName:
 
 
 Name = PciName | VfioUserName | ModelName
-
-
-def check_socket_path(path: Path) -> None:
-    """UsageError if `path` cannot be a Unix socket's address."""
-    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        raise UsageError(f"{path}: socket path longer than {LONGEST_SOCKET_PATH} bytes")
 
 
 def parse(text: str) -> Name:

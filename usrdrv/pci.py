@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, errors, interfaces, modules
+from usrdrv import disks, interfaces, modules
+from usrdrv.base import errors
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"

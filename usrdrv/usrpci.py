@@ -8,8 +8,8 @@ import os
 import re
 from typing import Any, Final
 
-from usrdrv import errors
 from usrdrv.backends import _access
+from usrdrv.base import errors
 from usrdrv.pci import Function
 
 ffi, lib = _access.ffi, _access.lib

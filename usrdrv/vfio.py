@@ -10,8 +10,9 @@ import struct
 import time
 from typing import Any, Final
 
-from usrdrv import claim, errors
+from usrdrv import claim
 from usrdrv.backends import _access
+from usrdrv.base import errors
 from usrdrv.pci import PATIENCE, VFIO, Function
 
 ffi, lib = _access.ffi, _access.lib

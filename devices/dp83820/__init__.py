@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base import Model, flag, number, split_options
-from usrdrv.devices.dp83820.faults import NicFault
-from usrdrv.errors import (
+from usrdrv.base.errors import (
     DeviceBusyError,
     DeviceError,
     MissingToolError,
@@ -25,6 +22,9 @@ from usrdrv.errors import (
     UsageError,
     UsrdrvError,
 )
+from usrdrv.devices._models import ffi, lib
+from usrdrv.devices.base import Model, flag, number, split_options
+from usrdrv.devices.dp83820.faults import NicFault
 
 TUNSETIFF: Final = 0x400454CA
 IFF_TAP: Final = 0x0002

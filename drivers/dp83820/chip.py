@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.device import Device
 from usrdrv.drivers.dp83820 import eeprom, phy
 from usrdrv.drivers.dp83820._dp83820 import lib

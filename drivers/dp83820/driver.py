@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from usrdrv import errors, loop
-from usrdrv.closing import Closing
+from usrdrv import loop
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
 from usrdrv.drivers.dp83820.chip import Chip, Link

@@ -4,7 +4,7 @@
 Config space is used throughout: it is there whether BAR5 is or not.
 """
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.drivers.ide_cmd680 import _cmd680, modes
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.ports import Registers

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from usrdrv import errors, loop
+from usrdrv import loop
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.block import Block, raise_errno
-from usrdrv.closing import Closing
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip

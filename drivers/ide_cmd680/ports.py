@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.drivers.ide_cmd680 import _cmd680
 
 R = _cmd680.lib

@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 from waiting import PATIENCE, at_best
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import export_fuse
 
 COMMAND = (sys.executable, "-m", "usrdrv")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.block import Block
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from net_sides import NEEDS_TAP
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import rtnetlink
 from usrdrv.bridge.link import LinkGoneError
 from usrdrv.bridge.netns import number

@@ -16,7 +16,7 @@ from waiting import at_best
 
 from bench import fio, syscalls
 from bench.servers import Server, bytearray_peer, in_process, vfio_user
-from usrdrv import errors
+from usrdrv.base import errors
 
 REQUESTS = 2000
 pytestmark = [

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from kernel_logs import watched
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.guest import Guest, Job
 
 DEVICES = "usrblk|nbd|md|mapper/"

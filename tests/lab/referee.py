@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.devices import control
 from usrdrv.devices.faults import parse_fault
 from usrdrv.lab.guest import Guest, Result

@@ -41,7 +41,7 @@ def devices() -> dict[tuple[int, int], int]:
     """Kind and number of all devices of usrloop, and who serves each; 0: nobody."""
     if not Path("/sys/module/usrloop").exists():
         return {}
-    from usrdrv import errors
+    from usrdrv.base import errors
     from usrdrv.loop import Control, lib
 
     found = {}
@@ -54,7 +54,7 @@ def devices() -> dict[tuple[int, int], int]:
 
 
 def delete(kind: int, number: int) -> None:
-    from usrdrv import errors
+    from usrdrv.base import errors
     from usrdrv.loop import Control
 
     with Control() as control, contextlib.suppress(errors.NoSuchDeviceError):

@@ -5,7 +5,7 @@ import ctypes
 import json
 import sys
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 

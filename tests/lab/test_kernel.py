@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import kernel
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model

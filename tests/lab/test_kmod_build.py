@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import kernel, kmod, toolchain
 from usrdrv.lab.guest import Guest
 

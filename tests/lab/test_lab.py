@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.guest import Guest
 
 Boot = Callable[..., Guest]

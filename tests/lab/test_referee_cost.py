@@ -13,7 +13,7 @@ import pytest
 from referee import Referee, start
 
 from bench import syscalls
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab.qemu import address
 
 COUNT = 3000

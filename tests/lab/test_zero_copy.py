@@ -22,7 +22,7 @@ from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image, se
 from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet
 from waiting import at_best
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model

@@ -18,7 +18,7 @@ from typing import Any
 
 from scenario import PATIENCE
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.loop import ANY, Control, Disk, Server, ffi, lib, new
 
 MODULE = "/share/usrloop.ko"

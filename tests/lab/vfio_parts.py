@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from usrdrv import errors
 from usrdrv.backends._access import ffi
+from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.drivers import open_driver
 

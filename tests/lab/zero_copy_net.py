@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from usrdrv import errors, loop
+from usrdrv import loop
+from usrdrv.base import errors
 from usrdrv.device import open_device
 
 lib, ffi = loop.lib, loop.ffi

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from model_host import CTL, DATA, Machine
 
+from usrdrv.base.errors import DeviceBusyError, NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices.cmd680 import DriveSpec, from_options
 from usrdrv.devices.images import parse_size
-from usrdrv.errors import DeviceBusyError, NoSuchDeviceError, UsageError, UsrdrvError
 
 MIB = 1 << 20
 

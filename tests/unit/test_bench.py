@@ -12,7 +12,7 @@ import pytest
 from bench import fio, footprint, loop, map_cost, net, recovery, syscalls
 from bench.report import Figures
 from bench.throughput import Spread, ratio
-from usrdrv import errors
+from usrdrv.base import errors
 
 
 def test_median_and_spread() -> None:

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors, modules
+from usrdrv import modules
+from usrdrv.base import errors
+from usrdrv.base.process import Child
+from usrdrv.base.signals import Interrupted, Signals
+from usrdrv.base.sockets import claim_path, has_client, listen
 from usrdrv.bridge import (
     cli,
     cmd_block,
@@ -24,11 +28,8 @@ from usrdrv.bridge import (
     tap,
 )
 from usrdrv.bridge.nbd_handshake import Export
-from usrdrv.bridge.process import Child
-from usrdrv.bridge.signals import Interrupted, Signals
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
-from usrdrv.sockets import claim_path, has_client, listen
 
 RAM = "model:cmd680?strict=1&ram=1M"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from usrdrv import disks, errors
+from usrdrv import disks
+from usrdrv.base import errors
 from usrdrv.bridge import detach
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors, names
+from usrdrv import names
 from usrdrv.backends import _access
-from usrdrv.claim import Claim, held, name_owner
-from usrdrv.device import SERVED, Device, list_devices, open_device
+from usrdrv.base import errors
+from usrdrv.claim import SERVED, Claim, held, name_owner
+from usrdrv.device import Device, open_device
 from usrdrv.devices import _models, models
+from usrdrv.drivers.listing import list_devices
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 from usrdrv.drivers.ide_cmd680 import modes

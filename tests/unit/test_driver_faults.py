@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, at_best, until
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.devices.faults import parse_fault
 from usrdrv.drivers import open_driver

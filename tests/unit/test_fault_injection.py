@@ -6,9 +6,9 @@ import time
 import pytest
 from model_host import CTL, DATA, Machine
 
+from usrdrv.base.errors import NoSuchDeviceError, UsageError
 from usrdrv.devices.cmd680 import DriveSpec
 from usrdrv.devices.faults import Fault, parse_fault
-from usrdrv.errors import NoSuchDeviceError, UsageError
 
 MIB = 1 << 20
 

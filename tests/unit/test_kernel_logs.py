@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, {str(LAB)!r})
 import kernel_logs
 from kernel_logs import *
-from usrdrv.closing import Closing
+from usrdrv.base.closing import Closing
 from usrdrv.lab.console import Console
 
 def pytest_configure(config):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.lab import accelerator, cache, kernels, qemu
 from usrdrv.lab.console import Console, alarms
 

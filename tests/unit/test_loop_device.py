@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import disks, errors, mounts
+from usrdrv import disks, mounts
+from usrdrv.base import errors
 from usrdrv.bridge import loop
 
 

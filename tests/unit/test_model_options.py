@@ -5,7 +5,7 @@ import argparse
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import cli, cmd_model
 from usrdrv.devices import models
 

@@ -6,9 +6,9 @@ import struct
 import pytest
 from model_host import DATA, Machine
 
+from usrdrv.base.errors import UsageError
 from usrdrv.devices.cmd680 import DriveSpec, from_options
 from usrdrv.devices.faults import Fault
-from usrdrv.errors import UsageError
 
 MIB = 1 << 20
 LONG = 3600.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors, mounts
+from usrdrv import mounts
+from usrdrv.base import errors
 from usrdrv.bridge import export_nbd, nbd_handshake
 from usrdrv.bridge.nbd_handshake import Export
 

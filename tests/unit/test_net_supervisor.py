@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import net_supervisor
 from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_supervisor import Interface, Settings

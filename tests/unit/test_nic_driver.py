@@ -38,7 +38,7 @@ from scapy.all import (  # type: ignore[attr-defined]
 )
 from waiting import PATIENCE, at_best, until
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.drivers.dp83820.driver import Options
 
 

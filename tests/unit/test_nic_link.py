@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from nic_pair import Pair, wait_for
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.drivers.dp83820 import eeprom
 from usrdrv.drivers.dp83820._dp83820 import lib

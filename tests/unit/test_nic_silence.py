@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nic_pair import Pair
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.drivers.dp83820 import driver
 from usrdrv.drivers.dp83820.chip import MASTER
 

@@ -15,7 +15,7 @@ from nic_host import ACCEPT_ALL, MAC, OTHER, RXCFG, Chip, frame, words
 from nic_pair import wait_for
 from scapy.utils import PcapReader
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.devices._models import lib
 from usrdrv.devices.dp83820 import from_options
 

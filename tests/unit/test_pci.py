@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import disks, errors, functions, interfaces, modules, mounts, pci, usrpci, vfio
+from usrdrv import disks, functions, interfaces, modules, mounts, pci, usrpci, vfio
+from usrdrv.base import errors
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import backoff, presence, restart
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.supervisor import START_TIMEOUT

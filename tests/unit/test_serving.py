@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.process import Child
 from usrdrv.bridge import cmd_block, detach
-from usrdrv.bridge.process import Child
 from usrdrv.bridge.watchdog import Watchdog
 
 DEAF = "trap '' TERM; echo ready >&2; while :; do sleep 1000; done"

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from usrdrv.sockets import sweep
+from usrdrv.base.sockets import sweep
 
 
 def dead_pid() -> int:

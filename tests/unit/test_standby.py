@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from waiting import until
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.process import Child
 from usrdrv.bridge import standby
 from usrdrv.bridge.driver_process import DriverProcess
-from usrdrv.bridge.process import Child
 from usrdrv.bridge.standby import Standby
 from usrdrv.net.counters import Counters
 

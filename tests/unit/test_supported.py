@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv import errors, supported
+from usrdrv.base import errors
 from usrdrv.device import open_device
-from usrdrv.drivers import open_driver
+from usrdrv.drivers import open_driver, supported
+from usrdrv.drivers.supported import DISKS, NETWORK
 from usrdrv.pci import Function
-from usrdrv.supported import DISKS, NETWORK
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
-from usrdrv import errors
 from usrdrv.backends._access import ffi
+from usrdrv.base import errors
 from usrdrv.device import open_device
 from usrdrv.devices import models
 from usrdrv.devices.base import Model

@@ -18,10 +18,10 @@ from vfio_user_peer import (
 )
 from waiting import PATIENCE, at_best, until
 
-from usrdrv import errors
+from usrdrv.base import errors
+from usrdrv.base.sockets import listen
 from usrdrv.devices import models
 from usrdrv.devices.server import Server
-from usrdrv.sockets import listen
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.bridge import cmd_block, watchdog
 from usrdrv.bridge.watchdog import Watchdog
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import errors, modules
-from usrdrv.closing import Closing
+from usrdrv import modules
+from usrdrv.base import errors
+from usrdrv.base.closing import Closing
 from usrdrv.loop import _loop
 
 ffi, lib = _loop.ffi, _loop.lib

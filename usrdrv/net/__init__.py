@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from usrdrv import errors
+from usrdrv.base import errors
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from usrdrv.closing import Closing
+from usrdrv.base.closing import Closing
 
 SIZE: Final = mmap.PAGESIZE
 _ROOM: Final = SIZE // 8

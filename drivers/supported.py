@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from usrdrv import errors, names
+from usrdrv import names
+from usrdrv.base import errors
 from usrdrv.pci import Function
 
 DISKS: Final = "a disk controller"
@@ -18,21 +19,17 @@ NETWORK: Final = "a network interface"
 
 @dataclass(frozen=True)
 class Chip:
-    """A device: the package of its driver, the class in there that drives it, and its kind."""
+    """A device: its model's name, the package of its driver, the class in there that drives it, and its kind."""
 
+    model: str
     driver: str
     controller: str
     kind: str
 
-    @property
-    def model(self) -> str:
-        """What its model is called."""
-        return self.driver.removeprefix("ide_")
-
 
 CHIPS: Final = {
-    (0x1095, 0x0680): Chip("ide_cmd680", "Controller", DISKS),
-    (0x100B, 0x0022): Chip("dp83820", "Nic", NETWORK),
+    (0x1095, 0x0680): Chip("cmd680", "ide_cmd680", "Controller", DISKS),
+    (0x100B, 0x0022): Chip("dp83820", "dp83820", "Nic", NETWORK),
 }
 """By PCI vendor and device id."""
 

@@ -13,16 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from usrdrv.closing import Closing
-from usrdrv.errors import (
+from usrdrv.base.closing import Closing
+from usrdrv.base.errors import (
     DeviceError,
     NoSuchDeviceError,
     PermissionDeniedError,
     UsageError,
     UsrdrvError,
 )
-from usrdrv.names import check_socket_path
-from usrdrv.sockets import listen
+from usrdrv.base.sockets import check_socket_path, listen
 
 MAX_LINE = 1 << 16
 TIMEOUT = 10.0

@@ -7,13 +7,20 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from usrdrv.errors import DeviceBusyError, PermissionDeniedError, UsageError, UsrdrvError
-from usrdrv.names import check_socket_path
+from usrdrv.base.errors import DeviceBusyError, PermissionDeniedError, UsageError, UsrdrvError
 
 ACCEPTS: Final = 1 << 16
 """__SO_ACCEPTCON of include/linux/net.h, in the flags of /proc/net/unix."""
 CONNECTED: Final = 3
 """SS_CONNECTED of linux/net.h, in its states."""
+LONGEST_PATH: Final = 107
+"""Bytes; sun_path of a Unix socket less its NUL."""
+
+
+def check_socket_path(path: Path) -> None:
+    """UsageError if `path` cannot be a Unix socket's address."""
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise UsageError(f"{path}: socket path longer than {LONGEST_PATH} bytes")
 
 
 def claim_path(path: Path) -> None:
