@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Guests with a drive, for every file here: through VFIO on Debian's kernel, then through the usrdrv calls on ours.
+
+The latter has no IOMMU. Each test has the drive once as /dev/nbd0, once as /dev/usrblk0 (fixture `way`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from disks import end_all, make_image
+from ways import WAYS, Way
+
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+from usrdrv.pci import USRDRV, VFIO
+
+Boot = Callable[..., Guest]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    image = make_image(tmp_path_factory.mktemp("block"))
+    with Model("cmd680", "--option", "strict=1", "--image", str(image)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+def through(request: pytest.FixtureRequest) -> str:
+    """The kernel driver that has the controller, because that is the best way there."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def guest(  # in this order: the model outlives it
+    model: Model, guest_factory: Boot, through: str
+) -> Iterator[Guest]:
+    kernel = "base" if through == USRDRV else "stock"
+    guest = guest_factory([model.socket], kernel=kernel, iommu=through == VFIO, kmod=True)
+    yield guest
+    guest.close()  # the next one wants the model
+
+
+@pytest.fixture(autouse=True)
+def alone(guest: Guest) -> Iterator[None]:
+    yield
+    end_all(guest)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.export)
+def way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen

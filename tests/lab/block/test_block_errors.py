@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""A driver that errs: it crashes, takes its device for gone, or meets a drive's errors."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import pytest
+from disks import all_was_written_and_verified, sectors_written, start_fio, wait
+from waiting import at_best
+from ways import WAYS, Served, Way, nothing_is_left
+
+from usrdrv.devices import control
+from usrdrv.lab.guest import Guest
+from usrdrv.lab.models import Model
+
+DOUBT = """
+import errno, os, threading, time
+def _doubt(device):
+    dev = ffi.cast("struct usrdrv_dev *", device.pointer)
+    _ops = ffi.new("struct usrdrv_dev_ops *")
+    ffi.memmove(_ops, dev.ops, ffi.sizeof("struct usrdrv_dev_ops"))
+    _gone = ffi.callback(
+        "int(struct usrdrv_dev *, const struct usrdrv_write *, unsigned int)",
+        lambda *arguments: -errno.ENODEV,
+    )
+    _ops.write_list = _gone
+    while True:
+        try:
+            os.unlink("/tmp/doubt")
+            dev.ops = _ops
+        except FileNotFoundError:
+            pass
+        time.sleep(0.1)
+_start = Controller.__init__
+def _start_doubting(self, device, options=None):
+    _start(self, device, options)
+    threading.Thread(target=_doubt, args=(device,), daemon=True).start()
+Controller.__init__ = _start_doubting
+"""
+"""At the end of the driver: writes to registers fail as if the device were gone, once there is that file."""
+
+
+def test_a_driver_that_takes_its_device_for_gone_is_started_again(guest: Guest, way: Way) -> None:
+    """It ends, and leaves the requests without an answer. But the device answers on its bus."""
+    source = "/src/drivers/ide_cmd680/driver.py"
+    (guest.share / "doubt").write_text(DOUBT)
+    guest.run(
+        f"cat {source} /share/doubt >/tmp/doubter && mount --bind /tmp/doubter {source}", check=True
+    )
+    try:
+        served = Served(guest, way)
+        device = served.device
+        log = guest.console.position()
+        writer = guest.start(
+            f"while :; do dd if=/dev/zero of={device} bs=64k count=16 oflag=direct status=none || exit; done"
+        )
+        for number in (1, 2):
+            before = sectors_written(guest, device)
+            wait(lambda n=before: sectors_written(guest, device) > n + 128, 60, "I/O before")  # type: ignore[misc]
+            guest.run("touch /tmp/doubt", check=True)
+            wait(lambda n=number: served.restarts == n, 60, f"restart: {served.job.err}")  # type: ignore[misc]
+        assert "device is gone" in served.job.err, "the driver's own line"
+        before = sectors_written(guest, device)
+        wait(lambda: sectors_written(guest, device) > before, 60, "I/O after that")
+        assert not writer.done.is_set(), writer.err
+        writer.signal(signal.SIGKILL)
+        assert not re.search(r"I/O error", guest.kernel_log(log))
+        assert served.end() == 0, served.job.err
+    finally:
+        guest.run(f"umount {source}", check=True)
+    nothing_is_left(guest, way)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["/mnt/core", "|/bin/sh -c cat>/mnt/core"], ids=["file", "pipe"]
+)
+def test_a_driver_that_crashes_leaves_no_core_on_its_own_disk(
+    guest: Guest, way: Way, pattern: str
+) -> None:
+    """It would not end before that was written, which waits for the next driver, which waits for its end.
+
+    Nor does the kernel kill it, its successor or their supervisor for memory.
+    """
+    guest.run(f"echo '{pattern}' >/proc/sys/kernel/core_pattern", check=True)
+    served = Served(guest, way)
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    try:
+        log = guest.console.position()
+        fio = start_fio(guest, "/mnt")
+        before = sectors_written(guest, device)
+        wait(lambda: sectors_written(guest, device) > before + 512, 60, "I/O before the crash")
+        served.signal_driver("SEGV")
+        wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+        all_was_written_and_verified(guest, fio)
+        assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+        assert guest.run("test -e /mnt/core").code == 1
+        names = f"{way.process} usrdrv-standby" if way.export == "usrloop" else way.process
+        badness = f"for name in {names}; do cat /proc/$(pgrep -x $name)/oom_score_adj; done"
+        wait(lambda: set(guest.run(badness).out.split()) == {"-1000"}, 60, "badness of all")
+    finally:
+        guest.run("umount /mnt; echo core >/proc/sys/kernel/core_pattern", check=True)
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
+def seconds(guest: Guest, command: str) -> float:
+    begun = time.monotonic()
+    guest.run(command, 60, check=True)
+    return time.monotonic() - begun
+
+
+@pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
+def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, model: Model) -> None:
+    """Who looks at the chip owes the interrupt's acknowledgement; errors of commands come in between.
+
+    Without it every command that takes longer than the looking ends when somebody looks for hung ones: 100 ms.
+    """
+    way = WAYS[1]
+    served = Served(guest, way, "--poll-us", "50")
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    log = guest.console.position()
+    fio = start_fio(guest, "/mnt")
+    for kind in ("crc", "dma-abort") * 2:
+        before = sectors_written(guest, device)
+        wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O between errors")
+        assert not fio.done.is_set()
+        fault = {"kind": kind, "on": "write", "count": 1}
+        control.call(model.control, {"op": "fault-add", "fault": fault})
+        wait(lambda: not control.call(model.control, {"op": "fault-list"}), 60, f"{kind} is met")
+    all_was_written_and_verified(guest, fio)
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    # One that fails is ended by another thread, which wakes the one that owes.
+    bad = {"kind": "bad-sector", "lba": 80 << 10, "sectors": 8, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": bad})
+    read = f"dd if={device} of=/dev/null bs=4k skip=10k count=1 iflag=direct"
+    for _ in range(3):
+        assert "Input/output error" in guest.run(read, 60).err
+    control.call(model.control, {"op": "fault-clear", "id": number})
+    slow = {"kind": "slow", "seek_ms": 5, "on": "read"}
+    number = control.call(model.control, {"op": "fault-add", "fault": slow})
+    try:
+        read = f"dd if={device} of=/dev/null bs=4k count=8 iflag=direct"
+        # A busy host makes it longer; what is looked for makes each of them 800 ms.
+        took = at_best(lambda: seconds(guest, read), lambda took: took < 0.64, "reads, in seconds")
+        assert took > 0.04
+    finally:
+        control.call(model.control, {"op": "fault-clear", "id": number})
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}", 120, check=True)
+    assert served.end() == 0 and not served.restarts, served.job.err
+    nothing_is_left(guest, way)

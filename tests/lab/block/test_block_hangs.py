@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""A driver that lives and serves no more: it is stopped, hangs, or has lost the disk."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+from disks import all_was_written_and_verified, sectors_written, start_fio, wait
+from ways import WAYS, Served, Way, nothing_is_left
+
+from usrdrv.lab.guest import Guest
+
+
+def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, way: Way) -> None:
+    served = Served(guest, way, "--request-time", "3")
+    device = served.device
+    guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)
+    log = guest.console.position()
+    fio = start_fio(guest, "/mnt")
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before + 2048, 60, "I/O before the hang")
+    assert not fio.done.is_set()
+    served.signal_driver("STOP")
+    begun = time.monotonic()
+    wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+    assert time.monotonic() - begun > 3, "it had its time"
+    assert "the driver completed no request for 3 s: killing it" in served.job.err
+    before = sectors_written(guest, device)
+    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the hang")
+    all_was_written_and_verified(guest, fio)
+    assert served.restarts == 1, "one that works is left alone"
+    assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
+    guest.run("umount /mnt", check=True)
+    guest.run(f"e2fsck -fn {device}", 120, check=True)
+    # also a flush without any data, which the kernel counts apart
+    served.signal_driver("STOP")
+    flush = f"import os; os.fsync(os.open('{device}', os.O_RDWR))"
+    guest.run(["python3", "-c", flush], 60, check=True)
+    wait(lambda: served.restarts == 2, 60, "it says so when requests go on already")
+    # and one that is stopped while nobody asks it for anything
+    served.signal_driver("STOP")
+    time.sleep(5)  # nothing is to happen, and longer than the request time
+    served.signal_driver("CONT")
+    assert served.end() == 0, served.job.err
+    assert served.restarts == 2
+    nothing_is_left(guest, way)
+
+
+def test_the_kernel_has_taken_the_disk_from_a_driver_that_does_not_end(guest: Guest) -> None:
+    """It was stopped, as one that hangs, and has no request: nobody but the kernel says that it serves no more."""
+    way = WAYS[1]
+    served = Served(guest, way)
+    device = served.device
+    wait(lambda: not guest.run("pgrep -x usrdrv-standby").code, 60, "standby")
+    number = int(device.removeprefix("/dev/usrblk"))
+    served.signal_driver("STOP")
+    detach = f"from usrdrv import loop; loop.Control().detach(loop.lib.USRLOOP_BLOCK, {number})"
+    guest.run(["python3", "-c", detach], 60, check=True)
+    guest.run(f"dd if=/dev/zero of={device} bs=64k count=16 oflag=direct", 120, check=True)
+    wait(lambda: served.restarts == 1, 60, "it says so when requests go on already")
+    assert "the kernel has taken the disk from the driver, which does not end" in served.job.err
+    assert served.end() == 0, served.job.err
+    nothing_is_left(guest, way)
+
+
+def test_a_driver_that_is_stopped_is_left_in_bounded_time(guest: Guest, way: Way) -> None:
+    served = Served(guest, way)
+    guest.run(f"dd if=/dev/zero of={served.device} bs=64k count=16", check=True)
+    served.signal_driver("STOP")
+    served.job.signal(signal.SIGTERM)
+    time.sleep(2)  # nothing is to happen
+    assert not served.job.done.is_set()
+    assert served.end(signal.SIGTERM) == 1
+    assert "a signal ended the writing: data lost" in served.job.err
+    nothing_is_left(guest, way)
