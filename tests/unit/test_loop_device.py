@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Loop devices: the structure handed to the kernel, and real ones where that is allowed."""
 
-import errno
 import os
 import struct
 from pathlib import Path
 
 import pytest
 
-from usrdrv import disks, mounts
+from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.bridge import loop
 
@@ -120,51 +119,6 @@ def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         loop.check_access()
 
 
-def test_users_of_the_root_file_system(tmp_path: Path) -> None:
-    """Our own root's device number stands in for a mounted disk."""
-    line = next(
-        line
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if line.split()[4] == "/"
-    )
-    disk = tmp_path / "disk9"
-    (disk / "holders").mkdir(parents=True)
-    (disk / "holders" / "dm-7").mkdir()
-    (disk / "dev").write_text("999:999\n")
-    assert mounts.users(disk) == ["/dev/dm-7"]
-    (disk / "dev").write_text(line.split()[2] + "\n")
-    assert mounts.users(disk)[:2] == ["/dev/dm-7", "/"]
-
-
-def test_who_is_gone_in_a_moment_is_no_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = [OSError(errno.EBUSY, "busy"), OSError(errno.EBUSY, "busy"), 7]
-
-    def open_disk(disk: Path, flags: int) -> int:
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(disks, "_open", open_disk)
-    monkeypatch.setattr(disks, "MOMENT", 0)
-    assert disks.claim(tmp_path / "disk9") == 7
-    assert not answers
-
-
-def test_who_stays_is_a_user_also_if_nothing_says_who(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def busy(disk: Path, flags: int) -> int:
-        raise OSError(errno.EBUSY, "busy")
-
-    monkeypatch.setattr(disks, "_open", busy)
-    monkeypatch.setattr(disks, "MOMENT", 0)
-    with pytest.raises(disks.InUseError, match=r"/dev/disk9 is in use \(a file system or program"):
-        disks.claim(tmp_path / "disk9")
-
-
 @needs_loop
 def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
     """It takes the place of the descriptor that keeps the device there."""
@@ -182,14 +136,3 @@ def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
     finally:
         device.close()
     assert not backing(device.name).exists()
-
-
-def test_mount_points_of_any_bytes(tmp_path: Path) -> None:
-    """Only the newline is no part of a name."""
-    lines = [b"36 25 8:1 / /a\xff rw - ext4 /dev/sda1 rw", "37 25 8:2 / /b\u2028\x0cc rw".encode()]
-    (tmp_path / "mountinfo").write_bytes(b"\n".join([*lines, b""]))
-    assert [os.fsencode(line) for line in mounts.table(tmp_path)] == lines
-
-
-def test_mount_points_with_spaces() -> None:
-    assert mounts.unescape(r"/a\040b\134c") == "/a b\\c"
