@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_faults import hits
 from running import COMMAND, Running, World, child_of, needs_block
 from waiting import PATIENCE, until
 
@@ -143,12 +144,6 @@ def _still_works(world: World, model: Running) -> None:
     assert again.end() == 0
 
 
-def hits(socket: Path) -> int:
-    """How often the only fault of a model was met."""
-    (fault,) = control.call(Path(f"{socket}.ctl"), {"op": "fault-list"})
-    return int(fault.get("hits", 0))
-
-
 def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
     """A request under way gets EIO; the server ends by itself."""
     nbd = pytest.importorskip("nbd")
@@ -171,7 +166,7 @@ def test_model_that_vanishes_under_an_nbd_client(world: World) -> None:
         return 1
 
     client.aio_pread(buffer, 4096, completion=completed)
-    until(lambda: client.poll(100) >= 0 and hits(socket) == 1, "the request hangs")
+    until(lambda: client.poll(100) >= 0 and hits(Path(f"{socket}.ctl")) == 1, "the request hangs")
     assert not results
     model.process.kill()
     model.wait()

@@ -5,22 +5,16 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kmod import SLOWER
-from waiting import until
+from kmod import SLOWER, wait
 
 from usrdrv.lab.guest import Guest, Job
 
 ADDRESS = "0000:00:10.0"
 SIZE = 64 << 20
 LOAD = 10 << 20
-
-
-def wait(condition: Callable[[], object], timeout: float, what: str) -> None:
-    until(condition, what, timeout * SLOWER)
 
 
 def make_image(folder: Path) -> Path:
@@ -74,9 +68,19 @@ def driver(guest: Guest) -> str:
     return link.strip().rpartition("/")[2]
 
 
+def _account(guest: Guest, device: str) -> list[int]:
+    """The kernel's own, of a disk (Documentation/block/stat.rst)."""
+    words = guest.run(f"cat /sys/block/{Path(device).name}/stat", check=True).out.split()
+    return list(map(int, words))
+
+
 def sectors_written(guest: Guest, device: str) -> int:
-    """From the kernel's own account (Documentation/block/stat.rst)."""
-    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat").out.split()[6])
+    return _account(guest, device)[6]
+
+
+def in_flight(guest: Guest, device: str) -> int:
+    """How many requests are under way."""
+    return _account(guest, device)[8]
 
 
 def start_fio(guest: Guest, folder: str) -> Job:

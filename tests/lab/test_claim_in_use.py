@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from disks import wait
+from kmod import wait
 
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model

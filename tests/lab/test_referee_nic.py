@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from model_faults import broken
 from nics import answers, cabled, end, iperf, kept_going, ping, start, stats, udp_arrives, until
 from waiting import until as wait_for
 
@@ -120,10 +121,8 @@ def test_stock_has_no_jumbo_frames(stock: Guest) -> None:
 
 def test_link_loss_is_noticed(stock: Guest, models: list[Model]) -> None:
     since = stock.console.position()
-    fault = {"op": "fault-add", "fault": {"kind": "link-down"}}
-    number = control.call(models[1].control, fault)
-    wait_for(lambda: re.search(r"eth0: link now .*down", stock.kernel_log(since)), "its loss")
-    control.call(models[1].control, {"op": "fault-clear", "id": number})
+    with broken(models[1].control, {"kind": "link-down"}):
+        wait_for(lambda: re.search(r"eth0: link now .*down", stock.kernel_log(since)), "its loss")
     up = "link now 1000 mbps, full duplex and up."
     wait_for(lambda: up in stock.kernel_log(since), "its return")
     ping(stock, FAR)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 from kmod import DEBUG, KERNEL, SLOWER, leaks, quiet
+from model_faults import broken, hits
 from waiting import at_best, until
 
-from usrdrv.devices import control
 from usrdrv.lab import kernel
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
@@ -300,16 +300,12 @@ print("read", flush=True)
 def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
     """The drive is about to deliver; the process dies; whoever has its memory now keeps what he wrote."""
     (guest.share / "read_slowly.py").write_text(READ)
-    fault = {"kind": "slow", "seek_ms": 8000, "on": "read"}
-
-    def hits() -> int:
-        (fault,) = control.call(models[0].control, {"op": "fault-list"})
-        return int(fault.get("hits", 0))
+    socket = models[0].control
 
     def killed() -> str:
-        before = hits()
+        before = hits(socket)
         job = guest.start(["python3", "/share/read_slowly.py"])
-        until(lambda: hits() > before, "the drive has the command")
+        until(lambda: hits(socket) > before, "the drive has the command")
         job.signal(signal.SIGKILL)
         job.wait()
         poison = guest.run("python3 /share/usr_pci_faults.py poison", 120 * SLOWER)
@@ -317,13 +313,10 @@ def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
         assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
         return job.out
 
-    number = control.call(models[0].control, {"op": "fault-add", "fault": fault})
-    try:
+    with broken(socket, {"kind": "slow", "seek_ms": 8000, "on": "read"}):
         for _ in range(2):
             # Unless the kill came after the drive had delivered.
             at_best(killed, lambda said: "read\n" not in said, "killed in a transfer", 200 * SLOWER)
-    finally:
-        control.call(models[0].control, {"op": "fault-clear", "id": number})
 
 
 def test_kunit(guest: Guest) -> None:

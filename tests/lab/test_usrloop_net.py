@@ -14,16 +14,16 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from model_faults import broken
 from nics import answers, end, killed_in_a_flow, ping, start, stats, until
 from waiting import at_best
 
-from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
@@ -53,14 +53,8 @@ class Wire:
     def set_mtu(self, mtu: int) -> None:
         self.run("-n", self.namespace, "link", "set", self.tap, "mtu", str(mtu))
 
-    @contextmanager
-    def unplugged(self) -> Iterator[None]:
-        fault = {"op": "fault-add", "fault": {"kind": "link-down"}}
-        number = control.call(self.model.control, fault)
-        try:
-            yield
-        finally:
-            control.call(self.model.control, {"op": "fault-clear", "id": number})
+    def unplugged(self) -> AbstractContextManager[None]:
+        return broken(self.model.control, {"kind": "link-down"})
 
 
 @pytest.fixture(scope="module")

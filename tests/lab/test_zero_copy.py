@@ -12,17 +12,25 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import disks
 import pytest
-from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image, sectors_written, wait
-from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet
+from disks import (
+    ADDRESS,
+    driver,
+    end_all,
+    in_flight,
+    lives_through_deaths,
+    make_image,
+    sectors_written,
+)
+from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet, wait
+from model_faults import broken, hits, left
 from waiting import at_best
 
-from usrdrv.base import errors
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
@@ -117,31 +125,9 @@ def good(result: Result) -> Result:
     return result
 
 
-@contextmanager
-def broken(model: Model, *faults: dict[str, Any]) -> Iterator[None]:
-    numbers = [control.call(model.control, {"op": "fault-add", "fault": fault}) for fault in faults]
-    try:
-        yield
-    finally:
-        for number in numbers:
-            with suppress(errors.UsrdrvError):  # it may be used up
-                control.call(model.control, {"op": "fault-clear", "id": number})
-
-
-def hits(model: Model) -> int:
-    """How often the only fault was met."""
-    (fault,) = control.call(model.control, {"op": "fault-list"})
-    return int(fault.get("hits", 0))
-
-
-def in_flight(guest: Guest, device: str) -> int:
-    """Requests of a disk (Documentation/block/stat.rst)."""
-    return int(guest.run(f"cat /sys/block/{Path(device).name}/stat", check=True).out.split()[8])
-
-
 def slow(model: Model, milliseconds: int) -> AbstractContextManager[None]:
     """Reads of the drive take so long until the first byte."""
-    return broken(model, {"kind": "slow", "seek_ms": milliseconds, "on": "read"})
+    return broken(model.control, {"kind": "slow", "seek_ms": milliseconds, "on": "read"})
 
 
 def test_no_byte_is_copied(guest: Guest, served: Served, translated: str) -> None:
@@ -171,14 +157,14 @@ def test_what_does_not_end_well_is_the_driver_s_to_see_to(
         f"fio --name=v --filename={served.device} --rw=randwrite --bsrange=4k-128k --direct=1 --size=8M "
         "--ioengine=psync --verify=crc32c --verify_fatal=1 --output-format=json"
     )
-    with broken(model, *faults):
+    with broken(model.control, *faults):
         (job,) = json.loads(good(guest.run(load, 240 * SLOWER)).out)["jobs"]
-        left = control.call(model.control, {"op": "fault-list"})
+        unmet = left(model.control)
     assert job["error"] == 0
     assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == 8 << 20
-    assert not left, "faults that nobody met"
+    assert not unmet, "faults that nobody met"
     read = f"dd if={served.device} of=/dev/null bs=4k skip=%d count=1 iflag=direct"
-    with broken(model, {"kind": "bad-sector", "lba": 8193 * 8 + 3, "on": "read"}):
+    with broken(model.control, {"kind": "bad-sector", "lba": 8193 * 8 + 3, "on": "read"}):
         for place, fails in ((8192, False), (8193, True), (8194, False)):
             assert (guest.run(read % place, 60 * SLOWER).code != 0) == fails, place
 
@@ -236,7 +222,7 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
             keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
             wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 60, keeper.err)
             job = guest.start(f"{SCRIPT} held {served.device}")
-            wait(lambda: hits(model) == 1, 60, "the drive has the command")
+            wait(lambda: hits(model.control) == 1, 60, "the drive has the command")
             served.signal_driver("KILL")
             done = json.loads(good(job.wait(120 * SLOWER)).out.splitlines()[-1])
             poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120 * SLOWER)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from scenario import PATIENCE
-from usrloop_rig import SIZE, Ram, attach, check, polled, wait
+from usrloop_rig import SIZE, Ram, attach, check, in_flight, polled, wait
 
 from usrdrv.loop import STATES, Control, Disk, Server
 
@@ -28,15 +28,16 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
         number = control.create(HELD).id
         attach(first, number)
         control.start()
-        waits = reader(f"/dev/usrblk{number}", "taskset", "-c", "1")
+        device = f"/dev/usrblk{number}"
+        waits = reader(device, "taskset", "-c", "1")
         try:
             assert polled(first, PATIENCE * 1000) & select.POLLIN
             first.close()
             wait(lambda: STATES[control.query().state] == "quiesced")
             # That for a partition table failed with its server; the next one waits for another.
-            wait(lambda: in_flight(number), "a request waits")
+            wait(lambda: in_flight(device), "a request waits")
             CPU.write_text("0")
-            assert waits.poll() is None and in_flight(number), "it waits as before"
+            assert waits.poll() is None and in_flight(device), "it waits as before"
             server = Server(second, attach(second, number))
             rams = [Ram(server), Ram(server, queue=1)]
             assert waits.wait(PATIENCE) == 0
@@ -46,7 +47,3 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
         for ram in rams:
             ram.join(PATIENCE)
         server.close()
-
-
-def in_flight(number: int) -> bool:
-    return any(map(int, Path(f"/sys/block/usrblk{number}/inflight").read_text().split()))

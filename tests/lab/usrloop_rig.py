@@ -194,5 +194,10 @@ def sysfs(device: str, name: str) -> str:
     return (Path("/sys/class/block") / Path(device).name / name).read_text().strip()
 
 
+def in_flight(device: str) -> int:
+    """Requests of a disk that are under way (Documentation/block/stat.rst)."""
+    return int(sysfs(device, "stat").split()[8])
+
+
 def no_device() -> None:
     assert not list(Path("/dev").glob("usrblk*")), "a disk is left"

@@ -23,7 +23,7 @@ from typing import Any
 
 from scenario import PATIENCE, main
 from usr_pci import INTX, Claim, error_of
-from usrloop_rig import attach, create_refused, raw, refused, sysfs, wait
+from usrloop_rig import attach, create_refused, in_flight, raw, refused, wait
 
 from usrdrv.loop import Control, Disk, Server, lib, new
 
@@ -61,11 +61,6 @@ def shared_with(pid: int) -> bytes:
                 with contextlib.suppress(OSError):
                     found += memory.read(end - start)
     return found
-
-
-def in_flight(device: str) -> int:
-    """Requests of a disk (Documentation/block/stat.rst)."""
-    return int(sysfs(device, "stat").split()[8])
 
 
 def pages(device: str, pid: str, translated: str) -> None:

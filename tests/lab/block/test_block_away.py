@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disks import sectors_written, wait
+from disks import sectors_written
+from kmod import wait
 from ways import Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest

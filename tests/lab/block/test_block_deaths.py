@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 import signal
 
-from disks import LOAD, SIZE, driver, lives_through_deaths, sectors_written, wait
+from disks import LOAD, SIZE, driver, lives_through_deaths, sectors_written
+from kmod import wait
 from ways import WAYS, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest

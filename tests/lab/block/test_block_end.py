@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import signal
 
-from disks import driver, wait
+from disks import driver
+from kmod import wait
 from ways import Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest

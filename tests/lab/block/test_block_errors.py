@@ -8,11 +8,12 @@ import signal
 import time
 
 import pytest
-from disks import all_was_written_and_verified, sectors_written, start_fio, wait
+from disks import all_was_written_and_verified, sectors_written, start_fio
+from kmod import wait
+from model_faults import broken, left
 from waiting import at_best
 from ways import WAYS, Served, Way, nothing_is_left
 
-from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
@@ -129,27 +130,20 @@ def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, mode
         before = sectors_written(guest, device)
         wait(lambda n=before: sectors_written(guest, device) > n + 512, 60, "I/O between errors")
         assert not fio.done.is_set()
-        fault = {"kind": kind, "on": "write", "count": 1}
-        control.call(model.control, {"op": "fault-add", "fault": fault})
-        wait(lambda: not control.call(model.control, {"op": "fault-list"}), 60, f"{kind} is met")
+        with broken(model.control, {"kind": kind, "on": "write", "count": 1}):
+            wait(lambda: not left(model.control), 60, f"{kind} is met")
     all_was_written_and_verified(guest, fio)
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O", guest.kernel_log(log))
     # One that fails is ended by another thread, which wakes the one that owes.
-    bad = {"kind": "bad-sector", "lba": 80 << 10, "sectors": 8, "on": "read"}
-    number = control.call(model.control, {"op": "fault-add", "fault": bad})
-    read = f"dd if={device} of=/dev/null bs=4k skip=10k count=1 iflag=direct"
-    for _ in range(3):
-        assert "Input/output error" in guest.run(read, 60).err
-    control.call(model.control, {"op": "fault-clear", "id": number})
-    slow = {"kind": "slow", "seek_ms": 5, "on": "read"}
-    number = control.call(model.control, {"op": "fault-add", "fault": slow})
-    try:
+    with broken(model.control, {"kind": "bad-sector", "lba": 80 << 10, "sectors": 8, "on": "read"}):
+        read = f"dd if={device} of=/dev/null bs=4k skip=10k count=1 iflag=direct"
+        for _ in range(3):
+            assert "Input/output error" in guest.run(read, 60).err
+    with broken(model.control, {"kind": "slow", "seek_ms": 5, "on": "read"}):
         read = f"dd if={device} of=/dev/null bs=4k count=8 iflag=direct"
         # A busy host makes it longer; what is looked for makes each of them 800 ms.
         took = at_best(lambda: seconds(guest, read), lambda took: took < 0.64, "reads, in seconds")
         assert took > 0.04
-    finally:
-        control.call(model.control, {"op": "fault-clear", "id": number})
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}", 120, check=True)
     assert served.end() == 0 and not served.restarts, served.job.err

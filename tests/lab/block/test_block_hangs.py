@@ -7,7 +7,8 @@ import re
 import signal
 import time
 
-from disks import all_was_written_and_verified, sectors_written, start_fio, wait
+from disks import all_was_written_and_verified, sectors_written, start_fio
+from kmod import wait
 from ways import WAYS, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest
