@@ -16,7 +16,7 @@ from typing import Any
 
 from waiting import until
 
-from usrdrv.lab import cache, kernel
+from usrdrv.lab import kmod
 from usrdrv.lab.guest import Guest, Job
 
 KERNEL = os.environ.get("USRDRV_LAB_KERNEL", "base")
@@ -29,32 +29,9 @@ SOURCE = TOP / "loopback-kmod"
 HERE = Path(__file__).resolve().parent
 
 
-def build() -> Path:
-    """Return usrloop.ko for KERNEL, with its self-tests."""
-    files = sorted(x for x in SOURCE.rglob("*") if x.suffix in (".c", ".h") or x.name == "Kbuild")
-    folder = kernel.build(KERNEL)
-    inputs = [
-        folder.name,
-        *(str(x.relative_to(SOURCE)) for x in files),
-        *(x.read_text() for x in files),
-    ]
-
-    def make(path: Path) -> None:
-        work = path / "work"
-        for file in files:
-            (work / file.relative_to(SOURCE)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, work / file.relative_to(SOURCE))
-        command = ["make", "-s", "-C", str(folder / "build"), f"M={work}", "SELFTEST=1", "modules"]
-        subprocess.run(command, check=True)
-        shutil.copy(work / "usrloop.ko", path)
-        shutil.rmtree(work)
-
-    return cache.cached("test-module", cache.digest(inputs), make) / "usrloop.ko"
-
-
 def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest:
     """Start a guest that has the module loaded, and the C programs `programs` in /share."""
-    module = build()
+    module = kmod.build(KERNEL, selftest=True)
     # QEMU does not see what virtiofsd writes to the guest's memory. If that held code, it would go on with the old
     # code, translated: so pages are zeroed by the guest when they are freed.
     options = {"cpus": 2, "memory": 2048 if DEBUG else 1024, "append": "init_on_free=1", **options}

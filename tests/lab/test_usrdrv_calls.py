@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from kmod import DEBUG, KERNEL, SLOWER, leaks, quiet
 from model_faults import broken, hits
 from waiting import at_best, until
 
-from usrdrv.lab import kernel
+from usrdrv.lab import kernel, toolchain
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
 
@@ -114,9 +113,7 @@ def claim_user(guest: Guest, tmp_path: Path) -> Iterator[None]:
     """Its module is loaded."""
     shutil.copy(HERE / "claim_user.c", tmp_path)
     (tmp_path / "Makefile").write_text("obj-m := claim_user.o\n")
-    build = ["make", "-s", "-C", kernel.build(KERNEL) / "build", f"M={tmp_path}", "modules"]
-    subprocess.run(build, check=True)
-    shutil.copy(tmp_path / "claim_user.ko", guest.share)
+    shutil.copy(toolchain.build_module(tmp_path, KERNEL), guest.share)
     guest.run("insmod /share/claim_user.ko", check=True)
     yield
     guest.run("rmmod claim_user", check=True)
