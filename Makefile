@@ -52,7 +52,8 @@ demo: setup
 
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	# In this order, the longest first, so that all workers end at the same time.
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/lab tests/host tests/unit
 
 test-debug: setup
 	$(PYTHON) -m usrdrv lab build --kernel debug
