@@ -8,7 +8,8 @@ depends on the scheduler (how often somebody was woken, how fast it went) is tri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import gt
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -41,6 +42,26 @@ def at_best(
     except AssertionError as error:
         raise AssertionError(f"{error}; found: {tries[:20]}") from None
     return tries[-1]
+
+
+def enough(
+    count: Callable[[], Sequence[int]], least: Sequence[int], what: str, seconds: float = PATIENCE
+) -> list[int]:
+    """Do again what is counted until each sum of its counts is above its `least`; return the sums.
+
+    A slow machine takes longer for it; what never gets there is broken.
+    """
+    sums = [0] * len(least)
+
+    def more() -> bool:
+        sums[:] = [old + new for old, new in zip(sums, count(), strict=True)]
+        return all(map(gt, sums, least))
+
+    try:
+        until(more, what, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; found: {sums}, each to be above {list(least)}") from None
+    return sums
 
 
 def still(value: Callable[[], T], seconds: float = 0.3) -> T:

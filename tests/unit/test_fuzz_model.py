@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_host import MEM_BASE, MEM_SIZE, Machine
-from waiting import at_best
+from waiting import enough
 
 from usrdrv.devices.cmd680 import DriveSpec
 
@@ -55,7 +55,7 @@ def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
 
-    def runs() -> int:
+    def runs() -> list[int]:
         done = subprocess.run(
             [program, str(SECONDS), "42"],
             capture_output=True,
@@ -64,6 +64,6 @@ def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        return int(done.stdout.split()[0])
+        return [int(done.stdout.split()[0])]
 
-    at_best(runs, lambda count: count > 10, "runs")
+    enough(runs, [10], "runs")
