@@ -37,6 +37,13 @@ IDS = 64
 SUBREAPER = 36  # prctl(2)
 
 
+def wait(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.01)  # and again
+
+
 def devices() -> dict[tuple[int, int], int]:
     """Kind and number of all devices of usrloop, and who serves each; 0: nobody."""
     if not Path("/sys/module/usrloop").exists():

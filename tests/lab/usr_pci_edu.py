@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from scenario import PATIENCE, main
+from scenario import PATIENCE, main, wait
 from usr_pci import (
     CAN_RESET,
     FROM_DEVICE,
@@ -256,9 +256,7 @@ USER = Path("/proc/claim_user")
 
 def user_says(place: int, value: str) -> None:
     """Wait for it."""
-    deadline = time.monotonic() + PATIENCE
-    while USER.read_text().split()[place] != value:
-        assert time.monotonic() < deadline, USER.read_text()
+    wait(lambda: USER.read_text().split()[place] == value, f"{value} at {place}")
 
 
 def user_in_the_kernel() -> None:

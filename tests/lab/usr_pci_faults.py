@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scenario import PATIENCE, at_end, main
+from scenario import PATIENCE, at_end, main, wait
 from usr_pci import FROM_DEVICE, INFO, INTX, Claim, Edu, error_of
 
 PCI = Path("/sys/bus/pci")
@@ -127,10 +127,7 @@ def ended(edu: Edu, buffer: mmap.mmap, address: str) -> None:
     check_gone(edu)
     assert lost(edu.bar) and lost(buffer)
     driver = PCI / "devices" / address / "driver"
-    deadline = time.monotonic() + 60
-    while driver.exists():  # the kernel gives it back by itself
-        assert time.monotonic() < deadline, "it is still bound"
-        time.sleep(0.05)  # and again
+    wait(lambda: not driver.exists(), "the kernel gives it back by itself")
     again = Edu(address)
     assert again.read(Edu.ID) & 0xFF == 0xED
     again.close()

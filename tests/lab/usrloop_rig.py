@@ -10,13 +10,13 @@ import os
 import select
 import subprocess
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from scenario import PATIENCE
+from scenario import wait as wait
 
 from usrdrv.base import errors
 from usrdrv.loop import ANY, Control, Disk, Server, ffi, lib, new
@@ -175,13 +175,6 @@ def child(function: Callable[[], None], uid: int = 0, namespaces: int = 0) -> No
         said = pipe.read().decode()
     os.waitpid(pid, 0)
     assert not said, said
-
-
-def wait(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.01)  # and again
 
 
 def polled(control: Control, milliseconds: int = 0) -> int:
