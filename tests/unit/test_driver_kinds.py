@@ -82,8 +82,9 @@ def test_a_drive_in_standby_is_told_to_spin_up(word: str) -> None:
 
 
 def test_a_drive_that_lost_its_power_is_told_again() -> None:
-    """It is back in standby, and that is found when a command is refused."""
-    with opened("ram=1M&puis=1&spinup=0.1") as device, open_driver(device) as controller:
+    """It is back in standby, and that is found when a command gets no answer."""
+    query = "ram=1M&puis=1&spinup=0.1"
+    with opened(query) as device, open_driver(device, timeout=0.4) as controller:
         assert works(controller)
         model = device.model
         model.clear_fault(model.add_fault(model.parse_fault(["unplug", "drive=0"])))
