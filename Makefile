@@ -50,9 +50,9 @@ demo: setup
 	$(PYTHON) scripts/demo.py
 	$(PYTHON) scripts/demo_net.py
 
+# In this order, the longest files first, so that all workers end at the same time.
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
-	# In this order, the longest first, so that all workers end at the same time.
 	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/lab tests/host tests/unit
 
 test-debug: setup
