@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from usrdrv import errors
+from usrdrv.base import errors
 from usrdrv.devices import control
 
 
