@@ -5,13 +5,13 @@ from usrdrv._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
 
 ffibuilder = extension(
     "usrdrv.drivers.ide_cmd680._cmd680",
-    ["drivers/ide_cmd680/*.c", "loop/loop.c"],
+    ["drivers/ide_cmd680/*.c", "block/*.c", "loop/loop.c"],
     [
         UAPI / "usrloop.h",
-        *(INCLUDE / "usrdrv" / name for name in ("dev.h", "block.h", "ata.h", "cmd680_regs.h")),
+        *(INCLUDE / "usrdrv" / name for name in ("dev.h", "block.h", "block_chip.h", "ata.h", "cmd680_regs.h")),
         PACKAGE / "drivers/ide_cmd680/ide.h",
     ],
-    include=["drivers/ide_cmd680"],
+    include=["block", "drivers/ide_cmd680"],
     before=KERNEL_TYPES,
     after="int usrdrv_block_submit(struct usrdrv_block *, int, uint64_t, uint64_t, void *, unsigned int);",
 )

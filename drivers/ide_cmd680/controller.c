@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* Life of the data path: memory and locks made and given back, drives configured. */
+/* Life of the data path: channels and tables made and given back, drives configured. */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "ide.h"
 #include "usrdrv/cmd680_regs.h"
 
 #define BELOW_4G 0xffffffffu	/* the bus master has 32 address bits, section 6.1 */
-
-extern const struct usrdrv_block_ops ide_block_ops;
 
 /* BAR5 shows everything; without it the I/O BARs do (sections 2 and 3). */
 static struct ide_ports find_ports(int mmio, unsigned int channel)
@@ -31,42 +24,17 @@ static struct ide_ports find_ports(int mmio, unsigned int channel)
 	};
 }
 
-static int init_channel(struct ide_channel *ch, struct ide *ide, unsigned int number)
+static int init_channel(struct ide *ide, unsigned int number)
 {
-	struct usrdrv_dev *dev = ide->dev;
-	int ret;
+	struct ide_channel *ch = &ide->channel[number];
+	struct usrdrv_dev *dev = ide->front.dev;
 
 	ch->ide = ide;
-	ch->number = number;
-	ch->state = IDE_FROZEN;
 	ch->ports = find_ports(ide->mmio, number);
-	ch->queue_tail = &ch->queue;
 	ch->device_reg = ch->features_reg = ch->bm_cmd = -1;
-	pthread_mutex_init(&ch->lock, NULL);
-	pthread_cond_init(&ch->pool_cond, NULL);
-
-	/* a table aligned to its size cannot cross 64 KiB, nor can an aligned page */
-	ret = dev->ops->dma_alloc(dev, 4096, 4096, BELOW_4G, &ch->prd_dma);
-	if (ret)
-		return ret;
-	ret = dev->ops->dma_alloc(dev, (size_t)IDE_SEGMENTS * IDE_SEGMENT_BYTES, IDE_SEGMENT_BYTES, BELOW_4G,
-				  &ch->page_dma);
-	if (ret)
-		return ret;
-	for (int i = IDE_SEGMENTS - 1; i >= 0; i--) {
-		struct ide_segment *s = &ch->segment[i];
-
-		s->page = (uint8_t *)ch->page_dma.cpu + (size_t)i * IDE_SEGMENT_BYTES;
-		s->bus = (uint32_t)ch->page_dma.bus + (uint32_t)i * IDE_SEGMENT_BYTES;
-		s->next = ch->free;
-		ch->free = s;
-	}
-	for (unsigned int d = 0; d < 2; d++) {
-		ch->drive[d].channel = ch;
-		ch->drive[d].device = d;
-		ch->drive[d].block.ops = &ide_block_ops;
-	}
-	return 0;
+	/* a table aligned to its size cannot cross 64 KiB */
+	return block_add_channel(&ide->front, &ch->block, 1, IDE_SEGMENTS) ?:
+	       dev->ops->dma_alloc(dev, 4096, 4096, BELOW_4G, &ch->prd_dma);
 }
 
 /**
@@ -79,22 +47,18 @@ static int init_channel(struct ide_channel *ch, struct ide *ide, unsigned int nu
  */
 int ide_create(struct usrdrv_dev *dev, int mmio, struct ide **out)
 {
+	const struct block_abilities can = {
+		.dma_limit = BELOW_4G, .trim_bytes = IDE_TRIM_BYTES, .max_pieces = IDE_PRDS, .joins = 1,
+	};
 	struct ide *ide = calloc(1, sizeof(*ide));
-	int ret = 0;
+	int ret;
 
 	if (!ide)
 		return -ENOMEM;
-	ide->dev = dev;
 	ide->mmio = mmio;
-	ide->limits = (struct ide_limits){ .rw_ms = 10000, .flush_ms = 30000, .lost_ms = 500 };
-	pthread_mutex_init(&ide->event_lock, NULL);
-	pthread_cond_init(&ide->event_cond, NULL);
-	ide->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	ide->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (ide->epoll_fd < 0 || ide->kick_fd < 0)
-		ret = -errno;
+	ret = block_init(&ide->front, dev, &ide_chip_ops, &can);
 	for (unsigned int i = 0; i < IDE_CHANNELS && !ret; i++)
-		ret = init_channel(&ide->channel[i], ide, i);
+		ret = init_channel(ide, i);
 	if (ret) {
 		ide_destroy(ide);
 		return ret;
@@ -103,22 +67,15 @@ int ide_create(struct usrdrv_dev *dev, int mmio, struct ide **out)
 	return 0;
 }
 
-/* Stopped channels fail every request at once, so their threads are on the way out. */
-static void wait_for_users(struct ide *ide)
+/**
+ * ide_front - the front end of a controller
+ * @ide:	controller
+ *
+ * Return: owned by @ide.
+ */
+struct block_front *ide_front(struct ide *ide)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
-
-	for (unsigned int i = 0; i < IDE_CHANNELS; i++) {
-		struct ide_channel *ch = &ide->channel[i];
-
-		pthread_mutex_lock(&ch->lock);
-		while (ch->users) {
-			ide_unlock(ch);
-			nanosleep(&pause, NULL);
-			pthread_mutex_lock(&ch->lock);
-		}
-		ide_unlock(ch);
-	}
+	return &ide->front;
 }
 
 /**
@@ -127,29 +84,13 @@ static void wait_for_users(struct ide *ide)
  */
 void ide_destroy(struct ide *ide)
 {
-	struct usrdrv_dev *dev = ide->dev;
+	struct usrdrv_dev *dev = ide->front.dev;
 
-	wait_for_users(ide);
-	if (atomic_load(&ide->serve))
-		ide_serve_free(atomic_load(&ide->serve));
-	if (ide->left)
-		ide_serve_free(ide->left);
-	for (unsigned int i = 0; i < IDE_CHANNELS; i++) {
+	block_free(&ide->front);
+	for (unsigned int i = 0; i < IDE_CHANNELS; i++)
 		if (ide->channel[i].prd_dma.cpu)
 			dev->ops->dma_free(dev, &ide->channel[i].prd_dma);
-		if (ide->channel[i].page_dma.cpu)
-			dev->ops->dma_free(dev, &ide->channel[i].page_dma);
-	}
-	if (ide->epoll_fd >= 0)
-		close(ide->epoll_fd);
-	if (ide->kick_fd >= 0)
-		close(ide->kick_fd);
 	free(ide);
-}
-
-static struct ide_drive *find_drive(struct ide *ide, unsigned int drive)
-{
-	return drive < IDE_DRIVES ? &ide->channel[drive / 2].drive[drive % 2] : NULL;
 }
 
 /**
@@ -162,95 +103,49 @@ static struct ide_drive *find_drive(struct ide *ide, unsigned int drive)
  */
 int ide_configure(struct ide *ide, unsigned int drive, const struct ide_drive_conf *conf)
 {
-	struct ide_drive *d = find_drive(ide, drive);
+	struct block_unit *u;
 
-	if (!d)
+	if (drive >= IDE_DRIVES)
 		return -EINVAL;
-	d->conf = *conf;
-	d->present = 1;
-	d->offline = 0;
-	d->block.sectors = conf->sectors;
-	d->block.physical_block = conf->physical_block;
-	d->block.read_only = conf->read_only;
-	d->block.rotational = conf->rotational;
-	d->block.can_flush = conf->flush;
+	ide->conf[drive] = *conf;
+	u = block_add_unit(&ide->front, drive, drive / 2, 1);
+	u->max_sectors = conf->lba48 ? IDE_MAX_SECTORS : IDE_MAX_SECTORS_28;
+	u->by_cpu = !conf->dma;
+	u->block.sectors = conf->sectors;
+	u->block.physical_block = conf->physical_block;
+	u->block.read_only = conf->read_only;
+	u->block.rotational = conf->rotational;
+	u->block.can_flush = conf->flush;
 	/* natively, or as a write and a flush that the data path does itself */
-	d->block.can_fua = conf->fua || conf->flush;
-	d->block.can_trim = conf->trim && conf->dma && conf->lba48;
+	u->block.can_fua = conf->fua || conf->flush;
+	u->block.can_trim = conf->trim && conf->dma && conf->lba48;
 	return 0;
 }
 
 /**
  * ide_set_protocol - change between DMA and PIO
  * @ide:	controller
- * @drive:	0 to 3; its channel is frozen
+ * @drive:	0 to 3, configured; its channel is frozen
  * @dma:	1 or 0
  *
  * Return: 0, -EINVAL for a bad number.
  */
 int ide_set_protocol(struct ide *ide, unsigned int drive, int dma)
 {
-	struct ide_drive *d = find_drive(ide, drive);
-
-	if (!d)
+	if (drive >= IDE_DRIVES)
 		return -EINVAL;
-	d->conf.dma = (uint8_t)dma;
+	ide->conf[drive].dma = (uint8_t)dma;
+	ide->front.unit[drive].by_cpu = !dma;
 	return 0;
 }
 
 /**
- * ide_offline - fail every request of a drive from now on
+ * ide_get_error - what the registers said when the command failed that froze a channel
  * @ide:	controller
- * @drive:	0 to 3; its channel is frozen
- * @err:	-errno for each; 0: the drive is back
- *
- * Return: 0, -EINVAL for a bad number.
+ * @channel:	0 or 1, frozen
+ * @out:	copied
  */
-int ide_offline(struct ide *ide, unsigned int drive, int err)
+void ide_get_error(struct ide *ide, unsigned int channel, struct ide_error *out)
 {
-	struct ide_drive *d = find_drive(ide, drive);
-
-	if (!d)
-		return -EINVAL;
-	pthread_mutex_lock(&d->channel->lock);
-	d->offline = err;
-	if (err)
-		ide_fail_queue(d->channel, (int)d->device, err);
-	ide_unlock(d->channel);
-	return 0;
-}
-
-/**
- * ide_set_limits - set the time-outs of commands issued from now on
- * @ide:	controller
- * @limits:	copied
- */
-void ide_set_limits(struct ide *ide, const struct ide_limits *limits)
-{
-	ide->limits = *limits;
-}
-
-/**
- * ide_block - the top end of a drive
- * @ide:	controller
- * @drive:	0 to 3
- *
- * Return: owned by @ide; NULL if there is no such drive.
- */
-struct usrdrv_block *ide_block(struct ide *ide, unsigned int drive)
-{
-	struct ide_drive *d = find_drive(ide, drive);
-
-	return d && d->present ? &d->block : NULL;
-}
-
-/**
- * ide_get_counters - read a channel's statistics
- * @ide:	controller
- * @channel:	0 or 1
- * @out:	copied as they stand, without a lock
- */
-void ide_get_counters(struct ide *ide, unsigned int channel, struct ide_counters *out)
-{
-	*out = ide->channel[channel].count;
+	*out = ide->channel[channel].error;
 }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The control plane of the CMD680 driver: find drives, set modes, recover, report.
 
-Sections refer to docs/hardware/cmd680.md. The data path is C (ide.h); it freezes a channel that
-met an error, and the thread that runs `_recover_loop` here decides how that goes on.
+Sections refer to docs/hardware/cmd680.md. The data path is C: the front end of usrdrv.block, and what the chip
+adds to it (ide.h). It freezes a channel that met an error, and the thread that runs `_recover_loop` here decides
+how that goes on.
 """
 
 import errno
@@ -15,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
-from usrdrv.block import Block, raise_errno
+from usrdrv.block import Block, front
+from usrdrv.block.front import FrontEnd, ZeroCopy
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
@@ -84,15 +85,6 @@ _COUNTER: Final = {
 
 
 @dataclass(frozen=True)
-class ZeroCopy:
-    """How the kernel has to name a request's pages for the chip. Bytes."""
-
-    max_io: int
-    max_segments: int
-    segment_mask: int
-
-
-@dataclass(frozen=True)
 class Smart:
     """Health as the drive itself judges it, and its attributes."""
 
@@ -145,7 +137,7 @@ class Controller(Closing):
         self._zero_copy = False
         try:
             self._probe_all()
-            self._ide = self._create_data_path(mmio)
+            self._ide, self._front = self._create_data_path(mmio)
         except BaseException:
             self._chip.quiesce()
             raise
@@ -276,34 +268,26 @@ class Controller(Closing):
             return None
         return Smart((mid, high) == (lib.ATA_SMART_LBAM, lib.ATA_SMART_LBAH), attributes)
 
-    def _create_data_path(self, mmio: bool) -> Any:
+    def _create_data_path(self, mmio: bool) -> tuple[Any, FrontEnd]:
         out = ffi.new("struct ide **")
         pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
         self._device.check(lib.ide_create(pointer, mmio, out), "DMA memory")
-        ide = out[0]
-        options = self._options
-        limits = ffi.new(
-            "struct ide_limits *",
-            {
-                "rw_ms": int(options.timeout * 1000),
-                "flush_ms": int(options.flush_timeout * 1000),
-                "lost_ms": int(options.lost_timeout * 1000),
-                "poll_us": options.poll_us,
-            },
+        ide, options = out[0], self._options
+        end = FrontEnd(_cmd680, lib.ide_front(ide), self._device.name)
+        end.set_limits(
+            options.timeout, options.flush_timeout, options.lost_timeout, options.poll_us
         )
-        lib.ide_set_limits(ide, limits)
         for drive in self._drives:
             if drive is not None:
                 lib.ide_configure(ide, drive.index, self._conf(drive))
-                block = lib.ide_block(ide, drive.index)
-                drive.block = Block(_cmd680, int(ffi.cast("uintptr_t", block)))
+                drive.block = end.block(drive.index)
         self._enable_interrupts()
-        result = lib.ide_start(ide)
-        if result:
-            lib.ide_stop(ide)
+        try:
+            end.start()
+        except errors.UsrdrvError:
             lib.ide_destroy(ide)
-            raise_errno(result, f"{self._device.name}: dispatcher")
-        return ide
+            raise
+        return ide, end
 
     def _conf(self, drive: Drive) -> Any:
         identity = drive.identity
@@ -334,31 +318,32 @@ class Controller(Closing):
             return None
         sectors = lib.IDE_MAX_SECTORS if drive.identity.lba48 else lib.IDE_MAX_SECTORS_28
         # a PRD entry must not cross 64 KiB, section 6.1
-        return ZeroCopy(sectors * 512, lib.IDE_PRDS, lib.IDE_SEGMENT_BYTES - 1)
+        return ZeroCopy(sectors * 512, lib.IDE_PRDS, lib.BLOCK_SEGMENT_BYTES - 1)
 
     # recovery
 
     def _recover_loop(self) -> None:
-        number, raw = ffi.new("unsigned int *"), ffi.new("struct ide_event *")
-        while lib.ide_wait_event(self._ide, number, raw) == 0:
-            if raw.kind == lib.IDE_EVENT_GONE:
-                self._give_up(raw.error)
-                continue
-            if raw.kind == lib.IDE_EVENT_UNSERVED:
+        while (found := self._front.wait_event()) is not None:
+            number, event = found
+            if event.kind == lib.BLOCK_EVENT_GONE:
+                self._give_up(event.error)
+            elif event.kind == lib.BLOCK_EVENT_UNSERVED:
                 self.unserved.set()
-                continue
-            event = Event(*(getattr(raw, name) for name in Event.__dataclass_fields__))
-            channel = self._channels[number[0]]
-            verdict = lib.IDE_FAIL
-            try:
-                verdict = self._handle(channel, event)
-            except errors.UsrdrvError as error:
-                log.error("%s: recovery failed: %s", self._device.name, error)
-                self._take_offline(channel.number)
-            except Exception:
-                log.exception("%s: recovery failed", self._device.name)
-                self._take_offline(channel.number)
-            lib.ide_resume(self._ide, channel.number, verdict, -errno.EIO)
+            else:
+                self._front.resume(number, self._decide(self._channels[number], event))
+
+    def _decide(self, channel: Channel, event: front.Event) -> int:
+        """Do what the error policy wants; return BLOCK_RETRY or another verdict."""
+        raw = ffi.new("struct ide_error *")
+        lib.ide_get_error(self._ide, channel.number, raw)
+        try:
+            return self._handle(channel, Event.of(event, raw))
+        except errors.UsrdrvError as error:
+            log.error("%s: recovery failed: %s", self._device.name, error)
+        except Exception:
+            log.exception("%s: recovery failed", self._device.name)
+        self._take_offline(channel.number)
+        return int(lib.BLOCK_FAIL)
 
     def _give_up(self, error: int) -> None:
         self.vanished = error == errno.ENODEV
@@ -367,7 +352,7 @@ class Controller(Closing):
         self.gone.set()
 
     def _handle(self, channel: Channel, event: Event) -> int:
-        """Carry the policy's decision out; return enum ide_verdict."""
+        """Carry the policy's decision out; return the verdict."""
         drive = self._drives[event.drive]
         assert drive is not None
         kind = event.classify()
@@ -409,7 +394,7 @@ class Controller(Closing):
                 drive.index,
                 event.bad_sector if kind is policy.Kind.MEDIA else event.sector,
             )
-            return int(lib.IDE_FAIL)
+            return int(lib.BLOCK_FAIL)
         return int(decision.verdict.value)
 
     def _resume_interrupts(self, channel: Channel) -> None:
@@ -490,14 +475,14 @@ class Controller(Closing):
                 raise
             log.error("%s: drive %d is out of service: %s", self._device.name, drive.index, error)
             drive.offline = True
-            lib.ide_offline(self._ide, drive.index, -errno.EIO)
+            self._front.offline(drive.index)
 
     def _take_offline(self, channel: int) -> None:
         for drive in self._drives:
             if drive is not None and drive.index // 2 == channel and not drive.offline:
                 log.error("%s: drive %d is out of service", self._device.name, drive.index)
                 drive.offline = True
-                lib.ide_offline(self._ide, drive.index, -errno.EIO)
+                self._front.offline(drive.index)
 
     def serve(self, index: int, fd: int, attach: Any) -> None:
         """Take requests for a drive from usrloop, until close() or until `unserved` is set.
@@ -505,21 +490,14 @@ class Controller(Closing):
         fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop. With the claim's
         file in it (zero copy) the drive is never slowed down to PIO, which needs an address of ours.
         """
-        layout = ffi.cast("struct usrloop_attach *", int(loop.ffi.cast("uintptr_t", attach)))
         self._zero_copy = attach.claim_fd >= 0
-        result = lib.ide_serve(self._ide, index, fd, layout)
-        raise_errno(result, f"{self._device.name}: drive {index}: usrloop")
+        self._front.serve(index, fd, attach)
 
     # reporting and end
 
     def stats(self) -> dict[str, object]:
         """Return the counters of both channels and what recovery did on each drive."""
-        raw = ffi.new("struct ide_counters *")
-        names = [name for name, _ in ffi.typeof("struct ide_counters").fields]
-        channels = []
-        for number in (0, 1):
-            lib.ide_get_counters(self._ide, number, raw)
-            channels.append({name: int(getattr(raw, name)) for name in names})
+        channels = [self._front.counters(number) for number in range(lib.IDE_CHANNELS)]
         drives = {
             str(drive.index): {
                 "mode": drive.mode,
@@ -529,15 +507,14 @@ class Controller(Closing):
             for drive in self._drives
             if drive is not None
         }
-        calls = int(lib.ide_served_calls(self._ide))
-        return {"channels": channels, "drives": drives, "usrloop_calls": calls}
+        return {"channels": channels, "drives": drives, "usrloop_calls": self._front.calls()}
 
     def close(self) -> None:
         """End all requests with ENODEV, flush the drives' caches and quiesce the chip. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        lib.ide_stop(self._ide)
+        self._front.stop()
         if self._thread is not None:
             self._thread.join()
         self._repeated.close()

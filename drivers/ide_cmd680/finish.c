@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-/*
- * Commands that usrloop ends for us in the interrupt's handler: it knows how the chip says that one is done. We
- * learn of it with the next request, and have no register to look at. Every function wants the channel lock held.
- */
+/* How the kernel learns, in the interrupt's handler, that a DMA command is done, so that nobody need be woken for it. */
 #include <string.h>
 
 #include "ide.h"
@@ -14,14 +11,16 @@
 /**
  * ide_finish_steps - say how the chip tells that a DMA command ended well
  * @ch:		channel
- * @finish:	steps of it are filled in
+ * @steps:	filled in
  *
- * What ide_interrupt() does then, in the same order; what is not as it should be is left to that.
+ * What interrupt() in command.c does then, in the same order; what is not as it should be is left to that.
+ *
+ * Return: how many.
  */
-void ide_finish_steps(const struct ide_channel *ch, struct usrloop_finish *finish)
+unsigned int ide_finish_steps(const struct block_channel *ch, struct usrloop_step *steps)
 {
-	const struct ide_ports *p = &ch->ports;
-	const struct usrloop_step steps[] = {
+	const struct ide_ports *p = &((const struct ide_channel *)ch)->ports;
+	const struct usrloop_step those[] = {
 		/* command, scratch, status: section 4.2 */
 		{ .op = USRLOOP_STEP_EXPECT, .bar = p->bm_region, .offset = p->bm, .width = 4,
 		  .mask = CMD680_BM_START | (CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_ACTIVE) << STATUS,
@@ -35,35 +34,17 @@ void ide_finish_steps(const struct ide_channel *ch, struct usrloop_finish *finis
 		  .shift = STATUS, .mask = CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA },
 	};
 
-	finish->steps = sizeof(steps) / sizeof(steps[0]);
-	memcpy(finish->step, steps, sizeof(steps));
-}
-
-/**
- * ide_only_request - the request whose DMA command is all that the channel has to do
- * @ch:	channel
- *
- * Return: the request, complete once that command is; or NULL.
- */
-struct ide_request *ide_only_request(const struct ide_channel *ch)
-{
-	const struct ide_command *cmd = &ch->cmd;
-	struct ide_request *request;
-
-	if (ch->state != IDE_DMA_DATA || ch->queue || cmd->then_flush || cmd->segments->next)
-		return NULL;
-	request = cmd->segments->request;
-	return request->left == 1 && !request->status ? request : NULL;
+	memcpy(steps, those, sizeof(those));
+	return sizeof(those) / sizeof(those[0]);
 }
 
 /**
  * ide_finished - the steps were taken: the command has ended
- * @ch:	channel, as it was when ide_only_request() told of it
+ * @ch:		channel
+ * @cmd:	the command
  */
-void ide_finished(struct ide_channel *ch)
+void ide_finished(struct block_channel *ch, struct block_command *cmd)
 {
-	ch->count.interrupts++;
-	ch->bm_cmd &= CMD680_BM_TO_MEMORY;
-	ide_finish_segments(ch, 0);
-	ch->state = IDE_IDLE;
+	(void)cmd;
+	ide_channel(ch)->bm_cmd &= CMD680_BM_TO_MEMORY;
 }

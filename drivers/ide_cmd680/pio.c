@@ -15,13 +15,12 @@
 
 static uint8_t *next_sector(struct ide_channel *ch)
 {
-	struct ide_command *cmd = &ch->cmd;
-	uint8_t *p = cmd->cursor->page + cmd->cursor_sector * USRDRV_SECTOR;
+	uint8_t *p = ch->cursor->page + ch->cursor_sector * USRDRV_SECTOR;
 
-	cmd->sectors_left--;
-	if (++cmd->cursor_sector == cmd->cursor->sectors) {
-		cmd->cursor = cmd->cursor->next;
-		cmd->cursor_sector = 0;
+	ch->sectors_left--;
+	if (++ch->cursor_sector == ch->cursor->sectors) {
+		ch->cursor = ch->cursor->next;
+		ch->cursor_sector = 0;
 	}
 	return p;
 }
@@ -32,13 +31,13 @@ static uint8_t *next_sector(struct ide_channel *ch)
  */
 void ide_pio_read_sector(struct ide_channel *ch)
 {
-	struct usrdrv_dev *dev = ch->ide->dev;
+	struct usrdrv_dev *dev = ch->block.front->dev;
 	int err;
 
-	ch->count.register_reads += DWORDS;
+	ch->block.count.register_reads += DWORDS;
 	err = dev->ops->read_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
 	if (err)
-		ide_lost(ch->ide, err);
+		block_lost(ch->block.front, err);
 }
 
 /**
@@ -47,13 +46,13 @@ void ide_pio_read_sector(struct ide_channel *ch)
  */
 void ide_pio_write_sector(struct ide_channel *ch)
 {
-	struct usrdrv_dev *dev = ch->ide->dev;
+	struct usrdrv_dev *dev = ch->block.front->dev;
 	int err;
 
-	ch->count.register_writes += DWORDS;
+	ch->block.count.register_writes += DWORDS;
 	err = dev->ops->write_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
 	if (err)
-		ide_lost(ch->ide, err);
+		block_lost(ch->block.front, err);
 }
 
 /**
@@ -69,10 +68,10 @@ void ide_pio_write_sector(struct ide_channel *ch)
 int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status)
 {
 	const struct timespec pause = { .tv_nsec = 50000 };
-	uint64_t deadline = ide_now_ms() + 100;
+	uint64_t deadline = block_now_ms() + 100;
 
 	do {
-		if (ide_get(ch, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, status))
+		if (block_get(&ch->block, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, status))
 			return -ENODEV;
 		if (!(*status & ATA_BSY)) {
 			if (*status & (ATA_ERR | ATA_DF))
@@ -81,6 +80,6 @@ int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status)
 				return 0;
 		}
 		nanosleep(&pause, NULL);
-	} while (ide_now_ms() < deadline);
+	} while (block_now_ms() < deadline);
 	return -ETIMEDOUT;
 }

@@ -7,15 +7,19 @@ down by the counting rules that libata uses; but for a drive's own faults (DF), 
 no slower mode can mend them: a drive that cannot write for a while would stay in PIO for good.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
+from usrdrv.block import front
 from usrdrv.drivers.ide_cmd680 import _cmd680
 
 R = _cmd680.lib
 
-MAX_TRIES = R.IDE_MAX_TRIES
+MAX_TRIES = R.BLOCK_MAX_TRIES
 """Attempts of a command that hangs or fails for no good reason, the first one included."""
 
 PATIENCE = 30.0
@@ -53,14 +57,14 @@ class Slower(Enum):
 class Verdict(Enum):
     """How the command ends."""
 
-    RETRY = R.IDE_RETRY
-    SPLIT = R.IDE_SPLIT
-    FAIL = R.IDE_FAIL
+    RETRY = R.BLOCK_RETRY
+    SPLIT = R.BLOCK_SPLIT
+    FAIL = R.BLOCK_FAIL
 
 
 @dataclass(frozen=True)
 class Event:
-    """struct ide_event of the data path, as Python has it. Sectors of 512 bytes."""
+    """Why a command failed: struct block_event and struct ide_error of the data path. Sectors of 512 bytes."""
 
     kind: int
     drive: int
@@ -74,11 +78,25 @@ class Event:
     error: int
     bm_status: int
 
+    @classmethod
+    def of(cls, event: front.Event, registers: Any) -> Event:
+        """Put both together. registers: struct ide_error."""
+        said = ("bad_sector", "command", "status", "error", "bm_status")
+        return cls(
+            event.kind,
+            event.unit,
+            event.tries,
+            event.segments,
+            event.sector,
+            event.sectors,
+            *(getattr(registers, name) for name in said),
+        )
+
     def classify(self) -> Kind:
         """Tell what kind of error this is."""
-        if self.kind == R.IDE_EVENT_BUS:
+        if self.kind == R.BLOCK_EVENT_BUS:
             return Kind.HOST
-        if self.kind != R.IDE_EVENT_ERROR:
+        if self.kind != R.BLOCK_EVENT_ERROR:
             return Kind.TIMEOUT
         if self.error & R.ATA_ICRC:
             return Kind.CRC

@@ -63,7 +63,7 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 	/* two threads a drive, next to each other, so that merging crosses their border */
-	struct usrdrv_block *b = ide_block(ide, w->number % IDE_DRIVES);
+	struct usrdrv_block *b = block_unit(ide_front(ide), w->number % IDE_DRIVES);
 	uint64_t base = (uint64_t)(w->number / IDE_DRIVES) * AREA_SECTORS;
 
 	while (!atomic_load(&stop)) {
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
 	for (unsigned int d = 0; d < IDE_DRIVES && !ret; d++)
 		ret = ide_configure(ide, d, &conf);
 	if (!ret)
-		ret = ide_start(ide);
+		ret = block_start(ide_front(ide));
 	if (ret) {
 		fprintf(stderr, "start: %s\n", strerror(-ret));
 		return 2;
@@ -133,7 +133,7 @@ int main(int argc, char **argv)
 	atomic_store(&stop, 1);
 	for (unsigned int i = 0; i < THREADS; i++)
 		pthread_join(workers[i].thread, NULL);
-	ide_stop(ide);
+	block_stop(ide_front(ide));
 	ide_destroy(ide);
 	stress_close(dev);
 	printf("%lu requests\n", atomic_load(&requests));

@@ -214,11 +214,11 @@ static uint16_t name_pages(uint32_t tag, uint32_t len)
 	uint16_t n = 0;
 
 	for (; len; at += piece, len -= piece) {
-		piece = IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES;
+		piece = BLOCK_SEGMENT_BYTES - at % BLOCK_SEGMENT_BYTES;
 		if (n < IDE_PRDS / 2 && next() % 2)
 			piece = 2 + next() % 2048 * 2;
-		if (piece > IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES)
-			piece = IDE_SEGMENT_BYTES - at % IDE_SEGMENT_BYTES;
+		if (piece > BLOCK_SEGMENT_BYTES - at % BLOCK_SEGMENT_BYTES)
+			piece = BLOCK_SEGMENT_BYTES - at % BLOCK_SEGMENT_BYTES;
 		piece = piece < len ? piece : len;
 		table[n++] = (struct usrloop_segment){ .addr = at, .len = piece };
 	}
@@ -399,7 +399,7 @@ static int make_tables(struct usrdrv_dev *dev, struct usrloop_attach *attach, st
 	attach->claim_fd = 0;
 	attach->slot_size = IDE_PRDS * sizeof(struct usrloop_segment);
 	kernel.table = (struct usrloop_segment *)kernel.data;
-	if (dev->ops->dma_alloc(dev, (size_t)DEPTH * SLOT, IDE_SEGMENT_BYTES, UINT32_MAX, pages))
+	if (dev->ops->dma_alloc(dev, (size_t)DEPTH * SLOT, BLOCK_SEGMENT_BYTES, UINT32_MAX, pages))
 		return -1;
 	kernel.data = pages->cpu;
 	kernel.bus = pages->bus;
@@ -450,9 +450,9 @@ int main(int argc, char **argv)
 	if (!ret)
 		ret = ide_configure(ide, 0, &conf);
 	if (!ret)
-		ret = ide_start(ide);
+		ret = block_start(ide_front(ide));
 	if (!ret)
-		ret = ide_serve(ide, 0, fd, &attach);
+		ret = block_serve(ide_front(ide), 0, fd, &attach);
 	if (ret) {
 		fprintf(stderr, "start: %s\n", strerror(-ret));
 		return 2;
@@ -461,14 +461,14 @@ int main(int argc, char **argv)
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	atomic_store(&stop, 1);
 	for (int t = 0; t < 600 && !atomic_load(&ended); t++) {
-		ide_kick(ide);
+		block_kick(ide_front(ide));
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	}
 	if (!atomic_load(&ended)) {
 		fprintf(stderr, "%u requests are left alone\n", kernel.flying);
 		return 1;
 	}
-	ide_stop(ide);
+	block_stop(ide_front(ide));
 	ide_destroy(ide);
 	if (pages.cpu)
 		dev->ops->dma_free(dev, &pages);

@@ -11,7 +11,7 @@ def event(
     *,
     error: int = 0,
     status: int = 0x51,
-    kind: int = R.IDE_EVENT_ERROR,
+    kind: int = R.BLOCK_EVENT_ERROR,
     tries: int = 0,
     segments: int = 1,
 ) -> Event:
@@ -29,8 +29,8 @@ def test_errors_are_told_apart() -> None:
     assert event(error=R.ATA_UNC).classify() is Kind.MEDIA
     assert event(error=R.ATA_ABRT).classify() is Kind.REFUSED
     assert event(error=R.ATA_ABRT, status=0x71).classify() is Kind.FAULT
-    assert event(kind=R.IDE_EVENT_TIMEOUT).classify() is Kind.TIMEOUT
-    assert event(kind=R.IDE_EVENT_BUS).classify() is Kind.HOST
+    assert event(kind=R.BLOCK_EVENT_TIMEOUT).classify() is Kind.TIMEOUT
+    assert event(kind=R.BLOCK_EVENT_BUS).classify() is Kind.HOST
 
 
 def test_a_bad_sector_is_singled_out_tried_again_and_fails_without_a_reset() -> None:
@@ -75,18 +75,18 @@ def test_errors_far_apart_do_not_slow_down() -> None:
 def test_a_hung_command_fails_after_three_tries_alone() -> None:
     history = History()
     hang = [
-        history.decide(event(kind=R.IDE_EVENT_TIMEOUT, tries=n), 0, dma=True).verdict
+        history.decide(event(kind=R.BLOCK_EVENT_TIMEOUT, tries=n), 0, dma=True).verdict
         for n in range(3)
     ]
     assert hang == [Verdict.RETRY, Verdict.RETRY, Verdict.FAIL]
-    merged = event(kind=R.IDE_EVENT_TIMEOUT, tries=2, segments=3)
+    merged = event(kind=R.BLOCK_EVENT_TIMEOUT, tries=2, segments=3)
     assert History().decide(merged, 0, dma=True).verdict is Verdict.SPLIT
 
 
 def test_there_is_no_further_try_when_the_first_failed_long_ago() -> None:
     """Resets take their time as well: a drive's silence ends before somebody takes the driver for hung."""
     history = History()
-    hang = R.IDE_EVENT_TIMEOUT
+    hang = R.BLOCK_EVENT_TIMEOUT
     for begun in (1000, 5000):  # each command has its own time
         assert history.decide(event(kind=hang), begun, dma=True).verdict is Verdict.RETRY
         late = begun + policy.PATIENCE + 1

@@ -37,7 +37,8 @@ class Rig:
         assert lib.ide_create(self.device.dev, 1, out) == 0
         self.ide = out[0]
         self.configure()
-        assert lib.ide_start(self.ide) == 0
+        self.front = lib.ide_front(self.ide)
+        assert lib.block_start(self.front) == 0
         self.device.trace.clear()
 
     def configure(self, **changes: Any) -> None:
@@ -63,7 +64,7 @@ class Rig:
         data = buf if buf is not None else ffi.new("char[]", max(sectors * 512, 1))
         size = 0 if op == lib.USRDRV_BLOCK_FLUSH else sectors * 512
         result = lib.usrdrv_block_submit(
-            lib.ide_block(self.ide, 0), op, sector * 512, size, data, flags
+            lib.block_unit(self.front, 0), op, sector * 512, size, data, flags
         )
         assert self.device.unmasked.wait(PATIENCE)
         return int(result)
@@ -75,7 +76,7 @@ class Rig:
         return entries[: last + 1]
 
     def close(self) -> None:
-        lib.ide_stop(self.ide)
+        lib.block_stop(self.front)
         lib.ide_destroy(self.ide)
 
 
@@ -179,7 +180,7 @@ def gathered() -> tuple[int, int, int, int]:
     release = threading.Event()
     plain = rig.react
     rig.device.on_write = lambda offset, value: plain(offset, value) if release.is_set() else None
-    block = lib.ide_block(rig.ide, 0)
+    block = lib.block_unit(rig.front, 0)
     buffers = [ffi.new("char[]", 4096) for _ in range(5)]
     results: list[int] = []
 
@@ -205,8 +206,8 @@ def gathered() -> tuple[int, int, int, int]:
         thread.join(PATIENCE)
     assert results == [0] * 5
     commands = [w[2] for w in rig.device.writes() if w[0] == COMMAND]
-    counters = ffi.new("struct ide_counters *")
-    lib.ide_get_counters(rig.ide, 0, counters)
+    counters = ffi.new("struct block_counters *")
+    lib.block_get_counters(rig.front, 0, counters)
     assert commands == [lib.ATA_WRITE_DMA] * counters.commands
     entries = len(rig.prds())
     rig.close()
@@ -232,16 +233,16 @@ def test_bad_ranges_never_reach_the_drive(
     rig: Rig, op: int, offset: int, size: int, error: str
 ) -> None:
     buf = ffi.new("char[]", 2048)
-    assert lib.usrdrv_block_submit(lib.ide_block(rig.ide, 0), op, offset, size, buf, 0) == -getattr(
-        errno, error
-    )
+    assert lib.usrdrv_block_submit(
+        lib.block_unit(rig.front, 0), op, offset, size, buf, 0
+    ) == -getattr(errno, error)
     assert rig.device.trace == []
 
 
 def test_read_only_refuses_writes() -> None:
     rig = Rig()
     rig.configure(read_only=1)
-    block = lib.ide_block(rig.ide, 0)
+    block = lib.block_unit(rig.front, 0)
     buf = ffi.new("char[]", 512)
     assert lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_WRITE, 0, 512, buf, 0) == -errno.EROFS
     assert (
@@ -256,9 +257,9 @@ def test_an_access_that_fails_says_whether_the_device_is_gone(rig: Rig, error: i
     """One that was refused is our own fault, and says nothing about the device."""
     rig.device.error, rig.device.on_write = error, lambda offset, value: None
     buf = ffi.new("char[]", 512)
-    block = lib.ide_block(rig.ide, 0)
+    block = lib.block_unit(rig.front, 0)
     read = lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_READ, 0, 512, buf, 0)
     assert read == -errno.ENODEV, "there is no way on in either case"
-    event = ffi.new("struct ide_event *")
-    assert lib.ide_wait_event(rig.ide, ffi.new("unsigned int *"), event) == 0
-    assert (event.kind, event.error) == (lib.IDE_EVENT_GONE, error)
+    event = ffi.new("struct block_event *")
+    assert lib.block_wait_event(rig.front, ffi.new("unsigned int *"), event) == 0
+    assert (event.kind, event.error) == (lib.BLOCK_EVENT_GONE, error)

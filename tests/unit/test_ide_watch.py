@@ -102,7 +102,7 @@ def once(do: Any) -> Any:
 
 def limits(lost_ms: int) -> Any:
     hour = 3_600_000
-    return ffi.new("struct ide_limits *", {"rw_ms": hour, "flush_ms": hour, "lost_ms": lost_ms})
+    return ffi.new("struct block_limits *", {"rw_ms": hour, "flush_ms": hour, "lost_ms": lost_ms})
 
 
 def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_submitter() -> None:
@@ -111,18 +111,19 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
     out = ffi.new("struct ide **")
     assert lib.ide_create(device.dev, 1, out) == 0
     ide = out[0]
+    front = lib.ide_front(ide)
     conf = {"sectors": 1 << 20, "physical_block": 512, "flush": 1, "dma": 1}
     for drive in (0, 2):
         assert lib.ide_configure(ide, drive, ffi.new("struct ide_drive_conf *", conf)) == 0
-    lib.ide_set_limits(ide, limits(3_600_000))
-    assert lib.ide_start(ide) == 0
+    lib.block_set_limits(front, limits(3_600_000))
+    assert lib.block_start(front) == 0
     queued = threading.Event()
     leave = ffi.callback("void(struct usrdrv_gate *)", lambda gate: queued.set())
     gate = ffi.new("struct usrdrv_gate *", {"leave": leave})
     results: dict[str, int] = {}
 
     def submit(name: str, drive: int, sector: int, gate: Any = ffi.NULL) -> None:
-        block, data = lib.ide_block(ide, drive), ffi.new("char[]", 512)
+        block, data = lib.block_unit(front, drive), ffi.new("char[]", 512)
         if name == "first":
             device.submitter = threading.get_ident()
         results[name] = block.ops.submit_wait(
@@ -139,7 +140,7 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
         assert queued.wait(GIVE_UP)
 
     def stop_until_looked_at() -> None:
-        lib.ide_set_limits(ide, limits(0))
+        lib.block_set_limits(front, limits(0))
         while device.looks.acquire(blocking=False):
             pass
         assert all(device.looks.acquire(timeout=GIVE_UP) for _ in range(2))
@@ -151,7 +152,7 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
     first.start()
     for thread in (first, second):
         thread.join(GIVE_UP)
-    lib.ide_stop(ide)
+    lib.block_stop(front)
     endless.join(GIVE_UP)
     lib.ide_destroy(ide)
     assert results == {"first": 0, "second": 0, "endless": -errno.ENODEV}

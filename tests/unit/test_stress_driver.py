@@ -11,7 +11,13 @@ from waiting import enough
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
 INCLUDES = (
-    *("usrdrv/include", "loopback-kmod/include/uapi", "drivers/ide_cmd680", "devices"),
+    *(
+        "usrdrv/include",
+        "loopback-kmod/include/uapi",
+        "usrdrv/block",
+        "drivers/ide_cmd680",
+        "devices",
+    ),
     *("usrdrv/backends", "tests/fuzz"),
 )
 
@@ -23,7 +29,7 @@ def sources(program: str) -> list[Path]:
     found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     found.append(ROOT / "usrdrv/loop/loop.c")
-    for folder in ("drivers/ide_cmd680", "devices"):
+    for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices"):
         found += [
             path
             for path in sorted((ROOT / folder).glob("*.c"))

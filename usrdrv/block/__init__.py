@@ -87,9 +87,13 @@ class Block:
 
     def flush(self) -> None:
         """Make everything that was written durable."""
-        raise_errno(self._submit(self._block, 2, 0, 0, self._ffi.NULL, 0), "flush")
+        raise_errno(
+            self._submit(self._block, self._lib.USRDRV_BLOCK_FLUSH, 0, 0, self._ffi.NULL, 0),
+            "flush",
+        )
 
     def trim(self, offset: int, length: int) -> None:
         """Tell the drive that these bytes are not needed; they read as anything afterwards."""
-        r = self._submit(self._block, 3, offset, length, self._ffi.NULL, 0)
-        raise_errno(r, f"trim of {length} bytes at sector {offset // 512}")
+        trim = self._lib.USRDRV_BLOCK_TRIM
+        result = self._submit(self._block, trim, offset, length, self._ffi.NULL, 0)
+        raise_errno(result, f"trim of {length} bytes at sector {offset // 512}")

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The threads that sleep in a port. The main dispatcher has the interrupt: it services it, takes the orders of its port, and
+ * looks after commands under way: while there are any its sleep has a time-out, the tick, at which hung commands and lost
+ * interrupts are looked for; idle, it sleeps without one. Each further port has a feeder: a thread that takes orders and
+ * starts them as any submitter does; what the main dispatcher completes of them, it is told by a kick.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "front.h"
+
+#define TICK_MS		100
+
+static uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/*
+ * Busy-poll the chip, for as long as the limits say, rather than wait for its interrupt: that stays masked until polling was
+ * in vain, and one system call less is needed for each command. Returns how to sleep then.
+ */
+static enum block_sleep poll_chip(struct block_front *front)
+{
+	uint64_t until;
+
+	if (!front->limits.poll_us || !atomic_load(&front->unmasks))
+		return BLOCK_SLEEP_UNMASK;
+	until = now_us() + front->limits.poll_us;
+	while (block_any_busy(front)) {
+		if (block_poll_chip(front))
+			return block_any_busy(front) ? BLOCK_SLEEP_NOT : BLOCK_SLEEP;
+		if (now_us() >= until)
+			return BLOCK_SLEEP_UNMASK;
+	}
+	return BLOCK_SLEEP;
+}
+
+/* Have the kernel end commands by itself where chip, port and kernel can. */
+static void offer_finish(struct block_orders *o)
+{
+	struct usrloop_step steps[USRLOOP_STEPS] = { { .op = 0 } };
+	unsigned int n;
+
+	if (!o->port->tables || !o->port->ops->finish || !o->front->ops->finish_steps)
+		return;
+	n = o->front->ops->finish_steps(o->channel, steps);
+	o->finishes = !o->port->ops->finish(o->port, steps, n);
+}
+
+/* The main dispatcher begins to sleep in its port. */
+static int join(struct block_orders *o)
+{
+	struct block_front *front = o->front;
+	struct usrdrv_dev *dev = front->dev;
+	const struct block_wakers wakers = {
+		.irq_fd = dev->irq_fd, .unmask_fd = dev->unmask_fd, .kick_fd = o->by->kick_fd,
+		.hangup_fd = dev->hangup_fd, .hangup_events = dev->hangup_events,
+	};
+	int ret = o->port->ops->join(o->port, &wakers);
+
+	if (ret)
+		return ret;
+	atomic_store(&front->unmasks, o->port->unmasks);
+	offer_finish(o);
+	o->joined = 1;
+	return 0;
+}
+
+/* See to the chip ourselves from here on. */
+static void own_chip(struct block_orders *o)
+{
+	if (block_disarm(o))
+		block_run_channel(o->channel);
+}
+
+static unsigned int wait_for_orders(struct block_orders *o, int timeout, enum block_sleep how)
+{
+	unsigned int on;
+
+	if (!o->joined && join(o))
+		return BLOCK_ON_END;
+	block_drain(o);
+	block_arm(o);
+	on = o->port->ops->wait(o->port, timeout, how);
+	own_chip(o);
+	return on;
+}
+
+/* A port has ended. Commands of its orders may still be at the chip. */
+static void end_orders(struct block_dispatcher *d, struct block_orders *o)
+{
+	atomic_store(&d->orders, NULL);
+	d->ended = o;
+	o->port->ops->leave(o->port);
+	o->joined = 0;
+	own_chip(o);
+	atomic_fetch_sub(&d->front->ports, 1);
+	block_post_unserved(d->front, o->unit->number);
+}
+
+/* Go back to sleeping without orders. */
+static void leave(struct block_dispatcher *d, struct block_orders *o)
+{
+	struct usrdrv_dev *dev = d->front->dev;
+
+	atomic_store(&d->front->unmasks, 0);
+	end_orders(d, o);
+	dev->ops->irq_unmask(dev, NULL, 0);
+}
+
+static unsigned int sleep_in_port(struct block_dispatcher *d, struct block_orders *o, int *timeout)
+{
+	struct block_front *front = d->front;
+	enum block_sleep how = poll_chip(front);
+	unsigned int on;
+
+	if (*timeout < 0) {
+		/* Say so first, look again then: a submitter does it the other way round. */
+		atomic_store(&front->asleep, 1);
+		if (block_any_busy(front)) {
+			atomic_store(&front->asleep, 0);
+			*timeout = TICK_MS;
+		}
+	}
+	on = o ? wait_for_orders(o, *timeout, how) : d->idle_port->ops->wait(d->idle_port, *timeout, BLOCK_SLEEP);
+	atomic_store(&front->asleep, 0);
+	return on;
+}
+
+/**
+ * block_dispatch - the main dispatcher
+ * @dispatcher:	struct block_dispatcher
+ *
+ * Return: NULL.
+ */
+void *block_dispatch(void *dispatcher)
+{
+	struct block_dispatcher *d = dispatcher;
+	struct block_front *front = d->front;
+	unsigned long seen = 0;
+	uint64_t next_tick = 0;
+	int timeout = -1;
+
+	while (!atomic_load(&front->stop)) {
+		struct block_orders *o = atomic_load(&d->orders);
+		unsigned int on = sleep_in_port(d, o, &timeout);
+
+		if (on & BLOCK_ON_IRQ)
+			block_service(front);
+		if (on & BLOCK_ON_HANGUP)
+			block_lost(front, -ENODEV);
+		if (on & BLOCK_ON_KICK && atomic_exchange(&front->service, 0)) {
+			own_chip(o);
+			block_service(front);
+		}
+		if (on & BLOCK_ON_END)
+			leave(d, o);
+		if (atomic_load(&front->gone)) {
+			own_chip(o);
+			block_fail_everything(front);
+			break;
+		}
+		if (on & BLOCK_ON_WORK)
+			block_pump(o);
+		if (timeout < 0) {
+			timeout = TICK_MS;
+			next_tick = block_now_ms() + TICK_MS;
+		}
+		if (block_now_ms() >= next_tick) {
+			unsigned long activity = atomic_load_explicit(&front->activity, memory_order_relaxed);
+			int any;
+
+			own_chip(o);
+			any = block_watch(front);
+			timeout = any || activity != seen ? TICK_MS : -1;
+			seen = activity;
+			next_tick = block_now_ms() + TICK_MS;
+		}
+	}
+	own_chip(atomic_load(&d->orders));
+	return NULL;
+}
+
+/**
+ * block_feed - a feeder
+ * @dispatcher:	struct block_dispatcher
+ *
+ * Return: NULL.
+ */
+void *block_feed(void *dispatcher)
+{
+	struct block_dispatcher *d = dispatcher;
+	struct block_orders *o = atomic_load(&d->orders);
+	const struct block_wakers wakers = { .irq_fd = -1, .unmask_fd = -1, .kick_fd = d->kick_fd, .hangup_fd = -1 };
+	unsigned int on = o->port->ops->join(o->port, &wakers) ? BLOCK_ON_END : 0;
+
+	while (!atomic_load(&d->front->stop)) {
+		if (on & BLOCK_ON_END) {
+			end_orders(d, o);
+			break;
+		}
+		if (on & BLOCK_ON_WORK)
+			block_pump(o);
+		block_drain(o);
+		on = o->port->ops->wait(o->port, -1, BLOCK_SLEEP);
+	}
+	return NULL;
+}

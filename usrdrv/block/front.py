@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The front end of a block driver (block_chip.h) for its control plane in Python."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from usrdrv import loop
+from usrdrv.block import Block, BlockLib, raise_errno
+
+
+@dataclass(frozen=True)
+class Event:
+    """struct block_event: why a channel is frozen, or what happened to the device. Sectors of 512 bytes."""
+
+    kind: int
+    unit: int
+    tries: int
+    segments: int
+    sector: int
+    sectors: int
+    error: int
+
+
+@dataclass(frozen=True)
+class ZeroCopy:
+    """How the kernel has to name a request's pages for the chip. Bytes."""
+
+    max_io: int
+    max_segments: int
+    segment_mask: int
+
+
+class FrontEnd:
+    """Requests, queues and threads of one device. stop(), then what made `pointer` frees it.
+
+    module: the driver's extension module; pointer: its struct block_front; name: of the device, for messages.
+    Thread-safe, but wait_event() and resume() are for one thread.
+    """
+
+    def __init__(self, module: BlockLib, pointer: Any, name: str) -> None:
+        self._module, self._ffi, self._lib = module, module.ffi, module.lib
+        self._front, self._name = pointer, name
+
+    def set_limits(self, timeout: float, flush: float, lost: float, poll_us: int = 0) -> None:
+        """Set when a command hangs, when a flush or trim does, and when a lost interrupt is looked for; seconds.
+
+        poll_us: with orders of a port, microseconds to busy-poll the chip before waiting for its interrupt.
+        """
+        milliseconds = [int(seconds * 1000) for seconds in (timeout, flush, lost)]
+        self._lib.block_set_limits(
+            self._front, self._ffi.new("struct block_limits *", [*milliseconds, poll_us])
+        )
+
+    def block(self, unit: int) -> Block:
+        """Return the top end of a unit."""
+        pointer = self._lib.block_unit(self._front, unit)
+        return Block(self._module, int(self._ffi.cast("uintptr_t", pointer)))
+
+    def start(self) -> None:
+        """Open the channels for requests. UsrdrvError: it is stopped again."""
+        result = self._lib.block_start(self._front)
+        if result:
+            self.stop()
+            raise_errno(result, f"{self._name}: dispatcher")
+
+    def serve(self, unit: int, fd: int, attach: Any) -> None:
+        """Take requests for a unit from usrloop, until stop() or until its event says that the port has ended.
+
+        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop.
+        """
+        layout = self._ffi.cast("struct usrloop_attach *", int(loop.ffi.cast("uintptr_t", attach)))
+        result = self._lib.block_serve(self._front, unit, fd, layout)
+        raise_errno(result, f"{self._name}: drive {unit}: usrloop")
+
+    def wait_event(self) -> tuple[int, Event] | None:
+        """Sleep until a channel needs a decision; return its number and why. None: after stop()."""
+        channel, raw = self._ffi.new("unsigned int *"), self._ffi.new("struct block_event *")
+        if self._lib.block_wait_event(self._front, channel, raw):
+            return None
+        return channel[0], Event(*(getattr(raw, name) for name in Event.__dataclass_fields__))
+
+    def resume(self, channel: int, verdict: int) -> None:
+        """Let a frozen channel go on. verdict: BLOCK_*, for the command that failed."""
+        self._lib.block_resume(self._front, channel, verdict, -errno.EIO)
+
+    def offline(self, unit: int) -> None:
+        """Fail every request of a unit from now on; its channels are frozen."""
+        self._lib.block_offline(self._front, unit, -errno.EIO)
+
+    def counters(self, channel: int) -> dict[str, int]:
+        """Return a channel's counters."""
+        raw = self._ffi.new("struct block_counters *")
+        self._lib.block_get_counters(self._front, channel, raw)
+        fields = self._ffi.typeof("struct block_counters").fields
+        return {name: int(getattr(raw, name)) for name, _ in fields}
+
+    def calls(self) -> int:
+        """Return how often ports were called."""
+        return int(self._lib.block_served_calls(self._front))
+
+    def stop(self) -> None:
+        """End all requests and threads; wait_event() returns None. Idempotent."""
+        self._lib.block_stop(self._front)

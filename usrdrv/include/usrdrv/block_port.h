@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A port: who brings a block driver its requests, and where its dispatcher sleeps.
+ *
+ * A port belongs to one dispatcher, a thread, which is the only caller of its operations but for complete() and close().
+ * Errors are -errno.
+ */
+#ifndef USRDRV_BLOCK_PORT_H
+#define USRDRV_BLOCK_PORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "usrdrv/block.h"
+
+struct usrloop_segment;
+struct usrloop_step;
+
+/* A request as its client sent it. */
+struct block_order {
+	uint32_t tag;			/* its slot */
+	uint32_t seq;			/* which use of that slot */
+	enum usrdrv_block_op op;
+	unsigned int flags;		/* USRDRV_BLOCK_* */
+	uint64_t offset;		/* bytes */
+	uint32_t len;			/* bytes */
+	uint32_t pieces;		/* named tables: entries of the table in its slot */
+};
+
+/* What ends a sleep, as bits. */
+enum block_wake {
+	BLOCK_ON_IRQ = 1,
+	BLOCK_ON_KICK = 2,
+	BLOCK_ON_HANGUP = 4,		/* the device is going or gone */
+	BLOCK_ON_WORK = 8,		/* there are orders */
+	BLOCK_ON_END = 16,		/* no further orders come */
+};
+
+/* How to sleep. */
+enum block_sleep {
+	BLOCK_SLEEP,
+	BLOCK_SLEEP_UNMASK,		/* let the interrupt through before, that was serviced last */
+	BLOCK_SLEEP_NOT,		/* look only */
+};
+
+/* What a port waits for besides orders. Descriptors; -1: none. */
+struct block_wakers {
+	int irq_fd, unmask_fd;
+	int kick_fd;
+	int hangup_fd;
+	uint32_t hangup_events;
+};
+
+struct block_port;
+
+struct block_port_ops {
+	/* Begin to wait for these. By the dispatcher, before its first wait(). 0 or -errno. */
+	int (*join)(struct block_port *port, const struct block_wakers *wakers);
+	/* Wait for them no more: another port does. */
+	void (*leave)(struct block_port *port);
+	/* Hand over completions, then sleep for up to timeout ms, -1: without limit. Returns BLOCK_ON_* bits. */
+	unsigned int (*wait)(struct block_port *port, int timeout, enum block_sleep how);
+
+	/* The rest is NULL in a port without orders. */
+
+	/* Take the next order. Returns 1, or 0 if there is none. */
+	int (*next)(struct block_port *port, struct block_order *order);
+	/* Note how one ended, 0 or -errno; its client hears of it in wait(). */
+	void (*complete)(struct block_port *port, uint32_t tag, uint32_t seq, int status);
+	/*
+	 * Have the kernel complete an order by itself, at the interrupt that those steps find to be a good command's end.
+	 * Returns 0, or -errno if it does not.
+	 */
+	int (*finish)(struct block_port *port, const struct usrloop_step *steps, unsigned int n);
+	/* From now on this one; and no more. disarm() returns whether the kernel has completed it. */
+	void (*arm)(struct block_port *port, uint32_t tag, uint32_t seq);
+	int (*disarm)(struct block_port *port);
+	void (*close)(struct block_port *port);
+};
+
+struct block_port {
+	const struct block_port_ops *ops;
+	unsigned int depth;		/* orders at once, a power of two; 0: a port without orders */
+	uint8_t *slots;			/* of them; mapped, whole pages */
+	size_t slot_size;		/* bytes; a power of two up to 64 KiB, or a multiple of 64 KiB */
+	int tables;			/* a slot has a table that names the data of a read or write, not the data */
+	int unmasks;			/* joined, and BLOCK_SLEEP_UNMASK works */
+	uint64_t calls;			/* system calls so far */
+};
+
+/* Where an order's data are, or the table that names them. */
+static inline uint8_t *block_slot(const struct block_port *port, uint32_t tag)
+{
+	return port->slots + (size_t)tag * port->slot_size;
+}
+
+#endif
