@@ -132,9 +132,9 @@ class Controller(Closing):
         self.vanished = False
         """Once `gone` is set: whether that is because nothing answers; else we did what cannot be done."""
         self.unserved = threading.Event()
-        """Set when usrloop took the disk from us, after serve()."""
+        """Set when usrloop took a disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
-        self._zero_copy = False
+        self._zero_copied: set[int] = set()
         try:
             self._probe_all()
             self._ide, self._front = self._create_data_path(mmio)
@@ -404,7 +404,7 @@ class Controller(Closing):
     def _can_slow_down(self, drive: Drive) -> bool:
         """Whether there is a slower mode: not in PIO, nor in the slowest DMA mode if we never see the data."""
         mode, identity = drive.transfer_mode, drive.identity
-        if not mode.dma or not self._zero_copy:
+        if not mode.dma or drive.index not in self._zero_copied:
             return mode.dma
         return modes.slower(mode, identity.udma_mask, identity.mwdma_mask) is not None
 
@@ -422,7 +422,7 @@ class Controller(Closing):
                 new = modes.best_dma(
                     identity.udma_mask & limit, identity.mwdma_mask, cable80=False, fast_clock=True
                 )
-        if new is None and self._zero_copy:
+        if new is None and drive.index in self._zero_copied:
             new = modes.slowest_dma(identity.udma_mask, identity.mwdma_mask)
         if new is None:
             new = Mode(Protocol.PIO, identity.pio_highest)
@@ -485,12 +485,13 @@ class Controller(Closing):
                 self._front.offline(drive.index)
 
     def serve(self, index: int, fd: int, attach: Any) -> None:
-        """Take requests for a drive from usrloop, until close() or until `unserved` is set.
+        """Take requests for a drive from usrloop, until close() or until usrloop takes the disk from us.
 
         fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop. With the claim's
         file in it (zero copy) the drive is never slowed down to PIO, which needs an address of ours.
         """
-        self._zero_copy = attach.claim_fd >= 0
+        if attach.claim_fd >= 0:
+            self._zero_copied.add(index)
         self._front.serve(index, fd, attach)
 
     # reporting and end

@@ -7,12 +7,15 @@
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
  * ways that must be refused.
  *
- * usage: stress_serve SECONDS SEED stop|revoke [bounce|tables|steps|early]
- *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip
- *	bounce: the device cannot reach the slots; tables: slots tell where the data are (zero copy); steps: likewise,
- *	and the interrupt's handler may end a request; early: likewise, as soon as the driver has serviced the interrupt before,
- *	and the request's tag is another one's at once
- * Ends with 0 and a line of counts (requests; those that the interrupt's handler ended), or with 1 at the first difference.
+ * usage: stress_serve SECONDS SEED stop|revoke|first [bounce|signal|tables|steps|early] [DRIVES]
+ *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip;
+ *	first: the first one is, and then the others go on for a while
+ *	bounce: the device cannot reach the slots; signal: each interrupt is the dispatcher's; tables: slots tell where the
+ *	data are (zero copy); steps: likewise, and the interrupt's handler may end a request; early: likewise, as soon as the
+ *	driver has serviced the interrupt before, and the request's tag is another one's at once
+ * DRIVES: how many are served at once, 1 if not said; several do not go with steps or early
+ * Ends with 0 and a line of counts (requests; those that the interrupt's handler ended; for each further drive likewise),
+ * or with 1 at the first difference.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,6 +34,7 @@
 #include "ide.h"
 #include "stress_rig.h"
 
+#define DRIVES		4u
 #define DEPTH		16u
 #define SLOT		(256u << 10)
 #define AREA		1024u		/* sectors */
@@ -41,13 +45,16 @@
 
 int played_ioctl(int fd, unsigned long request, ...);
 
-static struct {
+/* One for each disk; its threads see theirs as `kernel`. */
+struct side {
+	int fd;				/* of the rings */
 	struct usrloop_ring *ring;
 	struct usrloop_sqe *sq;
 	struct usrloop_cqe *cq;
 	uint8_t *data;			/* SLOT bytes for each tag */
 	struct usrloop_segment *table;	/* tables: IDE_PRDS for each tag */
 	uint64_t bus;			/* tables: of the data */
+	struct usrdrv_dma pages;	/* likewise */
 	uint32_t sq_tail, cq_head;
 	struct usrloop_eventfd event[USRLOOP_EVENTFDS];
 	unsigned int reported;		/* eventfds that ENTER told of, to be acknowledged */
@@ -58,63 +65,75 @@ static struct {
 	int busy[DEPTH], want[DEPTH];	/* want: the result */
 	uint32_t seq, flying;
 	uint64_t random;
-	unsigned long done, finished;
-} kernel;
+	atomic_ulong done;
+	unsigned long finished;
+	int calm;
+	atomic_int stop, ended;
+	uint8_t shadow[SECTORS * USRDRV_SECTOR], known[SECTORS];
+};
 
-static uint8_t shadow[SECTORS * USRDRV_SECTOR], known[SECTORS];
-static atomic_int stop, ended, failed;
+static struct side side[DRIVES];
+static _Thread_local struct side *kernel = side;
+static unsigned int drives = 1;
+static atomic_int failed;
 static int revoking;
 
 static uint64_t next(void)
 {
-	kernel.random ^= kernel.random << 13;
-	kernel.random ^= kernel.random >> 7;
-	kernel.random ^= kernel.random << 17;
-	return kernel.random;
+	kernel->random ^= kernel->random << 13;
+	kernel->random ^= kernel->random >> 7;
+	kernel->random ^= kernel->random << 17;
+	return kernel->random;
+}
+
+static void stop_all(void)
+{
+	for (unsigned int d = 0; d < drives; d++)
+		atomic_store(&side[d].stop, 1);
 }
 
 static void complain(const char *what, uint32_t tag, int result)
 {
-	const struct usrloop_sqe *sqe = &kernel.sent[tag % DEPTH];
+	const struct usrloop_sqe *sqe = &kernel->sent[tag % DEPTH];
 
 	fprintf(stderr, "tag %u, op %u, sector %llu, %u bytes: %s (%d)\n", tag, sqe->op,
 		(unsigned long long)sqe->sector, sqe->len, what, result);
 	atomic_store(&failed, 1);
-	atomic_store(&stop, 1);
+	stop_all();
 }
 
 static void compare(uint32_t tag)
 {
-	const struct usrloop_sqe *sqe = &kernel.sent[tag];
-	const uint8_t *got = kernel.data + (size_t)tag * SLOT;
+	const struct usrloop_sqe *sqe = &kernel->sent[tag];
+	const uint8_t *got = kernel->data + (size_t)tag * SLOT;
 
 	for (uint32_t i = 0; i < sqe->len / USRDRV_SECTOR; i++) {
 		uint64_t sector = sqe->sector + i;
 
-		if (known[sector] && memcmp(got + i * USRDRV_SECTOR, shadow + sector * USRDRV_SECTOR, USRDRV_SECTOR))
+		if (kernel->known[sector] && memcmp(got + i * USRDRV_SECTOR, kernel->shadow + sector * USRDRV_SECTOR, USRDRV_SECTOR))
 			return complain("wrong data", tag, 0);
 	}
 }
 
 static void end_request(const struct usrloop_cqe *cqe)
 {
-	if (cqe->tag >= DEPTH || !kernel.busy[cqe->tag] || cqe->seq != kernel.sent[cqe->tag].seq || cqe->reserved)
+	if (cqe->tag >= DEPTH || !kernel->busy[cqe->tag] || cqe->seq != kernel->sent[cqe->tag].seq || cqe->reserved)
 		return complain("no such request", cqe->tag, cqe->result);
-	if (cqe->result != kernel.want[cqe->tag])
+	if (cqe->result != kernel->want[cqe->tag])
 		complain("unexpected result", cqe->tag, cqe->result);
-	else if (!cqe->result && kernel.sent[cqe->tag].op == USRLOOP_OP_READ)
+	else if (!cqe->result && kernel->sent[cqe->tag].op == USRLOOP_OP_READ)
 		compare(cqe->tag);
-	kernel.busy[cqe->tag] = 0;
-	kernel.flying--;
-	kernel.done++;
+	kernel->busy[cqe->tag] = 0;
+	kernel->flying--;
+	kernel->done++;
 }
 
 static void collect(void)
 {
-	uint32_t tail = __atomic_load_n(&kernel.ring->cq_tail, __ATOMIC_ACQUIRE);
+	uint32_t tail = __atomic_load_n(&kernel->ring->cq_tail, __ATOMIC_ACQUIRE);
 
-	for (; kernel.cq_head != tail; kernel.cq_head++) {
-		struct usrloop_cqe cqe = kernel.cq[kernel.cq_head % DEPTH];
+	for (; kernel->cq_head != tail; kernel->cq_head++) {
+		struct usrloop_cqe cqe = kernel->cq[kernel->cq_head % DEPTH];
 
 		end_request(&cqe);
 	}
@@ -126,35 +145,35 @@ static int take_steps(void)
 	uint32_t first = 0, value;
 	int any = 0;
 
-	for (unsigned int i = 0; i < kernel.finish.steps; i++) {
-		const struct usrloop_step *step = &kernel.finish.step[i];
+	for (unsigned int i = 0; i < kernel->finish.steps; i++) {
+		const struct usrloop_step *step = &kernel->finish.step[i];
 
 		if (step->op == USRLOOP_STEP_WRITE) {
-			usrdrv_write(kernel.dev, step->bar, step->offset, step->width,
+			usrdrv_write(kernel->dev, step->bar, step->offset, step->width,
 				     (first >> step->shift & step->mask) | step->value);
 			continue;
 		}
-		if (usrdrv_read(kernel.dev, step->bar, step->offset, step->width, &value))
+		if (usrdrv_read(kernel->dev, step->bar, step->offset, step->width, &value))
 			return 0;
 		if (!any++)
 			first = value;
 		if ((value & step->mask) != step->value)
 			return 0;
 	}
-	return kernel.finish.steps > 0;
+	return kernel->finish.steps > 0;
 }
 
 /* Signal an eventfd's other one, and do what it stands for. */
 static void acknowledge(unsigned int index)
 {
-	int fd = kernel.event[index].ack_fd;
+	int fd = kernel->event[index].ack_fd;
 
-	kernel.reported &= ~(1u << index);
+	kernel->reported &= ~(1u << index);
 	if (fd < 0)
 		return;
 	eventfd_write(fd, 1);
-	if (fd == kernel.dev->unmask_fd)
-		kernel.model->irq_unmask(kernel.dev, NULL, 0);
+	if (fd == kernel->dev->unmask_fd)
+		kernel->model->irq_unmask(kernel->dev, NULL, 0);
 }
 
 /* The handler of the device's interrupt. Return: whether it has ended a request, and has let the next interrupt through. */
@@ -163,20 +182,20 @@ static int finish(void)
 	struct usrloop_cqe cqe;
 	uint32_t armed = USRLOOP_FINISH_ARMED;
 
-	if (!__atomic_compare_exchange_n(&kernel.ring->finish, &armed, USRLOOP_FINISH_TAKING, 0, __ATOMIC_ACQ_REL,
+	if (!__atomic_compare_exchange_n(&kernel->ring->finish, &armed, USRLOOP_FINISH_TAKING, 0, __ATOMIC_ACQ_REL,
 					 __ATOMIC_ACQUIRE))
 		return 0;
-	cqe = (struct usrloop_cqe){ .tag = kernel.ring->finish_tag, .seq = kernel.ring->finish_seq };
+	cqe = (struct usrloop_cqe){ .tag = kernel->ring->finish_tag, .seq = kernel->ring->finish_seq };
 	if (!take_steps()) {
-		__atomic_store_n(&kernel.ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
+		__atomic_store_n(&kernel->ring->finish, USRLOOP_FINISH_ARMED, __ATOMIC_RELEASE);
 		return 0;
 	}
 	end_request(&cqe);
-	__atomic_store_n(&kernel.ring->finish, USRLOOP_FINISH_DONE, __ATOMIC_RELEASE);
-	if (kernel.dev->unmask_fd >= 0)
-		eventfd_write(kernel.dev->unmask_fd, 1);
-	kernel.model->irq_unmask(kernel.dev, NULL, 0);
-	kernel.finished++;
+	__atomic_store_n(&kernel->ring->finish, USRLOOP_FINISH_DONE, __ATOMIC_RELEASE);
+	if (kernel->dev->unmask_fd >= 0)
+		eventfd_write(kernel->dev->unmask_fd, 1);
+	kernel->model->irq_unmask(kernel->dev, NULL, 0);
+	kernel->finished++;
 	return 1;
 }
 
@@ -197,10 +216,10 @@ static int spoil(struct usrloop_sqe *sqe)
 		if (sqe->op == USRLOOP_OP_DISCARD)
 			return 0;
 		sqe->sector = 0;
-		if (kernel.table && next() % 2)
+		if (kernel->table && next() % 2)
 			sqe->segments = next() % 2 ? 0 : IDE_PRDS + 1;
 		else
-			sqe->len = kernel.table || next() % 2 ? 0 : SLOT + USRDRV_SECTOR;
+			sqe->len = kernel->table || next() % 2 ? 0 : SLOT + USRDRV_SECTOR;
 	}
 	return -EINVAL;
 }
@@ -208,8 +227,8 @@ static int spoil(struct usrloop_sqe *sqe)
 /* Tell where the data of a request are, in pieces that the chip can do (section 6.1). Return: how many. */
 static uint16_t name_pages(uint32_t tag, uint32_t len)
 {
-	struct usrloop_segment *table = kernel.table + (size_t)tag * IDE_PRDS;
-	uint64_t at = kernel.bus + (uint64_t)tag * SLOT;
+	struct usrloop_segment *table = kernel->table + (size_t)tag * IDE_PRDS;
+	uint64_t at = kernel->bus + (uint64_t)tag * SLOT;
 	uint32_t piece;
 	uint16_t n = 0;
 
@@ -229,36 +248,36 @@ static void submit(uint32_t tag)
 {
 	static const uint8_t ops[] = { USRLOOP_OP_READ, USRLOOP_OP_WRITE, USRLOOP_OP_READ, USRLOOP_OP_WRITE,
 				       USRLOOP_OP_DISCARD, USRLOOP_OP_FLUSH };
-	struct usrloop_sqe *sqe = &kernel.sent[tag];
+	struct usrloop_sqe *sqe = &kernel->sent[tag];
 	uint32_t start = next() % AREA, count = 1 + next() % (next() % 4 ? 16 : SLOT / USRDRV_SECTOR);
-	uint8_t *data = kernel.data + (size_t)tag * SLOT;
+	uint8_t *data = kernel->data + (size_t)tag * SLOT;
 
 	if (count > AREA - start)
 		count = AREA - start;
 	start += tag * AREA;
 	*sqe = (struct usrloop_sqe){
-		.tag = tag, .seq = ++kernel.seq, .op = ops[next() % sizeof(ops)], .len = count * USRDRV_SECTOR,
+		.tag = tag, .seq = ++kernel->seq, .op = ops[next() % sizeof(ops)], .len = count * USRDRV_SECTOR,
 		.sector = start, .flags = next() % 8 ? 0 : USRLOOP_SQE_FUA,
 	};
-	if (kernel.table && sqe->op <= USRLOOP_OP_WRITE)
+	if (kernel->table && sqe->op <= USRLOOP_OP_WRITE)
 		sqe->segments = name_pages(tag, sqe->len);
-	kernel.want[tag] = 0;
+	kernel->want[tag] = 0;
 	if (sqe->op == USRLOOP_OP_FLUSH)
 		sqe->sector = sqe->len = 0;
 	else if (!(next() % 50))
-		kernel.want[tag] = spoil(sqe);
-	if (!kernel.want[tag] && sqe->op == USRLOOP_OP_WRITE) {
+		kernel->want[tag] = spoil(sqe);
+	if (!kernel->want[tag] && sqe->op == USRLOOP_OP_WRITE) {
 		for (uint32_t i = 0; i < sqe->len; i += 8)
 			memcpy(data + i, &(uint64_t){ next() }, 8);
-		memcpy(shadow + (size_t)start * USRDRV_SECTOR, data, sqe->len);
-		memset(known + start, 1, count);
+		memcpy(kernel->shadow + (size_t)start * USRDRV_SECTOR, data, sqe->len);
+		memset(kernel->known + start, 1, count);
 	}
-	if (!kernel.want[tag] && sqe->op == USRLOOP_OP_DISCARD)
-		memset(known + start, 0, count);
-	kernel.busy[tag] = 1;
-	kernel.flying++;
-	kernel.sq[kernel.sq_tail++ % DEPTH] = *sqe;
-	__atomic_store_n(&kernel.ring->sq_tail, kernel.sq_tail, __ATOMIC_RELEASE);
+	if (!kernel->want[tag] && sqe->op == USRLOOP_OP_DISCARD)
+		memset(kernel->known + start, 0, count);
+	kernel->busy[tag] = 1;
+	kernel->flying++;
+	kernel->sq[kernel->sq_tail++ % DEPTH] = *sqe;
+	__atomic_store_n(&kernel->ring->sq_tail, kernel->sq_tail, __ATOMIC_RELEASE);
 }
 
 /* Wait for the eventfds, and take their counts. */
@@ -269,13 +288,13 @@ static int events(int timeout)
 	int bits = 0;
 
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
-		p[i] = (struct pollfd){ .fd = kernel.event[i].fd, .events = POLLIN };
+		p[i] = (struct pollfd){ .fd = kernel->event[i].fd, .events = POLLIN };
 	if (poll(p, USRLOOP_EVENTFDS, timeout) < 0)
 		return -errno;
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
 		if (p[i].revents & POLLIN && read(p[i].fd, &count, sizeof(count)) == sizeof(count))
 			bits |= USRLOOP_READY_EVENT << i;
-	kernel.reported |= (unsigned int)bits / USRLOOP_READY_EVENT;
+	kernel->reported |= (unsigned int)bits / USRLOOP_READY_EVENT;
 	return bits;
 }
 
@@ -283,20 +302,18 @@ static int events(int timeout)
 static int submit_some(uint32_t left)
 {
 	for (uint32_t tag = 0; tag < DEPTH && left; tag++)
-		if (!kernel.busy[tag]) {
+		if (!kernel->busy[tag]) {
 			submit(tag);
 			left--;
 		}
-	return kernel.ring->sq_head != kernel.sq_tail ? USRLOOP_READY_WORK : 0;
+	return kernel->ring->sq_head != kernel->sq_tail ? USRLOOP_READY_WORK : 0;
 }
 
 /* How many to submit: for a while, whatever fits; for another, one after the other. */
 static uint32_t some(void)
 {
-	static int calm;
-
-	calm ^= !(next() % 256);
-	return calm ? !kernel.flying : next() % (DEPTH + 1);
+	kernel->calm ^= !(next() % 256);
+	return kernel->calm ? !kernel->flying : next() % (DEPTH + 1);
 }
 
 static int enter(unsigned long arg)
@@ -307,26 +324,26 @@ static int enter(unsigned long arg)
 	collect();
 	left = some();
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS && arg & USRLOOP_ENTER_ACK; i++)
-		if (kernel.reported & 1u << i)
+		if (kernel->reported & 1u << i)
 			acknowledge(i);
 	if (!(next() % 64))
 		return -EINTR;
-	if (atomic_load(&stop)) {
-		if (revoking && kernel.flying) {
-			atomic_store(&ended, 1);
+	if (atomic_load(&kernel->stop)) {
+		if (revoking && kernel->flying) {
+			atomic_store(&kernel->ended, 1);
 			return -ESTALE;
 		}
-		if (!kernel.flying) {
-			atomic_store(&ended, 1);
+		if (!kernel->flying) {
+			atomic_store(&kernel->ended, 1);
 			return USRLOOP_READY_STOP;
 		}
 		left = 0;
 	}
 	bits = submit_some(left);
-	told = events(bits || !kernel.flying ? 0 : (int)kernel.ring->timeout_ms ?: -1);
+	told = events(bits || !kernel->flying ? 0 : (int)kernel->ring->timeout_ms ?: -1);
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
-		if (told > 0 && told & USRLOOP_READY_EVENT << i && kernel.event[i].fd == kernel.dev->irq_fd && finish()) {
-			kernel.reported &= ~(1u << i);
+		if (told > 0 && told & USRLOOP_READY_EVENT << i && kernel->event[i].fd == kernel->dev->irq_fd && finish()) {
+			kernel->reported &= ~(1u << i);
 			told &= ~(USRLOOP_READY_EVENT << i);
 			bits |= submit_some(1);
 		}
@@ -339,14 +356,15 @@ int played_ioctl(int fd, unsigned long request, ...)
 	void *arg;
 	int ret = 0;
 
-	(void)fd;
 	va_start(list, request);
 	arg = va_arg(list, void *);
 	va_end(list);
+	for (kernel = side; kernel->fd != fd; kernel++)
+		;
 	if (request == USRLOOP_IOC_EVENTFD)
-		kernel.event[((struct usrloop_eventfd *)arg)->index] = *(struct usrloop_eventfd *)arg;
+		kernel->event[((struct usrloop_eventfd *)arg)->index] = *(struct usrloop_eventfd *)arg;
 	else if (request == USRLOOP_IOC_FINISH)
-		kernel.finish = *(struct usrloop_finish *)arg;
+		kernel->finish = *(struct usrloop_finish *)arg;
 	else
 		ret = enter((unsigned long)arg);
 	if (ret >= 0)
@@ -362,11 +380,11 @@ int played_ioctl(int fd, unsigned long request, ...)
 static int unmask_early(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct pollfd raised = { .fd = dev->irq_fd, .events = POLLIN };
-	uint32_t tag = kernel.ring->finish_tag;
+	uint32_t tag = kernel->ring->finish_tag;
 	uint64_t count;
-	int ret = kernel.model->irq_unmask(dev, w, n);
+	int ret = kernel->model->irq_unmask(dev, w, n);
 
-	if (poll(&raised, 1, 0) > 0 && finish() && read(dev->irq_fd, &count, sizeof(count)) > 0 && !atomic_load(&stop))
+	if (poll(&raised, 1, 0) > 0 && finish() && read(dev->irq_fd, &count, sizeof(count)) > 0 && !atomic_load(&kernel->stop))
 		submit(tag);
 	return ret;
 }
@@ -383,27 +401,76 @@ static int make_rings(struct usrloop_attach *attach)
 	};
 	if (fd < 0 || ftruncate(fd, (off_t)attach->size))
 		return -1;
+	kernel->fd = fd;
 	map = mmap(NULL, attach->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	kernel.ring = (struct usrloop_ring *)map;
-	kernel.sq = (struct usrloop_sqe *)(map + SQ);
-	kernel.cq = (struct usrloop_cqe *)(map + CQ);
-	kernel.data = map + DATA;
+	kernel->ring = (struct usrloop_ring *)map;
+	kernel->sq = (struct usrloop_sqe *)(map + SQ);
+	kernel->cq = (struct usrloop_cqe *)(map + CQ);
+	kernel->data = map + DATA;
 	for (unsigned int i = 0; i < USRLOOP_EVENTFDS; i++)
-		kernel.event[i].fd = kernel.event[i].ack_fd = -1;
+		kernel->event[i].fd = kernel->event[i].ack_fd = -1;
 	return map == MAP_FAILED ? -1 : fd;
 }
 
 /* Let slots be tables; the data lie where the device reaches them. */
-static int make_tables(struct usrdrv_dev *dev, struct usrloop_attach *attach, struct usrdrv_dma *pages)
+static int make_tables(struct usrdrv_dev *dev, struct usrloop_attach *attach)
 {
+	struct usrdrv_dma *pages = &kernel->pages;
+
 	attach->claim_fd = 0;
 	attach->slot_size = IDE_PRDS * sizeof(struct usrloop_segment);
-	kernel.table = (struct usrloop_segment *)kernel.data;
+	kernel->table = (struct usrloop_segment *)kernel->data;
 	if (dev->ops->dma_alloc(dev, (size_t)DEPTH * SLOT, BLOCK_SEGMENT_BYTES, UINT32_MAX, pages))
 		return -1;
-	kernel.data = pages->cpu;
-	kernel.bus = pages->bus;
+	kernel->data = pages->cpu;
+	kernel->bus = pages->bus;
 	return 0;
+}
+
+static int make_disk(unsigned int drive, struct usrdrv_dev *dev, const char *seed, int tables,
+		     struct usrloop_attach *attach)
+{
+	kernel = &side[drive];
+	kernel->random = (strtoull(seed, NULL, 0) + drive) * 0x9e3779b97f4a7c15ull + 1;
+	kernel->dev = dev;
+	kernel->model = dev->ops;
+	return make_rings(attach) < 0 || (tables && make_tables(dev, attach));
+}
+
+static void pause_100ms(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+}
+
+/* Wait until a server has left: with nothing under way, or because its disk was revoked. */
+static void await_end(struct ide *ide, unsigned int drive)
+{
+	for (int t = 0; t < 600 && !atomic_load(&side[drive].ended); t++) {
+		block_kick(ide_front(ide));
+		pause_100ms();
+	}
+	if (atomic_load(&side[drive].ended))
+		return;
+	fprintf(stderr, "drive %u: %u requests are left alone\n", drive, side[drive].flying);
+	exit(1);
+}
+
+/* Take the first disk away, and see the others go on. */
+static void lose_first(struct ide *ide)
+{
+	unsigned long before;
+
+	atomic_store(&side[0].stop, 1);
+	await_end(ide, 0);
+	for (unsigned int d = 1; d < drives; d++) {
+		before = atomic_load(&side[d].done);
+		for (int t = 0; t < 600 && atomic_load(&side[d].done) == before; t++)
+			pause_100ms();
+		if (atomic_load(&side[d].done) == before) {
+			fprintf(stderr, "drive %u: stands still without drive 0\n", d);
+			exit(1);
+		}
+	}
 }
 
 int main(int argc, char **argv)
@@ -411,33 +478,34 @@ int main(int argc, char **argv)
 	const struct ide_drive_conf conf = {
 		.sectors = SECTORS, .physical_block = 512, .lba48 = 1, .fua = 1, .trim = 1, .flush = 1, .dma = 1,
 	};
-	struct usrdrv_dma pages = { .cpu = NULL };
-	struct usrloop_attach attach;
+	struct usrloop_attach attach[DRIVES];
 	struct usrdrv_dev_ops ops;
 	const char *way;
 	struct usrdrv_dev *dev;
 	struct ide *ide;
-	int seconds, fd, ret, steps, early;
+	int seconds, ret = 0, steps, early, first;
 
 	if (argc < 4)
 		return 2;
 	seconds = atoi(argv[1]);
-	kernel.random = strtoull(argv[2], NULL, 0) * 0x9e3779b97f4a7c15ull + 1;
-	revoking = !strcmp(argv[3], "revoke");
-	fd = make_rings(&attach);
-	dev = kernel.dev = stress_open(1, SECTORS);
-	if (fd < 0 || !dev)
-		return 2;
+	first = !strcmp(argv[3], "first");
+	revoking = first || !strcmp(argv[3], "revoke");
 	way = argc > 4 ? argv[4] : "";
+	drives = argc > 5 ? (unsigned int)atoi(argv[5]) : 1;
 	early = !strcmp(way, "early");
 	steps = early || !strcmp(way, "steps");
-	if ((steps || !strcmp(way, "tables")) && make_tables(dev, &attach, &pages))
+	dev = drives && drives <= DRIVES ? stress_open(drives, SECTORS) : NULL;
+	if (!dev)
 		return 2;
-	kernel.model = dev->ops;
+	for (unsigned int d = 0; d < drives && !ret; d++)
+		ret = make_disk(d, dev, argv[2], steps || !strcmp(way, "tables"), &attach[d]);
+	if (ret)
+		return 2;
+	kernel = side;
 	ops = *dev->ops;
 	if (!strcmp(way, "bounce"))
 		ops.dma_map = NULL;
-	if (steps) {
+	if (steps || !strcmp(way, "signal")) {
 		ops.irq_hold = NULL;
 		ops.irq_release = NULL;
 	}
@@ -447,32 +515,31 @@ int main(int argc, char **argv)
 		dev->unmask_fd = eventfd(0, EFD_NONBLOCK);
 	dev->ops = &ops;
 	ret = ide_create(dev, 1, &ide);
-	if (!ret)
-		ret = ide_configure(ide, 0, &conf);
+	for (unsigned int d = 0; d < drives && !ret; d++)
+		ret = ide_configure(ide, d, &conf);
 	if (!ret)
 		ret = block_start(ide_front(ide));
-	if (!ret)
-		ret = block_serve(ide_front(ide), 0, fd, &attach);
+	for (unsigned int d = 0; d < drives && !ret; d++)
+		ret = block_serve(ide_front(ide), d, side[d].fd, &attach[d]);
 	if (ret) {
 		fprintf(stderr, "start: %s\n", strerror(-ret));
 		return 2;
 	}
-	for (int t = 0; t < seconds * 10 && !atomic_load(&stop); t++)
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	atomic_store(&stop, 1);
-	for (int t = 0; t < 600 && !atomic_load(&ended); t++) {
-		block_kick(ide_front(ide));
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	}
-	if (!atomic_load(&ended)) {
-		fprintf(stderr, "%u requests are left alone\n", kernel.flying);
-		return 1;
-	}
+	for (int t = 0; t < seconds * 10 && !atomic_load(&failed); t++)
+		pause_100ms();
+	if (first)
+		lose_first(ide);
+	stop_all();
+	for (unsigned int d = 0; d < drives; d++)
+		await_end(ide, d);
 	block_stop(ide_front(ide));
 	ide_destroy(ide);
-	if (pages.cpu)
-		dev->ops->dma_free(dev, &pages);
+	for (unsigned int d = 0; d < drives; d++) {
+		if (side[d].pages.cpu)
+			dev->ops->dma_free(dev, &side[d].pages);
+		printf("%lu %lu ", atomic_load(&side[d].done), side[d].finished);
+	}
+	printf("\n");
 	stress_close(dev);
-	printf("%lu %lu\n", kernel.done, kernel.finished);
 	return atomic_load(&failed);
 }

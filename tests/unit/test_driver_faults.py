@@ -168,7 +168,7 @@ def test_crc_errors_at_every_speed_end_in_pio_which_works(rig: Rig) -> None:
 def test_in_zero_copy_a_drive_is_never_slowed_down_to_pio(rig: Rig) -> None:
     data = pattern(200)
     rig.write(0, data)
-    rig.controller._zero_copy = True
+    rig.controller._zero_copied.add(0)
     rig.fault("crc")
     assert rig.read(0, 200) == data
     assert rig.drive().mode == "MWDMA0"

@@ -89,3 +89,17 @@ def test_stress_of_the_server_of_usrloop(sanitizer: str, tmp_path: Path) -> None
                 f"{words}: requests, some of which the handler ends",
             )
             assert steps or not by_handler
+
+
+@sanitizers
+def test_stress_of_several_drives_of_usrloop(sanitizer: str, tmp_path: Path) -> None:
+    """Both of a channel, and all four; stopped, or taken away, or the first one is and the others go on."""
+    program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
+    for end in ("stop", "revoke", "first"):
+        for way, drives in (("bounce", 2), ("signal", 2), ("tables", 2), ("signal", 4)):
+            words = (end, way, str(drives))
+            enough(
+                lambda: run(program, *words, seconds=max(1, SECONDS // 4)),  # noqa: B023
+                [50, -1] * drives,
+                f"{words}: requests of each drive",
+            )

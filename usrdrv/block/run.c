@@ -72,7 +72,7 @@ static void set_off(struct block_channel *ch, struct block_command *cmd, struct 
 {
 	struct block_orders *o = atomic_load(&ch->front->dispatcher->orders);
 
-	if (o && o->channel == ch && o->finishes && is_main(ch->front))
+	if (o && o->channel == ch && is_main(ch->front) && o->finishes)
 		block_arm_before(o, ch, cmd, l);
 	block_put(ch, l, go->region, go->offset, go->width, go->value);
 }
