@@ -8,7 +8,10 @@ ffibuilder = extension(
     ["drivers/ide_cmd680/*.c", "block/*.c", "loop/loop.c"],
     [
         UAPI / "usrloop.h",
-        *(INCLUDE / "usrdrv" / name for name in ("dev.h", "block.h", "block_chip.h", "ata.h", "cmd680_regs.h")),
+        *(
+            INCLUDE / "usrdrv" / name
+            for name in ("dev.h", "block.h", "block_chip.h", "ata.h", "cmd680_regs.h")
+        ),
         PACKAGE / "drivers/ide_cmd680/ide.h",
     ],
     include=["block", "drivers/ide_cmd680"],

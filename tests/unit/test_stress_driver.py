@@ -16,6 +16,7 @@ INCLUDES = (
         "loopback-kmod/include/uapi",
         "usrdrv/block",
         "drivers/ide_cmd680",
+        "drivers/null",
         "devices",
     ),
     *("usrdrv/backends", "tests/fuzz"),
@@ -26,6 +27,9 @@ sanitizers = pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"
 
 
 def sources(program: str) -> list[Path]:
+    if program == "stress_null":
+        chip = [*ROOT.glob("usrdrv/block/*.c"), *ROOT.glob("drivers/null/[!_]*.c")]
+        return [ROOT / "tests/fuzz/stress_null.c", *chip, ROOT / "usrdrv/loop/loop.c"]
     found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     found.append(ROOT / "usrdrv/loop/loop.c")
@@ -103,3 +107,13 @@ def test_stress_of_several_drives_of_usrloop(sanitizer: str, tmp_path: Path) -> 
                 [50, -1] * drives,
                 f"{words}: requests of each drive",
             )
+
+
+@sanitizers
+@pytest.mark.parametrize("delay_us", [0, 300])
+def test_stress_of_queues_whose_commands_end_in_any_order(
+    sanitizer: str, delay_us: int, tmp_path: Path
+) -> None:
+    """The front end over the null chip: three queues, eight commands on each, a sector that fails."""
+    program = build("stress_null", sanitizer, tmp_path)
+    enough(lambda: run(program, str(delay_us)), [300, 2], "requests, failed ones among them")

@@ -116,13 +116,13 @@ struct block_command *block_next_command(struct block_channel *ch)
  * block_only_command - the command that is all that the channel has to do
  * @ch:	channel
  *
- * Return: the command; NULL: none, or there are others, or something waits.
+ * Return: the command; NULL: none, or there are others, or something waits for its end.
  */
 struct block_command *block_only_command(const struct block_channel *ch)
 {
 	struct block_command *cmd = ch->command;
 
-	if (ch->flying != 1 || ch->queue)
+	if (ch->flying != 1 || ch->queue || ch->pause)
 		return NULL;
 	while (!cmd->flying)
 		cmd++;

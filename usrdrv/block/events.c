@@ -9,6 +9,18 @@
 
 #include "front.h"
 
+static void freeze(struct block_channel *ch, const struct block_event *event)
+{
+	struct block_front *front = ch->front;
+
+	ch->state = BLOCK_FROZEN;
+	pthread_mutex_lock(&front->event_lock);
+	ch->event = *event;
+	ch->event_pending = 1;
+	pthread_cond_signal(&front->event_cond);
+	pthread_mutex_unlock(&front->event_lock);
+}
+
 /**
  * block_freeze - start no command any more, and tell the control plane why
  * @ch:		channel, locked
@@ -16,17 +28,24 @@
  */
 void block_freeze(struct block_channel *ch, const struct block_command *cmd)
 {
-	struct block_front *front = ch->front;
-
-	ch->state = BLOCK_FROZEN;
-	pthread_mutex_lock(&front->event_lock);
-	ch->event = (struct block_event){
+	const struct block_event event = {
 		.kind = cmd->event, .unit = cmd->unit->number, .tries = cmd->segments->tries, .segments = cmd->count,
 		.sector = cmd->sector, .sectors = cmd->sectors,
 	};
-	ch->event_pending = 1;
-	pthread_cond_signal(&front->event_cond);
-	pthread_mutex_unlock(&front->event_lock);
+
+	freeze(ch, &event);
+}
+
+/**
+ * block_freeze_idle - do what block_pause() asked for
+ * @ch:	channel, locked, no command at the chip, no writes outstanding
+ */
+void block_freeze_idle(struct block_channel *ch)
+{
+	const struct block_event event = { .kind = BLOCK_EVENT_PAUSED };
+
+	ch->pause = 0;
+	freeze(ch, &event);
 }
 
 /**

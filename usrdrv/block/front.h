@@ -82,6 +82,7 @@ void block_fill(struct block_segment *s, struct block_unit *u, struct block_requ
 
 /* events.c */
 void block_freeze(struct block_channel *ch, const struct block_command *cmd);
+void block_freeze_idle(struct block_channel *ch);
 void block_post_gone(struct block_front *front);
 void block_post_unserved(struct block_front *front, unsigned int unit);
 

@@ -86,6 +86,10 @@ class FrontEnd:
         """Let a frozen channel go on. verdict: BLOCK_*, for the command that failed."""
         self._lib.block_resume(self._front, channel, verdict, -errno.EIO)
 
+    def pause(self, channel: int) -> bool:
+        """Freeze a channel when no command is at the chip: its event is BLOCK_EVENT_PAUSED. False: the device is gone."""
+        return not self._lib.block_pause(self._front, channel)
+
     def offline(self, unit: int) -> None:
         """Fail every request of a unit from now on; its channels are frozen."""
         self._lib.block_offline(self._front, unit, -errno.EIO)

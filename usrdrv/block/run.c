@@ -87,6 +87,11 @@ void block_start_commands(struct block_channel *ch, struct block_list *l)
 	struct block_front *front = ch->front;
 	struct block_command *cmd;
 
+	if (ch->pause && ch->state == BLOCK_OPEN) {
+		if (!ch->flying && !block_flush_list(ch, l))
+			block_freeze_idle(ch);
+		return;
+	}
 	while (ch->state == BLOCK_OPEN && (cmd = block_next_command(ch))) {
 		struct usrdrv_write go = { .width = 0 };
 		int status;
@@ -176,7 +181,7 @@ void block_run_channel(struct block_channel *ch)
 	int interrupted, watched;
 
 	pthread_mutex_lock(&ch->lock);
-	if (ch->state != BLOCK_OPEN || !ch->idle || !ch->queue) {
+	if (ch->state != BLOCK_OPEN || !ch->idle || !(ch->queue || ch->pause)) {
 		block_unlock(ch);
 		return;
 	}
@@ -337,6 +342,31 @@ int block_resume(struct block_front *front, unsigned int channel, int verdict, i
 	}
 	block_unlock(ch);
 	block_run_channel(ch);
+	return 0;
+}
+
+/**
+ * block_pause - freeze a channel when no command is at the chip
+ * @front:	front end
+ * @channel:	its number
+ *
+ * For the control plane, which gets BLOCK_EVENT_PAUSED, has the registers then, and resumes the channel. From any thread.
+ *
+ * Return: 0, -ENODEV.
+ */
+int block_pause(struct block_front *front, unsigned int channel)
+{
+	struct block_channel *ch = front->channel[channel];
+	int dead;
+
+	pthread_mutex_lock(&ch->lock);
+	dead = ch->state == BLOCK_DEAD;
+	ch->pause = !dead;
+	block_unlock(ch);
+	if (dead)
+		return -ENODEV;
+	block_run_channel(ch);
+	block_kick(front);	/* the command that is at the chip may end without anybody being woken */
 	return 0;
 }
 

@@ -50,6 +50,7 @@ enum block_event_kind {
 	BLOCK_EVENT_PROTOCOL,	/* the chip is in a state that the protocol does not have */
 	BLOCK_EVENT_GONE,	/* no way on with the device; everything was failed with -ENODEV; error: why, errno */
 	BLOCK_EVENT_UNSERVED,	/* a unit's port has ended */
+	BLOCK_EVENT_PAUSED,	/* block_pause() asked for it: no command is at the channel */
 };
 
 /* Why a channel is frozen, or what happened to the device. */
@@ -96,6 +97,7 @@ void block_set_limits(struct block_front *front, const struct block_limits *limi
 int block_start(struct block_front *front);
 int block_wait_event(struct block_front *front, unsigned int *channel, struct block_event *event);
 int block_resume(struct block_front *front, unsigned int channel, int verdict, int err);
+int block_pause(struct block_front *front, unsigned int channel);
 int block_offline(struct block_front *front, unsigned int unit, int err);
 void block_stop(struct block_front *front);
 struct usrdrv_block *block_unit(struct block_front *front, unsigned int unit);
@@ -229,6 +231,7 @@ struct block_channel {
 	unsigned int users;		/* threads inside submit_wait() */
 	pthread_cond_t pool_cond;
 
+	int pause;			/* freeze as soon as no command is at the chip */
 	int event_pending;
 	struct block_event event;
 	struct block_counters count;
