@@ -87,7 +87,7 @@ class FrontEnd:
         self._lib.block_resume(self._front, channel, verdict, -errno.EIO)
 
     def pause(self, channel: int) -> bool:
-        """Freeze a channel when no command is at the chip: its event is BLOCK_EVENT_PAUSED. False: the device is gone."""
+        """Freeze a channel when no command is at it; its event is BLOCK_EVENT_PAUSED. False: the device is gone."""
         return not self._lib.block_pause(self._front, channel)
 
     def offline(self, unit: int) -> None:
