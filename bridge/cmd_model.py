@@ -16,7 +16,7 @@ from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from usrdrv.devices.server import Server
+    from usrdrv.devices.vfio_user.server import Server
 
 DRIVES = 4
 _OPTION = re.compile(r",(?:ro|(?P<key>[a-z0-9]+)=(?P<value>[^,/]*))$")
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from usrdrv.claim import SERVED, Claim
     from usrdrv.devices import models
     from usrdrv.devices.control import ControlServer
-    from usrdrv.devices.server import Server
+    from usrdrv.devices.vfio_user.server import Server
 
     path = args.socket.resolve()
     name = f"vfio-user:{path}"

@@ -11,8 +11,8 @@ ffibuilder = extension(
     [
         *(INCLUDE / "usrdrv" / name for name in ("model.h", "dev.h", "ata.h")),
         *(INCLUDE / "usrdrv" / name for name in ("cmd680_regs.h", "dp83820_regs.h")),
-        *(DEVICES / "cmd680.h", DEVICES / "dp83820/dp83820.h"),
-        *(DEVICES / "testhost.h", DEVICES / "vfio_user_server.h"),
+        *(DEVICES / "cmd680/cmd680.h", DEVICES / "dp83820/dp83820.h"),
+        *(DEVICES / "testhost.h", DEVICES / "vfio_user/server.h"),
     ],
     include=["devices"],
 )

@@ -12,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "vfio_user_server.h"
+#include "vfio_user/server.h"
 
 static int client, looks;
 

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cmd680.h"
+#include "cmd680/cmd680.h"
 #include "testhost.h"
 #include "usrdrv/dev.h"
 

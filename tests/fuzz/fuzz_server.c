@@ -22,8 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cmd680.h"
-#include "vfio_user_server.h"
+#include "cmd680/cmd680.h"
+#include "vfio_user/server.h"
 
 #define BUS	0x10000000u
 #define ARENA	65536u

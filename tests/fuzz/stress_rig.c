@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "backends.h"
-#include "cmd680.h"
+#include "cmd680/cmd680.h"
 #include "usrdrv/block.h"
 
 static struct usrdrv_model *model;

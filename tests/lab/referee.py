@@ -14,7 +14,7 @@ from typing import Any
 
 from usrdrv.base import errors
 from usrdrv.devices import control
-from usrdrv.devices.faults import parse_fault
+from usrdrv.devices.cmd680.faults import parse_fault
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address

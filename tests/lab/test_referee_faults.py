@@ -13,7 +13,7 @@ import pytest
 from referee import Disk, Referee, start
 from waiting import until
 
-from usrdrv.devices.faults import KINDS
+from usrdrv.devices.cmd680.faults import KINDS
 from usrdrv.lab.guest import Job, Result
 
 PAGE = 4096

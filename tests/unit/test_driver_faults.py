@@ -16,7 +16,7 @@ from waiting import PATIENCE, at_best, until
 
 from usrdrv.base import errors
 from usrdrv.device import Device, open_device
-from usrdrv.devices.faults import parse_fault
+from usrdrv.devices.cmd680.faults import parse_fault
 from usrdrv.drivers import open_driver
 from usrdrv.drivers.ide_cmd680.driver import Controller, Drive
 

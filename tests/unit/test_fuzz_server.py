@@ -16,13 +16,19 @@ SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
 @pytest.mark.timeout(180 + SECONDS)
 def test_fuzz_server(tmp_path: Path) -> None:
     program = tmp_path / "fuzz_server"
-    sources = [f for f in sorted((ROOT / "devices").glob("*.c")) if f.name != "testhost.c"]
+    folders = (ROOT / "devices/cmd680", ROOT / "devices/vfio_user")
+    sources = [path for folder in folders for path in sorted(folder.glob("*.c"))]
     subprocess.run(
         [
             *("gcc", "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined"),
             *("-fno-sanitize-recover=all", "-o", program),
             *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
-            *(ROOT / "tests/fuzz/fuzz_server.c", *sources, "-lpthread"),
+            *(
+                ROOT / "tests/fuzz/fuzz_server.c",
+                ROOT / "devices/peer_signal.c",
+                *sources,
+                "-lpthread",
+            ),
         ],
         check=True,
     )

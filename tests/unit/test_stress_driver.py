@@ -33,12 +33,8 @@ def sources(program: str) -> list[Path]:
     found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
     found.append(ROOT / "usrdrv/loop/loop.c")
-    for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices"):
-        found += [
-            path
-            for path in sorted((ROOT / folder).glob("*.c"))
-            if not path.name.startswith(("vfio_user", "testhost"))
-        ]
+    for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices/cmd680"):
+        found += sorted((ROOT / folder).glob("*.c"))
     return found
 
 

@@ -22,7 +22,7 @@ from usrdrv.base import errors
 from usrdrv.device import open_device
 from usrdrv.devices import models
 from usrdrv.devices.base import Model
-from usrdrv.devices.server import Server
+from usrdrv.devices.vfio_user.server import Server
 from usrdrv.drivers import open_driver
 
 MIB = 1 << 20

@@ -12,7 +12,7 @@ from pathlib import Path
 from waiting import PATIENCE
 
 from usrdrv.devices import models
-from usrdrv.devices.server import Server
+from usrdrv.devices.vfio_user.server import Server
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IO_FDS, IRQ_INFO, SET_IRQS = range(1, 9)
 READ, WRITE, DMA_READ, DMA_WRITE, RESET = range(9, 14)

@@ -4,7 +4,7 @@
  * masks the line until the client unmasks it.
  */
 #define _GNU_SOURCE
-#include "vfio_user_server.h"
+#include "server.h"
 
 #include <errno.h>
 #include <fcntl.h>

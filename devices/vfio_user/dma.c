@@ -5,7 +5,7 @@
  * one is a master abort.
  */
 #define _GNU_SOURCE
-#include "vfio_user_server.h"
+#include "server.h"
 
 #include <errno.h>
 #include <linux/magic.h>

@@ -2,14 +2,14 @@
 /*
  * The vfio-user server: one device model, one client at a time. Framing,
  * descriptors and connections are here, what messages say in
- * vfio_user_messages.c.
+ * messages.c.
  *
  * The peer is hostile. A bad message gets an error reply, and only broken
  * framing ends the connection. Register accesses run on this thread; the model
  * may raise its interrupt from any.
  */
 #define _GNU_SOURCE
-#include "vfio_user_server.h"
+#include "server.h"
 
 #include <errno.h>
 #include <poll.h>

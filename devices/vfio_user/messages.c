@@ -3,7 +3,7 @@
  * What each vfio-user message asks for. Every length, count, offset and
  * descriptor in one is checked here: the peer is hostile.
  */
-#include "vfio_user_server.h"
+#include "server.h"
 
 #include <errno.h>
 #include <stdio.h>

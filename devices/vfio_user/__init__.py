@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A model on a vfio-user socket."""
