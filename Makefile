@@ -29,10 +29,10 @@ C_FOLDERS := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.c,usrdrv usr
 UAPI := loopback-kmod/include/uapi
 HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(UAPI)/*.h $(C_FOLDERS:=/*.h))
 SOURCES := $(wildcard $(C_FOLDERS:=/*.c))
-BUILDERS := usrdrv/_cffi.py $(wildcard $(C_FOLDERS:=/_build.py))
+BUILDERS := usrdrv/base/_cffi.py $(wildcard usrdrv/*/_build.py drivers/*/_build.py)
 C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	-I$(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))') \
-	$(addprefix -I,usrdrv/include $(UAPI) $(C_FOLDERS) tests/fuzz)
+	$(addprefix -I,usrdrv/include $(UAPI) devices $(C_FOLDERS) tests/fuzz)
 # Without the kernel's modules, which its own Makefile compiles.
 LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
 FUZZ_SECONDS ?= 300

@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.sdist import sdist
 
-# Builders import usrdrv._cffi. A build frontend runs this file without its folder on the path.
+# Builders import usrdrv.base._cffi. A build frontend runs this file without its folder on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 PACKAGE = Path("usrdrv")

@@ -11,8 +11,8 @@ from typing import Any
 from usrdrv.base.errors import NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.base import Model, flag, number, split_options
+from usrdrv.devices.base.images import check_size, open_image, parse_size
 from usrdrv.devices.cmd680.faults import Fault, parse_fault
-from usrdrv.devices.images import check_size, open_image, parse_size
 
 DRIVES: int = lib.CMD680_DRIVES
 CFA = (0x848A, 0x844A, 0x044A, 0x0040)

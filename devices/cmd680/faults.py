@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from usrdrv.base.errors import UsageError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.faults import FaultJson, check_range, split_words
+from usrdrv.devices.base.faults import FaultJson, check_range, split_words
 
 KINDS = {
     "bad-sector": lib.CMD680_FAULT_BAD_SECTOR,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from usrdrv.base.errors import UsageError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.faults import FaultJson, check_range, split_words
+from usrdrv.devices.base.faults import FaultJson, check_range, split_words
 
 KINDS: Final = {
     "lose": lib.DP83820_FAULT_LOSE,

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "peer_signal.h"
+#include "base/peer_signal.h"
 #include "usrdrv/model.h"
 #include "usrdrv/vfio_user.h"
 

@@ -24,7 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "peer_signal.h"
+#include "base/peer_signal.h"
 #include "ring.h"
 #include "wire.h"
 

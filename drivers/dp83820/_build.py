@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.drivers.dp83820._dp83820: the driver's data path, and the register names for Python."""
 
-from usrdrv._cffi import INCLUDE, PACKAGE, extension
+from usrdrv.base._cffi import INCLUDE, PACKAGE, extension
 
 ffibuilder = extension(
     "usrdrv.drivers.dp83820._dp83820",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.drivers.ide_cmd680._cmd680: the driver's data path, and the register names for Python."""
 
-from usrdrv._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
+from usrdrv.base._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
 
 ffibuilder = extension(
     "usrdrv.drivers.ide_cmd680._cmd680",

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "dp83820/dp83820.h"
-#include "testhost.h"
+#include "base/testhost.h"
 #include "usrdrv/dev.h"
 #include "usrdrv/dp83820_regs.h"
 #include "wire/ring.h"

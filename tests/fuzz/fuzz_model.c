@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "cmd680/cmd680.h"
-#include "testhost.h"
+#include "base/testhost.h"
 #include "usrdrv/dev.h"
 
 #define BASE	0x10000000u

@@ -83,7 +83,7 @@ def test_vfio_user_at_depth(folder: Path) -> None:
 
 
 SIGNAL = ("io_submit", "io_getevents")
-"""How a model wakes the other one, which it does not trust (devices/peer_signal.c)."""
+"""How a model wakes the other one, which it does not trust (devices/base/peer_signal.c)."""
 
 
 def net_calls(pair: tuple[Side, Side], *options: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -12,8 +12,8 @@ import pytest
 from model_host import CTL, DATA, Machine
 
 from usrdrv.base.errors import DeviceBusyError, NoSuchDeviceError, UsageError, UsrdrvError
+from usrdrv.devices.base.images import parse_size
 from usrdrv.devices.cmd680 import DriveSpec, from_options
-from usrdrv.devices.images import parse_size
 
 MIB = 1 << 20
 

@@ -46,7 +46,7 @@ def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
     if not compiler:
         pytest.skip("no C compiler")
     program = tmp_path / "fuzz_model"
-    sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/testhost.c"]
+    sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]
     subprocess.run(
         [compiler, "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", "-I", ROOT / "usrdrv/include", "-I", ROOT / "devices",

@@ -16,7 +16,7 @@ import pytest
 from cffi import FFI
 
 from usrdrv import loop
-from usrdrv._cffi import INCLUDE, KERNEL_TYPES, UAPI, cdef
+from usrdrv.base._cffi import INCLUDE, KERNEL_TYPES, UAPI, cdef
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -202,7 +202,7 @@ def test_a_client_that_fills_its_eventfd_at_the_last_moment_is_not_waited_for(
             *("gcc", "-g", "-std=gnu11", "-Wall", "-Werror", "-Dpoll=played_poll", "-o", program),
             *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
             ROOT / "tests/fuzz/full_eventfd.c",
-            *(ROOT / f"devices/{part}.c" for part in ("vfio_user/irq", "peer_signal")),
+            *(ROOT / f"devices/{part}.c" for part in ("vfio_user/irq", "base/peer_signal")),
             "-lpthread",
         ],
         check=True,

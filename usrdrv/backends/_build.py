@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.backends._access: the access layer's backends in C."""
 
-from usrdrv._cffi import INCLUDE, PACKAGE, extension
+from usrdrv.base._cffi import INCLUDE, PACKAGE, extension
 
 ffibuilder = extension(
     "usrdrv.backends._access",

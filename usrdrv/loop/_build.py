@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.loop._loop: the calls of usrloop, and a server's side of its rings."""
 
-from usrdrv._cffi import INCLUDE, KERNEL_TYPES, UAPI, extension
+from usrdrv.base._cffi import INCLUDE, KERNEL_TYPES, UAPI, extension
 
 ffibuilder = extension(
     "usrdrv.loop._loop",

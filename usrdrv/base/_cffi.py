@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 INCLUDE = PACKAGE / "include"
 UAPI = PACKAGE / "kmod/include/uapi"
 KERNEL_TYPES = "".join(
