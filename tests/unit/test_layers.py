@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""Arrows point down: what a folder imports or includes is in the same folder or on a lower floor."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOORS = """
+bench  scripts
+bridge
+lab
+drivers                                     devices
+drivers/ide_cmd680  drivers/dp83820         devices/cmd680  devices/dp83820  devices/vfio_user
+usrdrv/net                                  devices/wire
+usrdrv/loop                                 devices/base
+usrdrv
+usrdrv/backends
+usrdrv/base  usrdrv/include/usrdrv          loopback-kmod
+loopback-kmod/include/uapi
+"""
+"""The folders, the highest first. Two on one floor do not know each other, so there is no circle of folders."""
+FLOOR = {
+    folder: -number for number, line in enumerate(FLOORS.splitlines()) for folder in line.split()
+}
+APART = ("tests", "bench/peers", "docs")
+"""Folders that look at any other, and programs that are run by name."""
+INCLUDE = ("usrdrv/include", "loopback-kmod/include/uapi", "usrdrv/net", "devices")
+"""Where #include "..." finds a header, after the file's own folder."""
+QUOTED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git work tree")
+    listing = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--", *patterns],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and not path.is_symlink() and not apart(path)]
+
+
+def apart(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / folder) for folder in APART) or path.parent == ROOT
+
+
+def folder_of(path: Path) -> str:
+    return str(path.parent.relative_to(ROOT))
+
+
+def module(name: str) -> Path | None:
+    """Return the file of a module of ours; of an extension its .pyi."""
+    place = ROOT / name.replace(".", "/")
+    for path in (place.with_suffix(".py"), place / "__init__.py", place.with_suffix(".pyi")):
+        if path.is_file():
+            return path.resolve()
+    return None
+
+
+def imports(path: Path) -> Iterator[Path]:
+    """The files of ours that a Python file imports, anywhere in it; extensions are what their C includes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: an import from ."
+            package = node.module or ""
+            names = [f"{package}.{alias.name}" for alias in node.names]
+            names = [name if module(name) else package for name in names]
+        found = [path for name in names if (path := module(name))]
+        yield from (path for path in found if path.suffix == ".py")
+
+
+def includes(path: Path) -> Iterator[Path]:
+    """The headers of ours that a C file includes."""
+    for name in QUOTED.findall(path.read_text()):
+        places = [path.parent, *(ROOT / folder for folder in INCLUDE)]
+        found = next((place / name for place in places if (place / name).is_file()), None)
+        assert found, f"{path}: no {name}"
+        yield found.resolve()
+
+
+def arrows() -> Iterator[tuple[Path, Path]]:
+    for path in tracked("*.py"):
+        yield from ((path, other) for other in imports(path))
+    for path in tracked("*.c", "*.h"):
+        yield from ((path, other) for other in includes(path))
+
+
+def test_every_folder_is_on_a_floor() -> None:
+    assert {folder_of(path) for path in tracked("*.py", "*.c", "*.h")} == set(FLOOR)
+
+
+def test_arrows_point_down() -> None:
+    found = list(arrows())
+    assert len(found) > 500
+    wrong = {
+        f"{path.relative_to(ROOT)} -> {other.relative_to(ROOT)}"
+        for path, other in found
+        if folder_of(path) != folder_of(other)
+        and FLOOR.get(folder_of(path), 0) <= FLOOR.get(folder_of(other), 0)
+    }
+    assert not wrong, "\n".join(sorted(wrong))
