@@ -182,7 +182,7 @@ struct usr_pci_dma_map {
 #define USR_PCI_IRQ_MSI		2
 
 /**
- * struct usr_pci_irq - which interrupt, and whom to tell; USR_PCI_IRQ_SET
+ * struct usr_pci_irq - which interrupt, and how it is told of; USR_PCI_IRQ_SET
  * @kind:	USR_PCI_IRQ_*
  * @eventfd:	is signalled once for each interrupt; -1: /proc/irq/<irq>/irq is used
  * @unmask:	an eventfd that stands for USR_PCI_IRQ_UNMASK when it is written; -1: none
