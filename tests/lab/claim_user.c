@@ -5,8 +5,9 @@
  * behind it is kept, a page is mapped for the function, and its interrupt taken.
  * What QEMU's edu raises with BY_FILTER in it is seen to before that, and with
  * LOWERED taken back, but told of. Reading tells what has happened. "-1" lets go,
- * "-2" ends the claim, "-3" and "-4" tell its driver of an error on the bus, as
- * drivers/pci/pcie/err.c does: one that is recovered from, and one that is not.
+ * "-2" ends the claim. The rest tells the driver that the function has by now of an
+ * error on the bus, as drivers/pci/pcie/err.c does: "-3" that one was detected, "-4"
+ * that the function is lost, "-5" that it was reset, "-6" that the error is over.
  *
  * Its driver `sleepless`, for a function that has it as driver_override, refuses to
  * sleep. Functions of lower numbers are never asked then: the lab's file systems, in
@@ -151,19 +152,21 @@ static int take(int fd)
 	return index < 0 ? index : ret;
 }
 
-static void bus_error(pci_channel_state_t state)
+static void bus_error(int step)
 {
 	struct pci_dev *pdev = usrdrv_claim_pci_dev(claim);
 	const struct pci_error_handlers *handler;
 
 	device_lock(&pdev->dev);
-	handler = pdev->driver->err_handler;
-	handler->error_detected(pdev, state);
-	device_unlock(&pdev->dev);
-	if (state == pci_channel_io_perm_failure)
-		return;
-	device_lock(&pdev->dev);
-	handler->resume(pdev);
+	handler = pdev->driver ? pdev->driver->err_handler : NULL;
+	if (handler && step == -3)
+		handler->error_detected(pdev, pci_channel_io_frozen);
+	if (handler && step == -4)
+		handler->error_detected(pdev, pci_channel_io_perm_failure);
+	if (handler && step == -5 && handler->slot_reset)
+		handler->slot_reset(pdev);
+	if (handler && step == -6)
+		handler->resume(pdev);
 	device_unlock(&pdev->dev);
 }
 
@@ -191,9 +194,9 @@ static ssize_t write(struct file *file, const char __user *buf, size_t size, lof
 			usrdrv_claim_end(claim);
 		return size;
 	}
-	if (fd == -3 || fd == -4) {
+	if (fd <= -3 && fd >= -6) {
 		if (claim)
-			bus_error(fd == -3 ? pci_channel_io_frozen : pci_channel_io_perm_failure);
+			bus_error(fd);
 		return size;
 	}
 	let_go();

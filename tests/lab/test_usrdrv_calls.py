@@ -127,9 +127,15 @@ def test_a_user_in_the_kernel(guest: Guest) -> None:
 
 
 @pytest.mark.usefixtures("claim_user")
-@pytest.mark.parametrize("error", ["-3", "-4"], ids=["recovered", "lost"])
+@pytest.mark.parametrize("error", ["recovered", "lost"])
 def test_a_claim_does_not_outlive_an_error_on_the_bus(guest: Guest, error: str) -> None:
     good(guest.run(f"python3 /share/usr_pci_faults.py bus {error} {EDU}", 120 * SLOWER))
+
+
+@pytest.mark.usefixtures("claim_user")
+@pytest.mark.parametrize("how", ["reset", "unharmed"])
+def test_an_error_on_the_bus_and_the_claim_that_follows(guest: Guest, how: str) -> None:
+    good(guest.run(f"python3 /share/usr_pci_faults.py next_claim {how} {EDU}", 120 * SLOWER))
 
 
 @pytest.mark.usefixtures("claim_user")

@@ -152,17 +152,49 @@ def sleep(sleepless: str, address: str) -> None:
     (other / "driver_override").write_text("\n")
 
 
-def bus(number: str, address: str) -> None:
-    """An error on the bus, told as the kernel's AER code tells it (claim_user.c): -3 it recovers, -4 it is lost."""
+USER = Path("/proc/claim_user")
+"""tests/lab/claim_user.c"""
+
+DETECTED, LOST, SLOT_RESET, RESUME = "-3", "-4", "-5", "-6"
+"""Steps of an error on the bus, told as the kernel's AER code tells them (claim_user.c)."""
+
+
+def bus(how: str, address: str) -> None:
+    """A claim that met an error on the bus has ended when that is over."""
     edu = Edu(address)
     _, _, buffer = edu.alloc(65536)
     buffer[0] = 1
-    user = Path("/proc/claim_user")
-    user.write_text(str(edu.fd))
-    user.write_text(number)
+    USER.write_text(str(edu.fd))
+    for step in {"recovered": (DETECTED, SLOT_RESET, RESUME), "lost": (LOST,)}[how]:
+        USER.write_text(step)
     ended(edu, buffer, address)
-    assert user.read_text().split()[4] == "1", "the user in the kernel was not told"
-    user.write_text("-1")
+    assert USER.read_text().split()[4] == "1", "the user in the kernel was not told"
+    USER.write_text("-1")
+
+
+def next_claim(how: str, address: str) -> None:
+    """The claim that follows, made before the recovery is over: it ends if the function is reset after that."""
+    edu = Edu(address)
+    USER.write_text(str(edu.fd))
+    USER.write_text(DETECTED)
+    edu.close()
+    after = Edu(address)
+    _, _, buffer = after.alloc(65536)
+    buffer[0] = 1
+    if how == "reset":
+        USER.write_text(SLOT_RESET)
+    USER.write_text(RESUME)
+    if how == "reset":
+        ended(after, buffer, address)
+    else:
+        poll = select.poll()
+        poll.register(after.fd, select.POLLIN)
+        # The end would be a worker's. It is not asked for, so it cannot come late.
+        assert not poll.poll(1000) and after.read(Edu.ID) & 0xFF == 0xED
+        assert not lost(after.bar) and not lost(buffer)
+        buffer.close()
+        after.close()
+    USER.write_text("-1")
 
 
 def load(how: str, address: str) -> None:
