@@ -15,7 +15,7 @@ from usrdrv.pci import Function
 ffi, lib = _access.ffi, _access.lib
 
 UNSAFE_DMA: Final = "/sys/module/usrdrv/parameters/unsafe_dma"
-"""Parameter of the kernel: functions that no IOMMU confines can be claimed."""
+"""Parameter of the kernel: functions that are not confined by an IOMMU can be claimed."""
 
 
 def available() -> bool:
@@ -42,8 +42,8 @@ def open_function(function: Function) -> Any:
             )
         case errno.EACCES:
             raise errors.PermissionDeniedError(
-                f"{function.address}: no IOMMU confines its DMA; to allow that all the same, "
-                f"write 1 to {UNSAFE_DMA} (or boot with usrdrv.unsafe_dma=1)"
+                f"{function.address}: no IOMMU confines its DMA (the kernel's log says why); "
+                f"to allow that all the same, write 1 to {UNSAFE_DMA} (or boot with usrdrv.unsafe_dma=1)"
             )
         case errno.ENOTSUP:
             raise errors.DeviceError(f"{function.address}: it has no interrupt line (INTx)")

@@ -3,6 +3,7 @@
 
     slot 10, 11   cmd680 models: what a driver of ours drives; slow on request
     slot 12, 16   QEMU's edu: interrupts and DMA on request; on one interrupt line
+    slot 17       a bridge with two more, which share an IOMMU group
 
 Twice: with an IOMMU that translates and without any. USRDRV_LAB_KERNEL=debug: on the kernel that checks itself.
 """
@@ -30,6 +31,7 @@ Boot = Callable[..., Guest]
 
 DISK, SPARE = "0000:00:10.0", "0000:00:11.0"
 EDU, EDU_BESIDE = "0000:00:12.0", "0000:00:16.0"
+GROUPED, NEIGHBOUR = "0000:01:01.0", "0000:01:02.0"
 HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.timeout(600 * SLOWER)
@@ -67,6 +69,9 @@ def guest(
         for slot in (0x12, 0x16)
         for word in ("-device", f"edu,dma_mask=0xffffffff,bus=pcie.0,addr={slot:x}.0")
     ]
+    extra += ["-device", "pci-bridge,id=behind,chassis_nr=1,bus=pcie.0,addr=17.0"]
+    for slot in (1, 2):
+        extra += ["-device", f"edu,dma_mask=0xffffffff,bus=behind,addr={slot}.0"]
     guest = guest_factory(
         [model.socket for model in models],
         kernel=KERNEL,
@@ -145,26 +150,66 @@ def test_a_claim_does_not_outlive_the_sleep_of_the_system(guest: Guest) -> None:
     assert "the claim of usrdrv ends: the system sleeps" in guest.kernel_log(place)
 
 
+UNSAFE_DMA = "/sys/module/usrdrv/parameters/unsafe_dma"
+
+
+@pytest.fixture
+def safe(guest: Guest) -> Iterator[None]:
+    """Only what is confined can be claimed."""
+    guest.run(f"echo 0 >{UNSAFE_DMA}", check=True)
+    yield
+    guest.run(f"echo 1 >{UNSAFE_DMA}", check=True)
+
+
+def claim_error(guest: Guest, address: str) -> str:
+    """The error of a claim; "" if it can be made."""
+    claim = "import sys; sys.path.insert(0, '/share'); from usr_pci import *; "
+    return good(
+        guest.run(["python3", "-c", f"{claim}print(error_of(Claim, '{address}'))"])
+    ).out.strip()
+
+
+def user_taint(guest: Guest) -> bool:
+    return bool(int(good(guest.run("cat /proc/sys/kernel/tainted")).out) & USER_TAINT)
+
+
 def test_what_no_iommu_confines_is_for_the_administrator_to_allow(
     guest: Guest, request: pytest.FixtureRequest
 ) -> None:
     bare = request.node.callspec.params["guest"] == "bare"
-    parameter = "/sys/module/usrdrv/parameters/unsafe_dma"
-    claim = f"import sys; sys.path.insert(0, '/share'); from usr_pci import *; print(error_of(Claim, '{SPARE}'))"
-    guest.run(f"echo 0 >{parameter}", check=True)
+    guest.run(f"echo 0 >{UNSAFE_DMA}", check=True)
     try:
-        refused = good(guest.run(["python3", "-c", claim])).out.strip()
+        refused = claim_error(guest, SPARE)
         told = guest.run(f"usrdrv identify {SPARE}", 60)
     finally:
-        guest.run(f"echo 1 >{parameter}", check=True)
+        guest.run(f"echo 1 >{UNSAFE_DMA}", check=True)
     assert refused == ("EACCES" if bare else "")
     if bare:
-        assert told.code and parameter in told.err and len(told.err.splitlines()) == 1, told.err
+        assert told.code and UNSAFE_DMA in told.err and len(told.err.splitlines()) == 1, told.err
     else:
         good(told)
-    assert good(guest.run(["python3", "-c", claim])).out.strip() == ""
-    tainted = int(good(guest.run("cat /proc/sys/kernel/tainted")).out)
-    assert bool(tainted & USER_TAINT) == bare
+    assert claim_error(guest, SPARE) == ""
+    assert user_taint(guest) == bare
+
+
+@pytest.mark.parametrize("guest", ["iommu"], indirect=True)
+@pytest.mark.usefixtures("safe")
+def test_a_function_is_not_confined_that_shares_its_group(guest: Guest) -> None:
+    """A neighbour reaches what is mapped for it. The bridge, which is in the group as well, does not count."""
+    groups = {
+        good(guest.run(f"readlink /sys/bus/pci/devices/{address}/iommu_group")).out
+        for address in (GROUPED, NEIGHBOUR, "0000:00:17.0")
+    }
+    assert len(groups) == 1
+    place = guest.console.position()
+    assert claim_error(guest, GROUPED) == "EACCES"
+    assert "not confined: its IOMMU group has other devices" in guest.kernel_log(place)
+    guest.run(f"echo 1 >/sys/bus/pci/devices/{NEIGHBOUR}/remove", check=True)
+    try:
+        assert claim_error(guest, GROUPED) == ""
+        assert not user_taint(guest)
+    finally:
+        guest.run("echo 1 >/sys/bus/pci/rescan", check=True)
 
 
 def test_the_dma_mask_is_as_before(guest: Guest) -> None:
