@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Block devices, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until it
- * is ended:
+ * Requests of disks, on blk-mq. A request keeps its slot, which is its tag, from queue_rq() until
+ * it is ended:
  *
  *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
  *					or their addresses are written there (zc_blk.c)
@@ -19,19 +19,10 @@
  * Nothing is allocated and nothing sleeps on this way.
  */
 #include <linux/blk-mq.h>
-#include <linux/blkdev.h>
-#include <linux/log2.h>
-#include <linux/module.h>
 #include <linux/rcupdate.h>
-#include <linux/slab.h>
 
+#include "blk.h"
 #include "compat.h"
-#include "usrloop.h"
-
-struct usrloop_blk {
-	struct blk_mq_tag_set tags;
-	struct gendisk *disk;		/* between start and stop */
-};
 
 static void copy_out(struct usrloop_end *end, const struct request *rq)
 {
@@ -247,7 +238,7 @@ static int init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
 	return 0;
 }
 
-static const struct blk_mq_ops mq_ops = {
+const struct blk_mq_ops usrloop_blk_ops = {
 	.queue_rq	= queue_rq,
 	.queue_rqs	= queue_rqs,
 	.commit_rqs	= commit_rqs,
@@ -329,7 +320,7 @@ static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *bat
 	return USRLOOP_READY_REFUSED;
 }
 
-static bool blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
+bool usrloop_blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 {
 	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
 	DEFINE_IO_COMP_BATCH(batch);
@@ -337,7 +328,7 @@ static bool blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 	return !end_batch(end, &batch, !take_completion(end, &cqe, &batch, true));
 }
 
-static unsigned int blk_collect(struct usrloop_end *end)
+unsigned int usrloop_blk_collect(struct usrloop_end *end)
 {
 	/* Pairs with the server's release: what it wrote before is there. */
 	u32 tail = smp_load_acquire(&end->ring->cq_tail);
@@ -399,7 +390,7 @@ static void fail_guilty(struct usrloop_queue *q)
 	}
 }
 
-static void blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
+void usrloop_blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
 {
 	if (!fail_lost)
 		fail_guilty(q);
@@ -439,7 +430,7 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	return !status;
 }
 
-static void blk_attached(struct usrloop_queue *q)
+void usrloop_blk_attached(struct usrloop_queue *q)
 {
 	u32 i;
 
@@ -448,127 +439,3 @@ static void blk_attached(struct usrloop_queue *q)
 	if (q->dev->alone && q->index == q->dev->info.queues - 1)
 		usrloop_alone_send(q->dev);
 }
-
-/* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
-static unsigned long pages_of(const struct usrloop_info *info)
-{
-	unsigned long requests = info->depth + min(2 * info->depth, 256u);
-
-	return DIV_ROUND_UP(info->queues * requests * (sizeof(struct request) + 2 * sizeof(void *)),
-			    PAGE_SIZE);
-}
-
-static int blk_create(struct usrloop_dev *dev)
-{
-	struct usrloop_blk *blk;
-	int ret;
-
-	ret = usrloop_check_disk(&dev->info);
-	if (!ret)
-		ret = usrloop_charge(&dev->charge, pages_of(&dev->info));
-	if (ret)
-		return ret;
-	blk = kzalloc(sizeof(*blk), GFP_KERNEL_ACCOUNT);
-	if (!blk)
-		return -ENOMEM;
-	blk->tags.ops = &mq_ops;
-	blk->tags.nr_hw_queues = dev->info.queues;
-	blk->tags.queue_depth = dev->info.depth;
-	blk->tags.numa_node = NUMA_NO_NODE;
-	/*
-	 * STACKING: going offline, the last processor of a queue does not wait for its requests.
-	 * They may wait long for a server, or for one that suspend has frozen already; and they
-	 * need no processor of the queue's to be completed.
-	 */
-	blk->tags.flags = USRLOOP_MQ_FLAGS | BLK_MQ_F_STACKING;
-	blk->tags.driver_data = dev;
-	/* How often is looked: a server that got its request a bit later has not twice the time. */
-	if (dev->info.timeout_ms)
-		blk->tags.timeout = max(msecs_to_jiffies(dev->info.timeout_ms) / 4, 1UL);
-	ret = blk_mq_alloc_tag_set(&blk->tags);
-	if (ret) {
-		kfree(blk);
-		return ret;
-	}
-	INIT_WORK(&dev->next, usrloop_alone_work);
-	dev->blk = blk;
-	return 0;
-}
-
-static void blk_free(struct usrloop_dev *dev)
-{
-	blk_mq_free_tag_set(&dev->blk->tags);
-	kfree(dev->blk);
-}
-
-static const struct block_device_operations blk_fops = {
-	.owner = THIS_MODULE,
-};
-
-static int blk_start(struct usrloop_dev *dev)
-{
-	struct gendisk *disk;
-	int ret;
-
-	disk = usrloop_alloc_disk(&dev->blk->tags, &dev->info, dev);
-	if (IS_ERR(disk))
-		return PTR_ERR(disk);
-	snprintf(disk->disk_name, sizeof(disk->disk_name), "usrblk%u", dev->info.id);
-	disk->fops = &blk_fops;
-	disk->private_data = dev;
-	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
-	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
-	/*
-	 * Not now: who serves may be waiting for us. The first who opens it looks for
-	 * partitions.
-	 */
-	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
-	ret = device_add_disk(NULL, disk, usrloop_disk_groups);
-	if (ret) {
-		put_disk(disk);
-		return ret;
-	}
-	/* Of a table that somebody without privileges wrote the kernel reads nothing at all. */
-	if (dev->privileged) {
-		set_bit(GD_NEED_PART_SCAN, &disk->state);
-		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
-	}
-	dev->blk->disk = disk;
-	return 0;
-}
-
-static void blk_stop(struct usrloop_dev *dev)
-{
-	del_gendisk(dev->blk->disk);
-	put_disk(dev->blk->disk);
-	dev->blk->disk = NULL;
-}
-
-static bool blk_in_use(struct usrloop_dev *dev)
-{
-	return disk_openers(dev->blk->disk) > 0;
-}
-
-static int blk_resize(struct usrloop_dev *dev, u64 size)
-{
-	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
-		return -EINVAL;
-	dev->info.blk.size = size;
-	if (dev->blk->disk)
-		set_capacity_and_notify(dev->blk->disk, size >> SECTOR_SHIFT);
-	return 0;
-}
-
-const struct usrloop_kind usrloop_blk_kind = {
-	.name		= "usrblk",
-	.create		= blk_create,
-	.free		= blk_free,
-	.start		= blk_start,
-	.stop		= blk_stop,
-	.in_use		= blk_in_use,
-	.attached	= blk_attached,
-	.detached	= blk_detached,
-	.resize		= blk_resize,
-	.collect	= blk_collect,
-	.finish		= blk_finish,
-};

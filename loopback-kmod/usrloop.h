@@ -12,7 +12,8 @@
  *	session.c	memory of a session and its layout
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
- *	blk.c, net.c	the kernel's side of the two kinds
+ *	disk.c, net.c	the kernel's side of the two kinds
+ *	blk.c, alone.c	requests of disks; one that servers die of
  *	net_tx.c, net_rx.c	packets to the wire and from it
  *	finish.c	requests that an interrupt's handler ends
  *	zerocopy.c	data that the server's device reaches where they are
@@ -204,7 +205,7 @@ struct usrloop_session {
 	struct usrloop_end end[];	/* one for each queue */
 };
 
-/* What blk.c and net.c do for device.c; process context, dev->lock held but for free and enter. */
+/* What disk.c and net.c do for device.c; process context, dev->lock held but for free and enter. */
 struct usrloop_kind {
 	const char *name;
 	/* Check parameters and make what lasts until the device is freed. */
@@ -313,7 +314,7 @@ int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *de
 int usrloop_charge(struct usrloop_charge *charge, unsigned long pages);
 void usrloop_uncharge(struct usrloop_charge *charge);
 
-/* blk.c */
+/* blk.c, disk.c has the rest */
 bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag);
 
 /* alone.c */

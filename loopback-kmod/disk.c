@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Disks: made, started, resized, stopped. Their requests are in blk.c. */
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "blk.h"
+#include "compat.h"
+
+struct usrloop_blk {
+	struct blk_mq_tag_set tags;
+	struct gendisk *disk;		/* between start and stop */
+};
+
+/* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
+static unsigned long pages_of(const struct usrloop_info *info)
+{
+	unsigned long requests = info->depth + min(2 * info->depth, 256u);
+
+	return DIV_ROUND_UP(info->queues * requests * (sizeof(struct request) + 2 * sizeof(void *)),
+			    PAGE_SIZE);
+}
+
+static int blk_create(struct usrloop_dev *dev)
+{
+	struct usrloop_blk *blk;
+	int ret;
+
+	ret = usrloop_check_disk(&dev->info);
+	if (!ret)
+		ret = usrloop_charge(&dev->charge, pages_of(&dev->info));
+	if (ret)
+		return ret;
+	blk = kzalloc(sizeof(*blk), GFP_KERNEL_ACCOUNT);
+	if (!blk)
+		return -ENOMEM;
+	blk->tags.ops = &usrloop_blk_ops;
+	blk->tags.nr_hw_queues = dev->info.queues;
+	blk->tags.queue_depth = dev->info.depth;
+	blk->tags.numa_node = NUMA_NO_NODE;
+	/*
+	 * STACKING: going offline, the last processor of a queue does not wait for its requests.
+	 * They may wait long for a server, or for one that suspend has frozen already; and they
+	 * need no processor of the queue's to be completed.
+	 */
+	blk->tags.flags = USRLOOP_MQ_FLAGS | BLK_MQ_F_STACKING;
+	blk->tags.driver_data = dev;
+	/* How often is looked: a server that got its request a bit later has not twice the time. */
+	if (dev->info.timeout_ms)
+		blk->tags.timeout = max(msecs_to_jiffies(dev->info.timeout_ms) / 4, 1UL);
+	ret = blk_mq_alloc_tag_set(&blk->tags);
+	if (ret) {
+		kfree(blk);
+		return ret;
+	}
+	INIT_WORK(&dev->next, usrloop_alone_work);
+	dev->blk = blk;
+	return 0;
+}
+
+static void blk_free(struct usrloop_dev *dev)
+{
+	blk_mq_free_tag_set(&dev->blk->tags);
+	kfree(dev->blk);
+}
+
+static const struct block_device_operations blk_fops = {
+	.owner = THIS_MODULE,
+};
+
+static int blk_start(struct usrloop_dev *dev)
+{
+	struct gendisk *disk;
+	int ret;
+
+	disk = usrloop_alloc_disk(&dev->blk->tags, &dev->info, dev);
+	if (IS_ERR(disk))
+		return PTR_ERR(disk);
+	snprintf(disk->disk_name, sizeof(disk->disk_name), "usrblk%u", dev->info.id);
+	disk->fops = &blk_fops;
+	disk->private_data = dev;
+	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
+	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
+	/*
+	 * Not now: who serves may be waiting for us. The first who opens it looks for
+	 * partitions.
+	 */
+	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	ret = device_add_disk(NULL, disk, usrloop_disk_groups);
+	if (ret) {
+		put_disk(disk);
+		return ret;
+	}
+	/* Of a table that somebody without privileges wrote the kernel reads nothing at all. */
+	if (dev->privileged) {
+		set_bit(GD_NEED_PART_SCAN, &disk->state);
+		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	}
+	dev->blk->disk = disk;
+	return 0;
+}
+
+static void blk_stop(struct usrloop_dev *dev)
+{
+	del_gendisk(dev->blk->disk);
+	put_disk(dev->blk->disk);
+	dev->blk->disk = NULL;
+}
+
+static bool blk_in_use(struct usrloop_dev *dev)
+{
+	return disk_openers(dev->blk->disk) > 0;
+}
+
+static int blk_resize(struct usrloop_dev *dev, u64 size)
+{
+	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
+		return -EINVAL;
+	dev->info.blk.size = size;
+	if (dev->blk->disk)
+		set_capacity_and_notify(dev->blk->disk, size >> SECTOR_SHIFT);
+	return 0;
+}
+
+const struct usrloop_kind usrloop_blk_kind = {
+	.name		= "usrblk",
+	.create		= blk_create,
+	.free		= blk_free,
+	.start		= blk_start,
+	.stop		= blk_stop,
+	.in_use		= blk_in_use,
+	.attached	= usrloop_blk_attached,
+	.detached	= usrloop_blk_detached,
+	.resize		= blk_resize,
+	.collect	= usrloop_blk_collect,
+	.finish		= usrloop_blk_finish,
+};
