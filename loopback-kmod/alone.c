@@ -167,6 +167,6 @@ void usrloop_alone_work(struct work_struct *work)
 void usrloop_alone_next(struct usrloop_dev *dev)
 {
 	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq, &dev->next))
+	if (!queue_work(usrloop_wq(dev), &dev->next))
 		usrloop_dev_put(dev);	/* it is on its way already */
 }

@@ -12,7 +12,15 @@
 
 #include "usrloop.h"
 
-struct workqueue_struct *usrloop_wq;
+/* What it does lets requests of disks end: it must run when memory is short. */
+static struct workqueue_struct *disk_work;
+/* It waits for RTNL, whose owner may wait for memory, and so for a disk: none waits for it. */
+static struct workqueue_struct *net_work;
+
+struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev)
+{
+	return dev->info.type == USRLOOP_NET ? net_work : disk_work;
+}
 
 static void changed(struct usrloop_dev *dev)
 {
@@ -129,7 +137,7 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
 		dev->recover_by = jiffies + msecs_to_jiffies(dev->info.recovery_ms);
-		mod_delayed_work(usrloop_wq, &dev->recovery,
+		mod_delayed_work(usrloop_wq(dev), &dev->recovery,
 				 msecs_to_jiffies(dev->info.recovery_ms));
 	}
 }
@@ -179,6 +187,14 @@ static void vanish_work(struct work_struct *work)
 	usrloop_dev_put(dev);
 }
 
+/* Have a work of a device done, which puts its reference to it. Context: any. */
+static void queue(struct usrloop_dev *dev, struct work_struct *work)
+{
+	usrloop_dev_get(dev);
+	if (!queue_work(usrloop_wq(dev), work))
+		usrloop_dev_put(dev);	/* it is on its way already */
+}
+
 /**
  * usrloop_dev_vanish() - the kernel takes an interface away by itself: stop the device
  * @dev:	network device
@@ -187,9 +203,7 @@ static void vanish_work(struct work_struct *work)
  */
 void usrloop_dev_vanish(struct usrloop_dev *dev)
 {
-	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq, &dev->vanish))
-		usrloop_dev_put(dev);	/* it is on its way already */
+	queue(dev, &dev->vanish);
 }
 
 /**
@@ -202,9 +216,7 @@ void usrloop_dev_vanish(struct usrloop_dev *dev)
 void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
 {
 	WRITE_ONCE(dev->overdue, generation);
-	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq, &dev->revoke))
-		usrloop_dev_put(dev);	/* it is on its way already */
+	queue(dev, &dev->revoke);
 }
 
 static int make_queues(struct usrloop_dev *dev)
@@ -552,14 +564,19 @@ int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 
 int usrloop_devices_init(void)
 {
-	/* What it does lets requests end: it must run when memory is short. */
-	usrloop_wq = alloc_workqueue("usrloop", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	return usrloop_wq ? 0 : -ENOMEM;
+	disk_work = alloc_workqueue("usrloop", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	net_work = disk_work ? alloc_workqueue("usrloop_net", WQ_UNBOUND, 0) : NULL;
+	if (net_work)
+		return 0;
+	if (disk_work)
+		destroy_workqueue(disk_work);
+	return -ENOMEM;
 }
 
 /* No device is left: each keeps the module. Work of one that is gone may still be on its way. */
 void usrloop_devices_exit(void)
 {
-	destroy_workqueue(usrloop_wq);
+	destroy_workqueue(net_work);
+	destroy_workqueue(disk_work);
 	usrloop_registry_exit();
 }

@@ -250,7 +250,7 @@ void usrloop_net_watch(struct usrloop_net *net)
 	u32 ms = net->dev->info.timeout_ms;
 
 	if (ms)
-		queue_delayed_work(system_unbound_wq, &net->watch,
+		queue_delayed_work(usrloop_wq(net->dev), &net->watch,
 				   max(msecs_to_jiffies(ms) / LOOKS, 1UL));
 }
 

@@ -276,7 +276,7 @@ struct usrloop_dev {
 };
 
 /* device.c */
-extern struct workqueue_struct *usrloop_wq;
+struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev);
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
 void usrloop_dev_get(struct usrloop_dev *dev);
 void usrloop_dev_put(struct usrloop_dev *dev);
