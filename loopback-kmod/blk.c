@@ -139,7 +139,7 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 /* What comes before dispatch() when a request is new. */
 static void begin(struct usrloop_queue *q, struct request *rq)
 {
-	WRITE_ONCE(q->slot[rq->tag].since, jiffies);
+	WRITE_ONCE(q->slot[rq->tag].since, usrloop_clock());
 	WRITE_ONCE(q->slot[rq->tag].points, 0);
 	usrloop_start_request(rq);
 }
@@ -216,7 +216,7 @@ static enum blk_eh_timer_return timed_out(struct request *rq)
 
 	/* A request that waits for a server is the recovery time's to end. */
 	if (!limit || usrloop_slot_state(word) != SLOT_SERVED ||
-	    time_before(jiffies, READ_ONCE(slot->since) + limit))
+	    time_before(usrloop_clock(), READ_ONCE(slot->since) + limit))
 		return BLK_EH_RESET_TIMER;
 	rcu_read_lock();
 	end = rcu_dereference(q->end);
@@ -419,7 +419,7 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	    !usrloop_slot_move(slot, seq, SLOT_HELD, SLOT_BUSY))
 		return true;
 	rq = slot->request;
-	WRITE_ONCE(slot->since, jiffies);
+	WRITE_ONCE(slot->since, usrloop_clock());
 	rcu_read_lock();
 	status = dispatch(q, rq, true);
 	rcu_read_unlock();

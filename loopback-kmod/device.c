@@ -136,9 +136,10 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 			  dev->info.policy != USRLOOP_DEATH_REISSUE);
 	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
-		dev->recover_by = jiffies + msecs_to_jiffies(dev->info.recovery_ms);
-		mod_delayed_work(usrloop_wq(dev), &dev->recovery,
-				 msecs_to_jiffies(dev->info.recovery_ms));
+		unsigned long limit = msecs_to_jiffies(dev->info.recovery_ms);
+
+		dev->recover_by = usrloop_clock() + limit;
+		mod_delayed_work(usrloop_wq(dev), &dev->recovery, limit);
 	}
 }
 
@@ -147,9 +148,14 @@ static void recovery_over(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
 
+	long left;
+
 	mutex_lock(&dev->lock);
-	/* Or it is late, and meant a server before the last. */
-	if (dev->info.state == USRLOOP_QUIESCED && time_after_eq(jiffies, dev->recover_by)) {
+	left = dev->recover_by - usrloop_clock();
+	/* It meant a server before the last, or the clock has stood still. */
+	if (dev->info.state == USRLOOP_QUIESCED && left > 0) {
+		mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
+	} else if (dev->info.state == USRLOOP_QUIESCED) {
 		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name,
 			dev->info.id, dev->info.recovery_ms);
 		disconnect_queues(dev, NULL, MODE_FAIL, true);

@@ -11,6 +11,9 @@ static int __init usrloop_init(void)
 	ret = usrloop_selftest();
 	if (ret)
 		goto err_selftest;
+	ret = usrloop_clock_init();
+	if (ret)
+		goto err_clock;
 	ret = usrloop_devices_init();
 	if (ret)
 		goto err_devices;
@@ -27,6 +30,8 @@ err_ctl:
 err_net:
 	usrloop_devices_exit();
 err_devices:
+	usrloop_clock_exit();
+err_clock:
 err_selftest:
 	return ret;
 }
@@ -36,6 +41,7 @@ static void __exit usrloop_exit(void)
 	usrloop_ctl_exit();
 	usrloop_net_exit();
 	usrloop_devices_exit();
+	usrloop_clock_exit();
 }
 
 module_init(usrloop_init);

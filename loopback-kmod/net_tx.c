@@ -276,7 +276,8 @@ void usrloop_net_watch_work(struct work_struct *work)
 	struct usrloop_dev *dev = net->dev;
 	unsigned int i;
 
-	for (i = 0; i < dev->info.queues; i++) {
+	/* While the clock stands still the server cannot do better. */
+	for (i = 0; !usrloop_clock_stopped() && i < dev->info.queues; i++) {
 		struct usrloop_end *end;
 
 		if (!is_still(&net->queue[i]))

@@ -9,6 +9,7 @@
  *	check.c		what CREATE may ask for, who may, whose memory it takes
  *	registry.c	the numbers of devices
  *	device.c	devices: made, attached to, started, stopped, deleted; recovery
+ *	clock.c		the clock of time-outs
  *	session.c	memory of a session and its layout
  *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	ctl.c		/dev/usrloop: checks what user space wants
@@ -94,7 +95,7 @@ enum usrloop_slot_state {
 struct usrloop_slot {
 	atomic_t word;
 	void *request;		/* blk: struct request; set before SLOT_SERVED or SLOT_HELD is */
-	unsigned long since;	/* blk: jiffies when it was sent; likewise */
+	unsigned long since;	/* blk: usrloop_clock() when it was sent; likewise */
 	u8 points;		/* blk: for servers that died with it (alone.c); likewise */
 	bool pushed;		/* blk: the server can see it; likewise */
 };
@@ -260,7 +261,7 @@ struct usrloop_dev {
 	wait_queue_head_t changed;
 	atomic64_t refused;
 	struct delayed_work recovery;
-	unsigned long recover_by;	/* jiffies; dev->lock */
+	unsigned long recover_by;	/* usrloop_clock(); dev->lock */
 	struct work_struct revoke;	/* a server did not answer in time */
 	struct work_struct vanish;	/* the interface was taken away by the kernel */
 	/* blk: the server has ended a request */
@@ -306,6 +307,12 @@ int usrloop_dev_publish(struct usrloop_dev *dev);
 void usrloop_dev_forget(struct usrloop_dev *dev);
 struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
 void usrloop_registry_exit(void);
+
+/* clock.c */
+unsigned long usrloop_clock(void);
+bool usrloop_clock_stopped(void);
+int usrloop_clock_init(void);
+void usrloop_clock_exit(void);
 
 /* check.c */
 int usrloop_check_info(const struct usrloop_info *info);

@@ -13,8 +13,11 @@ from usrdrv.lab.guest import Guest
 
 @pytest.mark.timeout(600 * SLOWER)
 @pytest.mark.kernel_log(allow=[r"Call Trace:"])
-def test_a_request_that_waits_has_suspend_refused(guest_factory: Callable[..., Guest]) -> None:
-    """It harms nothing, and the next try goes through: docs/man/usrdrv-block.1.md."""
+@pytest.mark.parametrize("check", ["refused", "clock"])
+def test_a_request_that_waits_has_suspend_refused(
+    guest_factory: Callable[..., Guest], check: str
+) -> None:
+    """It harms nothing, takes no server's time, and the next try goes through: docs/man/usrdrv-block.1.md."""
     guest = boot(guest_factory)
-    guest.run("python3 /src/tests/lab/usrloop_suspend.py", 300 * SLOWER, check=True)
+    guest.run(f"python3 /src/tests/lab/usrloop_suspend.py {check}", 300 * SLOWER, check=True)
     assert "Freezing user space processes failed" in guest.kernel_log()

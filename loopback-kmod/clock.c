@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The clock that the times of servers go by. While the system is about to sleep, sleeps or wakes up
+ * processes are frozen: a server cannot answer, and the next one cannot be started. So it stands
+ * still from before they are frozen until they run again.
+ */
+#include <linux/jiffies.h>
+#include <linux/notifier.h>
+#include <linux/seqlock.h>
+#include <linux/suspend.h>
+
+#include "usrloop.h"
+
+static DEFINE_SEQLOCK(lock);
+static bool stopped;
+static unsigned long stopped_at;	/* jiffies */
+static unsigned long lost;		/* jiffies that it has stood still, but for this time */
+
+/**
+ * usrloop_clock() - what it shows
+ *
+ * Context: any.
+ * Return: jiffies that processes could run; differences count, as with jiffies.
+ */
+unsigned long usrloop_clock(void)
+{
+	unsigned long now;
+	unsigned int seq;
+
+	do {
+		seq = read_seqbegin(&lock);
+		now = (stopped ? stopped_at : jiffies) - lost;
+	} while (read_seqretry(&lock, seq));
+	return now;
+}
+
+/* Whether it stands still. Context: any. */
+bool usrloop_clock_stopped(void)
+{
+	return READ_ONCE(stopped);
+}
+
+static void set(bool stop)
+{
+	write_seqlock_irq(&lock);
+	if (stop && !stopped)
+		stopped_at = jiffies;
+	if (!stop && stopped)
+		lost += jiffies - stopped_at;
+	WRITE_ONCE(stopped, stop);
+	write_sequnlock_irq(&lock);
+}
+
+/* PREPARE comes before processes are frozen, POST when they run again, or still do. */
+static int on_sleep(struct notifier_block *nb, unsigned long action, void *data)
+{
+	switch (action) {
+	case PM_HIBERNATION_PREPARE:
+	case PM_SUSPEND_PREPARE:
+	case PM_RESTORE_PREPARE:
+		set(true);
+		break;
+	case PM_POST_HIBERNATION:
+	case PM_POST_SUSPEND:
+	case PM_POST_RESTORE:
+		set(false);
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block sleep = { .notifier_call = on_sleep };
+
+int usrloop_clock_init(void)
+{
+	return register_pm_notifier(&sleep);
+}
+
+void usrloop_clock_exit(void)
+{
+	unregister_pm_notifier(&sleep);
+}
