@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Disks: made, started, resized, stopped. Their requests are in blk.c. */
+#include <linux/backing-dev.h>
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/module.h>
@@ -87,6 +88,14 @@ static int blk_start(struct usrloop_dev *dev)
 	 * partitions.
 	 */
 	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	/*
+	 * A user's disk may be slow on purpose, and sync waits for all its dirty pages. So it may
+	 * have a hundredth of what the system may have, and no more, as with FUSE.
+	 */
+	if (!dev->privileged) {
+		disk->bdi->capabilities |= BDI_CAP_STRICTLIMIT;
+		bdi_set_max_ratio(disk->bdi, 1);
+	}
 	ret = device_add_disk(NULL, disk, usrloop_disk_groups);
 	if (ret) {
 		put_disk(disk);

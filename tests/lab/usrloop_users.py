@@ -32,6 +32,7 @@ from usrloop_rig import (
     raw,
     refused,
     run,
+    target,
     wait,
 )
 
@@ -127,6 +128,23 @@ def what_is_made_counts_against_the_limit_of_locked_memory() -> None:
 def pinned() -> int:
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in status if line.startswith("VmPin")))
+
+
+@check
+def a_users_disk_has_few_dirty_pages() -> None:
+    """However slow it is on purpose, sync waits for no more. Root's are as any disk."""
+    for uid, few in ((USER, True), (0, False)):
+        with Control() as file:
+
+            def body(file: Control = file) -> None:
+                create(file, USERS)
+                attach(file)
+                target(lib.USRLOOP_IOC_START, file)
+
+            child(body, uid)
+            bdi = Path(f"/sys/block/usrblk{file.query().id}/bdi")
+            limits = [int((bdi / name).read_text()) for name in ("strict_limit", "max_ratio")]
+            assert limits == ([1, 1] if few else [0, 100]), limits
 
 
 @check
