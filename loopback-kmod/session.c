@@ -67,14 +67,12 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 	rcuwait_init(&end->wait);
 }
 
-/* What a server has the kernel keep for it; with it the pages that frames from the wire go to. */
+/* What a server has the kernel keep for it. */
 static unsigned long pages_of(const struct usrloop_info *info, const struct usrloop_layout *layout)
 {
 	unsigned long pages = layout->size >> PAGE_SHIFT;
 
-	if (info->type == USRLOOP_NET && usrloop_zero_copy(info))
-		pages += (unsigned long)info->queues * info->depth;
-	return pages;
+	return usrloop_zero_copy(info) ? pages + usrloop_zc_pages(info) : pages;
 }
 
 /**

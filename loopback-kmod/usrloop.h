@@ -348,6 +348,7 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 #if IS_ENABLED(CONFIG_USRDRV)
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want);
 void usrloop_finish_clear(struct usrloop_end *end);
+unsigned long usrloop_zc_pages(const struct usrloop_info *info);
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
 void usrloop_zc_end(struct usrloop_session *session);
 void usrloop_zc_recall(struct usrloop_session *session);
@@ -364,6 +365,11 @@ static inline int usrloop_finish_set(struct usrloop_session *session,
 }
 
 static inline void usrloop_finish_clear(struct usrloop_end *end) {}
+
+static inline unsigned long usrloop_zc_pages(const struct usrloop_info *info)
+{
+	return 0;
+}
 
 static inline int usrloop_zc_begin(struct usrloop_session *session, int claim_fd)
 {

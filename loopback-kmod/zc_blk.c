@@ -35,6 +35,16 @@ static struct usrloop_map *map_of(const struct usrloop_end *end, u32 tag)
 	return &of(end->zc)->map[end->queue->index * (end->mask + 1) + tag];
 }
 
+/* The tables of alloc(). */
+static unsigned long pages(const struct usrloop_info *info)
+{
+	unsigned long maps = info->queues * info->depth;
+
+	return DIV_ROUND_UP(maps * (sizeof(struct usrloop_map) +
+				    info->blk.max_segments * sizeof(struct scatterlist)),
+			    PAGE_SIZE);
+}
+
 static struct usrloop_zc *alloc(const struct usrloop_info *info)
 {
 	unsigned int maps = info->queues * info->depth, i;
@@ -107,6 +117,7 @@ static bool mapped(const struct usrloop_zc *zc, bool any)
 }
 
 const struct usrloop_zc_ops usrloop_zc_blk = {
+	.pages		= pages,
 	.alloc		= alloc,
 	.free		= free_zc,
 	.begin		= begin,

@@ -116,6 +116,15 @@ static void free_zc(struct usrloop_zc *zc)
 	kfree(n);
 }
 
+/* The tables of alloc(), and a page for each place. */
+static unsigned long pages(const struct usrloop_info *info)
+{
+	unsigned long slots = info->queues * info->depth;
+
+	return slots + DIV_ROUND_UP(slots * (sizeof(struct usrloop_sent) +
+					     sizeof(struct usrloop_place)), PAGE_SIZE);
+}
+
 static struct usrloop_zc *alloc(const struct usrloop_info *info)
 {
 	struct net_zc *n = kzalloc(sizeof(*n), GFP_KERNEL_ACCOUNT);
@@ -189,6 +198,7 @@ static void recalled(struct usrloop_zc *zc)
 }
 
 const struct usrloop_zc_ops usrloop_zc_net = {
+	.pages		= pages,
 	.alloc		= alloc,
 	.free		= free_zc,
 	.begin		= begin,

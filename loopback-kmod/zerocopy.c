@@ -70,6 +70,22 @@ static int begin(struct usrloop_session *s)
 	return ret;
 }
 
+static const struct usrloop_zc_ops *ops_of(const struct usrloop_info *info)
+{
+	return info->type == USRLOOP_NET ? &usrloop_zc_net : &usrloop_zc_blk;
+}
+
+/**
+ * usrloop_zc_pages() - what zero copy takes besides the session's memory
+ * @info:	device that has the feature
+ *
+ * Return: pages of tables, and of what frames from the wire go to.
+ */
+unsigned long usrloop_zc_pages(const struct usrloop_info *info)
+{
+	return ops_of(info)->pages(info);
+}
+
 /**
  * usrloop_zc_begin() - have a session's data mapped instead of copied
  * @s:		its device has ZERO_COPY; its ends are made
@@ -81,12 +97,11 @@ static int begin(struct usrloop_session *s)
 int usrloop_zc_begin(struct usrloop_session *s, int claim_fd)
 {
 	const struct usrloop_info *info = &s->dev->info;
-	const struct usrloop_zc_ops *ops;
+	const struct usrloop_zc_ops *ops = ops_of(info);
 	struct usrloop_zc *zc;
 	unsigned int i;
 	int ret;
 
-	ops = info->type == USRLOOP_NET ? &usrloop_zc_net : &usrloop_zc_blk;
 	zc = ops->alloc(info);
 	if (!zc)
 		return -ENOMEM;

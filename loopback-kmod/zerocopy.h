@@ -18,6 +18,8 @@ struct device;
  * more.
  */
 struct usrloop_zc_ops {
+	/* How much memory it takes to have a session. */
+	unsigned long (*pages)(const struct usrloop_info *info);
 	/* Make the kind's struct, whose first member is a struct usrloop_zc; or NULL. */
 	struct usrloop_zc *(*alloc)(const struct usrloop_info *info);
 	void (*free)(struct usrloop_zc *zc);

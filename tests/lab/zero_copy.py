@@ -207,6 +207,12 @@ class Asked:
         self.claim.close()
 
 
+def locked() -> int:
+    """Bytes that count against our RLIMIT_MEMLOCK."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmPin:")[2].split()[0]) << 10
+
+
 def vars_of(disk: Disk) -> dict[str, Any]:
     names = (name for name in Disk.__dataclass_fields__ if name != "kind")
     return {name: getattr(disk, name) for name in names}
@@ -254,7 +260,11 @@ def idle(address: str) -> None:
     claim = Claim(address)
     with Control() as control:
         number = control.create(ZERO_COPY).id
+        before = locked()
         server = Silent(control, claim)
+        # Of each request the kernel notes where its pieces are: a page, an offset, a length and an address.
+        pieces = 24 * ZERO_COPY.depth * ZERO_COPY.max_segments
+        assert locked() - before > server.server.attach.size + pieces
         control.start()
         fd = os.open(f"/dev/usrblk{number}", os.O_RDWR | os.O_DIRECT)
         control.detach()
