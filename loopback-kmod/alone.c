@@ -40,7 +40,7 @@ bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slo
  * @slot:	which was the request's; not free yet
  *
  * Context: any.
- * Return: whether usrloop_alone_next() is to be called when the slot is free.
+ * Return: whether usrloop_resend() is to be called when the slot is free.
  */
 bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slot)
 {
@@ -146,27 +146,29 @@ void usrloop_alone_send(struct usrloop_dev *dev)
 	}
 }
 
-/* dev->next */
-void usrloop_alone_work(struct work_struct *work)
+/* dev->resend */
+void usrloop_resend_work(struct work_struct *work)
 {
-	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, next);
+	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, resend);
+	unsigned int i;
 
 	mutex_lock(&dev->lock);
-	if (dev->session && dev->info.state == USRLOOP_LIVE)
-		usrloop_alone_send(dev);
+	for (i = 0; dev->info.state == USRLOOP_LIVE && i < dev->info.queues; i++)
+		dev->kind->attached(&dev->queue[i]);
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
 }
 
 /**
- * usrloop_alone_next() - a request that was alone has ended: send what waited for that
+ * usrloop_resend() - send what is held though there is a server
  * @dev:	block device
+ * @delay:	jiffies from now; 0: a request that was alone has ended
  *
  * Context: any; it is done by a worker.
  */
-void usrloop_alone_next(struct usrloop_dev *dev)
+void usrloop_resend(struct usrloop_dev *dev, unsigned long delay)
 {
 	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq(dev), &dev->next))
-		usrloop_dev_put(dev);	/* it is on its way already */
+	if (mod_delayed_work(usrloop_wq(dev), &dev->resend, delay))
+		usrloop_dev_put(dev);	/* it was on its way already */
 }

@@ -14,6 +14,7 @@
  *	death		SERVED -> HELD	to be sent again
  *			SERVED -> BUSY -> FREE	or, by the policy, with EIO; or servers die of it
  *	next server	HELD -> BUSY -> SERVED
+ *					or HELD again for a moment: it cannot be mapped now
  *	too late	HELD -> BUSY -> FREE with EIO
  *
  * Nothing is allocated and nothing sleeps on this way.
@@ -23,6 +24,8 @@
 
 #include "blk.h"
 #include "compat.h"
+
+#define RETRY_MS	10u	/* until a request that was held is mapped again */
 
 static void copy_out(struct usrloop_end *end, const struct request *rq)
 {
@@ -79,9 +82,10 @@ static void describe(const struct request *rq, struct usrloop_sqe *sqe)
 
 /*
  * Send a request whose slot is BUSY to the server, or hold it. Context: process, RCU.
- * Return: BLK_STS_OK; BLK_STS_RESOURCE it must be tried again; or why it must be ended.
+ * Return: BLK_STS_OK; BLK_STS_RESOURCE it must be tried again, and was @held as it is now; or why
+ * it must be ended.
  */
-static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool last)
+static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool last, bool held)
 {
 	struct usrloop_slot *slot = &q->slot[rq->tag];
 	struct usrloop_end *end, *copied = NULL;
@@ -111,7 +115,8 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	if (end && end->zc)
 		mapped = usrloop_zc_map(end, rq, &sqe);
 	if (unlikely(mapped == -ENOMEM)) {
-		atomic_set_release(&slot->word, usrloop_slot_word(seq, SLOT_FREE));
+		atomic_set_release(&slot->word,
+				   usrloop_slot_word(seq, held ? SLOT_HELD : SLOT_FREE));
 		spin_unlock(&q->lock);
 		return BLK_STS_RESOURCE;
 	}
@@ -152,7 +157,7 @@ static blk_status_t queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_que
 
 	begin(q, rq);
 	rcu_read_lock();
-	status = dispatch(q, rq, bd->last);
+	status = dispatch(q, rq, bd->last, false);
 	rcu_read_unlock();
 	return status;
 }
@@ -190,7 +195,7 @@ static void queue_rqs(USRLOOP_RQ_LIST *list)
 			wake(q);
 		q = of;
 		begin(q, rq);
-		status = dispatch(q, rq, false);
+		status = dispatch(q, rq, false, false);
 		if (status == BLK_STS_RESOURCE)
 			blk_mq_requeue_request(rq, true);
 		else if (status)
@@ -302,7 +307,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	was_alone = usrloop_alone_ended(q, slot);
 	rq = free_slot(slot, cqe->seq);
 	if (was_alone)
-		usrloop_alone_next(q->dev);
+		usrloop_resend(q->dev, 0);
 	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
 		blk_mq_end_request(rq, errno_to_blk_status(result));
 	return good;
@@ -405,8 +410,11 @@ void usrloop_blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_hel
  * @q:		its queue, which has a server
  * @tag:	its slot
  *
+ * One that cannot be mapped now stays, and keeps its points: the block layer could give it another
+ * slot. It is tried again later.
+ *
  * Context: process, dev->lock held.
- * Return: false: it was held and is ended, or starts anew.
+ * Return: false: it was held and is ended.
  */
 bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 {
@@ -421,11 +429,13 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	rq = slot->request;
 	WRITE_ONCE(slot->since, usrloop_clock());
 	rcu_read_lock();
-	status = dispatch(q, rq, true);
+	status = dispatch(q, rq, true, true);
 	rcu_read_unlock();
-	if (status == BLK_STS_RESOURCE)
-		blk_mq_requeue_request(rq, true);
-	else if (status)
+	if (status == BLK_STS_RESOURCE) {
+		usrloop_resend(q->dev, msecs_to_jiffies(RETRY_MS));
+		return true;
+	}
+	if (status)
 		blk_mq_end_request(rq, status);
 	return !status;
 }

@@ -276,6 +276,7 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
 	INIT_WORK(&dev->revoke, revoke_work);
 	INIT_WORK(&dev->vanish, vanish_work);
+	INIT_DELAYED_WORK(&dev->resend, usrloop_resend_work);
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
@@ -478,6 +479,8 @@ int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 	if (ret)
 		return ret;
 	cancel_delayed_work_sync(&dev->recovery);
+	if (cancel_delayed_work_sync(&dev->resend))
+		usrloop_dev_put(dev);
 	usrloop_dev_forget(dev);
 	return 0;
 }

@@ -55,7 +55,7 @@ static int blk_create(struct usrloop_dev *dev)
 		kfree(blk);
 		return ret;
 	}
-	INIT_WORK(&dev->next, usrloop_alone_work);
+	init_rwsem(&blk->telling);
 	dev->blk = blk;
 	return 0;
 }

@@ -268,7 +268,7 @@ struct usrloop_dev {
 	bool worked;
 	/* blk: only a request that must be alone is sent; written under dev->lock */
 	bool alone;
-	struct work_struct next;	/* blk: such a one has ended */
+	struct delayed_work resend;	/* blk: what is held though there is a server */
 	struct usrloop_queue *queue;
 	union {
 		struct usrloop_blk *blk;
@@ -330,8 +330,8 @@ bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slo
 bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slot);
 void usrloop_alone_forget(struct usrloop_queue *q);
 void usrloop_alone_send(struct usrloop_dev *dev);
-void usrloop_alone_work(struct work_struct *work);
-void usrloop_alone_next(struct usrloop_dev *dev);
+void usrloop_resend_work(struct work_struct *work);
+void usrloop_resend(struct usrloop_dev *dev, unsigned long delay);
 
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
