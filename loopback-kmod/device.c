@@ -500,10 +500,13 @@ int usrloop_dev_resize(struct usrloop_dev *dev, u64 size)
 		return -EINVAL;
 	mutex_lock(&dev->lock);
 	ret = dev->deleted ? -ENODEV : dev->kind->resize(dev, size);
-	if (!ret)
+	if (ret >= 0)
 		changed(dev);
 	mutex_unlock(&dev->lock);
-	return ret;
+	/* To tell takes memory, which may wait for this disk, and so for its next server. */
+	if (ret > 0)
+		dev->kind->resized(dev);
+	return min(ret, 0);
 }
 
 /**

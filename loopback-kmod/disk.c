@@ -4,6 +4,7 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/module.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 
 #include "blk.h"
@@ -12,6 +13,7 @@
 struct usrloop_blk {
 	struct blk_mq_tag_set tags;
 	struct gendisk *disk;		/* between start and stop */
+	struct rw_semaphore telling;	/* user space of a new size; taken under dev->lock */
 };
 
 /* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
@@ -112,6 +114,9 @@ static int blk_start(struct usrloop_dev *dev)
 
 static void blk_stop(struct usrloop_dev *dev)
 {
+	/* What blk_resized() may wait for has failed by now. */
+	down_write(&dev->blk->telling);
+	up_write(&dev->blk->telling);
 	del_gendisk(dev->blk->disk);
 	put_disk(dev->blk->disk);
 	dev->blk->disk = NULL;
@@ -124,12 +129,25 @@ static bool blk_in_use(struct usrloop_dev *dev)
 
 static int blk_resize(struct usrloop_dev *dev, u64 size)
 {
+	struct gendisk *disk = dev->blk->disk;
+
 	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
 		return -EINVAL;
 	dev->info.blk.size = size;
-	if (dev->blk->disk)
-		set_capacity_and_notify(dev->blk->disk, size >> SECTOR_SHIFT);
-	return 0;
+	if (!disk || get_capacity(disk) == size >> SECTOR_SHIFT)
+		return 0;
+	set_capacity(disk, size >> SECTOR_SHIFT);
+	down_read(&dev->blk->telling);	/* and so the disk stays */
+	return 1;
+}
+
+/* Tell user space, as set_capacity_and_notify() does. */
+static void blk_resized(struct usrloop_dev *dev)
+{
+	char *environment[2] = { "RESIZE=1" };
+
+	kobject_uevent_env(&disk_to_dev(dev->blk->disk)->kobj, KOBJ_CHANGE, environment);
+	up_read(&dev->blk->telling);
 }
 
 const struct usrloop_kind usrloop_blk_kind = {
@@ -142,6 +160,7 @@ const struct usrloop_kind usrloop_blk_kind = {
 	.attached	= usrloop_blk_attached,
 	.detached	= usrloop_blk_detached,
 	.resize		= blk_resize,
+	.resized	= blk_resized,
 	.collect	= usrloop_blk_collect,
 	.finish		= usrloop_blk_finish,
 };

@@ -223,8 +223,10 @@ struct usrloop_kind {
 	void (*detached)(struct usrloop_queue *queue, bool fail_lost, bool fail_held);
 	/* Whether the kernel took it away by itself, after usrloop_dev_vanish(). May be NULL. */
 	bool (*vanished)(struct usrloop_dev *dev);
-	/* Either may be NULL: the kind has none. */
+	/* These may be NULL: the kind has none. */
 	int (*resize)(struct usrloop_dev *dev, u64 size);
+	/* After resize() said 1, without dev->lock. */
+	void (*resized)(struct usrloop_dev *dev);
 	void (*carrier)(struct usrloop_dev *dev, u32 speed);
 	/* started: where it is now, counted; NULL: on its way out of a namespace that ends */
 	struct net *(*netns)(struct usrloop_dev *dev, u32 *ifindex);

@@ -482,6 +482,7 @@ import usrloop_frames  # noqa: E402, F401
 import usrloop_users  # noqa: E402, F401
 import usrloop_names  # noqa: E402, F401
 import usrloop_power  # noqa: E402, F401
+import usrloop_resize  # noqa: E402, F401
 import usrloop_scenarios  # noqa: E402, F401
 import usrloop_disks  # noqa: E402, F401  its checks come last, for then the module is unloaded
 

@@ -302,28 +302,6 @@ def completions_that_name_nothing_are_refused() -> None:
 
 
 @check
-def a_disk_is_resized_live() -> None:
-    with served() as (control, ram, device):
-        assert run("blockdev", "--getsize64", device) == str(SIZE)
-        for size in (2 * SIZE, SIZE // 2, 512):
-            control.resize(size)
-            assert run("blockdev", "--getsize64", device) == str(size)
-            assert control.query().blk.size == size
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=0)
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1000)
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1 << 63)
-        control.resize(4 * SIZE)
-        control.stop()
-        ram.join(PATIENCE)
-        control.start()
-        Ram(ram.server, bytearray(4 * SIZE))
-        assert run("blockdev", "--getsize64", device) == str(4 * SIZE)
-    with Control() as control:
-        control.create(Interface())
-        refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=4096)
-
-
-@check
 def a_read_only_disk_is_not_written() -> None:
     with served(Disk(SIZE, max_io=16 << 10, depth=8, features=lib.USRLOOP_BLK_READ_ONLY)) as (
         _,
