@@ -99,7 +99,6 @@ void bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 		ch->bm_status &= (uint8_t)~(value & (CMD680_BM_INT | CMD680_BM_ERROR));
 		ch->bm_status &= (uint8_t)~(CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA);
 		ch->bm_status |= value & (CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA);
-		irq_update(ch);
 		break;
 	}
 }

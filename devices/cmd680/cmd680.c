@@ -80,10 +80,18 @@ static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint32_
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* A channel's part in INTA#: the live line, not the latch that remembers it (section 5). */
+static bool interrupts(const struct channel *ch)
+{
+	uint32_t block = ch->index ? CMD680_SYSCFG_INT1_BLOCK : CMD680_SYSCFG_INT0_BLOCK;
+
+	return ch->intrq && !(ch->m->syscfg & block);
+}
+
 /*
  * The INTRQ line of a channel, the latch in its bus-master status, then INTA#.
- * Data is in memory before a drive raises INTRQ here, so the latch needs no
- * second condition while the engine runs (section 5).
+ * Data is in memory before a drive raises INTRQ here, so neither latch nor
+ * INTA# needs a second condition while the engine runs (section 5).
  */
 void irq_update(struct channel *ch)
 {
@@ -96,9 +104,7 @@ void irq_update(struct channel *ch)
 		ch->bm_status |= CMD680_BM_INT;
 	ch->intrq = intrq;
 
-	inta = ((m->ch[0].bm_status & CMD680_BM_INT) && !(m->syscfg & CMD680_SYSCFG_INT0_BLOCK)) ||
-	       ((m->ch[1].bm_status & CMD680_BM_INT) && !(m->syscfg & CMD680_SYSCFG_INT1_BLOCK));
-	inta = inta && config_powered(m);
+	inta = (interrupts(&m->ch[0]) || interrupts(&m->ch[1])) && config_powered(m);
 	if (inta == m->inta)
 		return;
 	m->inta = inta;

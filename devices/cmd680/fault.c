@@ -94,18 +94,19 @@ static void unplug(struct drive *d)
 
 /*
  * The selected drive raises INTRQ with nothing to say, until its status is
- * read. In a command of its own it does not: that is a glitch on the line,
- * which only the latch keeps.
+ * read. In a command of its own it does not: that is a glitch, after which
+ * the line and INTA# are down again and only the latch remembers it.
  */
 static void spurious(struct channel *ch)
 {
 	struct drive *d = &ch->drive[ch->select];
 
-	if (d->status & (ATA_BSY | ATA_DRQ))
-		ch->bm_status |= CMD680_BM_INT;
-	else
-		d->irq = true;
+	d->irq = true;
 	irq_update(ch);
+	if (d->status & (ATA_BSY | ATA_DRQ)) {
+		d->irq = false;
+		irq_update(ch);
+	}
 }
 
 /* Undo what the fault holds down. */

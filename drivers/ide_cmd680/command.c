@@ -376,7 +376,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 	}
 	if (get_tf(ch, l, CMD680_TF_STATUS, &status))
 		return 0;
-	/* after the status read, or the level would latch again (section 5) */
+	/* the status read has taken INTRQ back, and INTA# with it; before it the level would latch again (section 5) */
 	put_bm_status(ch, l, bm & (BM_W1C | BM_KEEP));
 	if (ch->phase == IDE_PIO_IN || ch->phase == IDE_PIO_OUT)
 		pio_interrupt(ch, l, status, bm);
@@ -385,21 +385,21 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 	return 1;
 }
 
-/* Quieten a channel that interrupts without a command. */
-static int idle_interrupt(struct block_channel *b, struct block_list *l)
+/*
+ * Quieten a channel that may interrupt without a command. INTA# follows the live INTRQ, which only reading the status takes
+ * back (section 5). The latch may have been cleared already, when a command that was given up ended late: so it is no reason
+ * not to read the status.
+ */
+static void idle_interrupt(struct block_channel *b, struct block_list *l)
 {
 	struct ide_channel *ch = ide_channel(b);
 	uint32_t bm, status;
 
-	if (get_bm_status(ch, &bm) || !(bm & CMD680_BM_INT))
-		return 0;
-	if (b->state != BLOCK_FROZEN) {
-		ch->block.count.spurious++;
-		if (get_tf(ch, NULL, CMD680_TF_STATUS, &status))
-			return 0;
-	}
+	if (get_bm_status(ch, &bm) || get_tf(ch, NULL, CMD680_TF_STATUS, &status) || !(bm & CMD680_BM_INT))
+		return;
+	if (b->state != BLOCK_FROZEN)
+		b->count.spurious++;
 	put_bm_status(ch, l, CMD680_BM_INT | (bm & BM_KEEP));
-	return 1;
 }
 
 /*

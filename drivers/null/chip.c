@@ -107,9 +107,8 @@ static int interrupt(struct block_channel *ch, struct block_list *l)
 	return any;
 }
 
-static int idle_interrupt(struct block_channel *ch, struct block_list *l)
+static void idle_interrupt(struct block_channel *ch, struct block_list *l)
 {
-	return 0;
 }
 
 static void watch(struct block_channel *ch, struct block_list *l, uint64_t now)

@@ -191,7 +191,7 @@ def test_dma_memory_below_an_impossible_limit() -> None:
 
 
 def test_an_interrupt_is_masked_until_it_is_unmasked() -> None:
-    """NOP ends with an error and an interrupt; the level stays until status is read and W1C done."""
+    """NOP ends with an error and an interrupt; the level stays until status is read."""
     with open_device("model:cmd680?ram=1M") as device:
         device.config_write(4, 2, 7)
         assert not device.irq_wait(0)

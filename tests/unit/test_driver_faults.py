@@ -235,6 +235,40 @@ def test_a_spurious_interrupt_is_counted_and_changes_nothing(rig: Rig) -> None:
     assert rig.read(0, 8) == data
 
 
+def test_a_glitch_during_a_command_changes_nothing() -> None:
+    """The line is down again when the driver looks: it has the latch, and must not take the command for ended."""
+    with open_rig(timeout=60.0, lost_timeout=60.0) as rig:
+        data = pattern(8)
+        rig.write(0, data)
+        rig.fault("slow", "seek_ms=300", "on=read", "count=1")
+        read: list[bytes] = []
+        thread = threading.Thread(target=lambda: read.append(rig.read(0, 8)))
+        thread.start()
+        model = rig.device.model
+        assert model is not None
+        until(lambda: model.counters()["drives"][0]["reads"])
+        rig.fault("spurious-irq", "drive=0")
+        until(lambda: rig.count("spurious"))
+        thread.join()
+        assert read == [data]
+        assert (rig.count("errors"), rig.count("lost_interrupts")) == (0, 0)
+
+
+def test_an_interrupt_whose_latch_is_clear_is_taken_back(rig: Rig) -> None:
+    """A command that was given up may end after its latch was cleared; INTA# is up until status is read."""
+    c = rig.device.c
+    c.ops.irq_hold(c)
+    rig.fault("spurious-irq", "drive=0")
+    rig.device.write8(5, 0x02, 0x04)
+    assert rig.device.read8(5, 0xA1) & 8
+    assert not rig.device.read8(5, 0x02) & 4
+    assert c.ops.irq_release(c) == 1
+    rig.device.irq_unmask()
+    until(lambda: not rig.device.read8(5, 0xA1) & 8)
+    rig.write(0, pattern(8))
+    assert rig.read(0, 8) == pattern(8)
+
+
 def test_a_drive_stuck_busy_comes_back_with_a_hard_reset(rig: Rig) -> None:
     data = pattern(8)
     rig.write(0, data)

@@ -122,6 +122,14 @@ def test_write_dma_ext_one_mebibyte(rig: Rig) -> None:
     assert all(bus % 65536 == 0 for bus, _ in rig.prds())
 
 
+def test_an_interrupt_of_no_command_ends_with_the_status_read(rig: Rig) -> None:
+    """Section 5: INTA# follows INTRQ. The latch alone does not say whose it was."""
+    rig.device.unmasked.clear()
+    rig.device.interrupt()
+    assert rig.device.unmasked.wait(20)
+    assert rig.device.trace == [(BM_STATUS,), (COMMAND,), (BM_STATUS + 8,), (COMMAND + 0x40,)]
+
+
 @pytest.mark.parametrize(
     ("sector", "sectors", "opcode"),
     [

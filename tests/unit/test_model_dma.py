@@ -45,9 +45,9 @@ def test_worked_example_read(spec: DriveSpec) -> None:
         m.w(0, 0x08, 1, 4)
         assert m.r(2, 1, 1) == 0x50 and m.cfg(0xA1) & 8
         assert m.r(7, 1, 0) == 0x50 and not m.cfg(0xA1) & 8
-        assert m.level == 1, "the latch holds the line"
+        assert m.level == 0 and m.r(2, 1, 4) == 0x04, "the line is down, the latch remembers"
         m.w(2, 0x04, 1, 4)
-        assert m.level == 0
+        assert m.level == 0 and m.r(2, 1, 4) == 0
         assert m.get(0x1F003000, 4096) == data
 
 
@@ -226,6 +226,26 @@ def test_nien_and_no_late_interrupt() -> None:
         m.w(0x8A, 2)
         m.taskfile(0xE5)
         m.w(0x8A, 0)
+        assert m.level == 1
+
+
+@pytest.mark.parametrize("op", [0xE1, 0xC6, 0xE7], ids=["idle", "set-multiple", "flush"])
+def test_inta_follows_the_live_line(op: int) -> None:
+    """Section 5. siimage (Linux 2.4 to 5.13) and FreeBSD write bus-master status after DMA only: it has no part."""
+    with Machine(RAM) as m:
+        m.taskfile(op, count=8)
+        m.wait()
+        assert (m.level, m.cfg(0xA1) & 8, m.r(2)) == (1, 8, 4)
+        m.w(2, 4)
+        assert (m.level, m.cfg(0xA1) & 8, m.r(2)) == (1, 8, 0), "the latch does not take it back"
+        assert m.status() & 0x40
+        assert (m.level, m.cfg(0xA1) & 8) == (0, 0)
+        m.taskfile(op, count=8)
+        m.wait()
+        m.status()
+        assert (m.level, m.r(2)) == (0, 4), "nor does a set latch hold it"
+        m.taskfile(op, count=8)
+        m.wait()
         assert m.level == 1
 
 

@@ -169,8 +169,8 @@ struct block_chip_ops {
 	void (*start)(struct block_channel *ch, struct block_command *cmd, struct block_list *l, struct usrdrv_write *go);
 	/* See whether a channel with commands interrupts; end what is done. Returns whether it did. */
 	int (*interrupt)(struct block_channel *ch, struct block_list *l);
-	/* The same for a channel without: quieten it. */
-	int (*idle_interrupt)(struct block_channel *ch, struct block_list *l);
+	/* Quieten a channel that may interrupt without a command. */
+	void (*idle_interrupt)(struct block_channel *ch, struct block_list *l);
 	/* Once in a while: find lost interrupts, errors without one, and commands over their deadline. now: block_now_ms(). */
 	void (*watch)(struct block_channel *ch, struct block_list *l, uint64_t now);
 	/* A frozen channel goes on: the control plane wrote registers of its own. */
