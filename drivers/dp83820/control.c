@@ -42,8 +42,26 @@ int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp 
 	return 0;
 }
 
+/* The dispatcher is under way: the chip receives, or there is an event that says why not. */
+void dp_started(struct dp *dp)
+{
+	pthread_mutex_lock(&dp->event_lock);
+	dp->started = true;
+	pthread_cond_broadcast(&dp->event_cond);
+	pthread_mutex_unlock(&dp->event_lock);
+}
+
+/* Whoever learns that we have started, or that there is a link, may send us a frame at once. */
+static void await_start(struct dp *dp)
+{
+	pthread_mutex_lock(&dp->event_lock);
+	while (!dp->started)
+		pthread_cond_wait(&dp->event_cond, &dp->event_lock);
+	pthread_mutex_unlock(&dp->event_lock);
+}
+
 /**
- * dp_start - begin to move frames
+ * dp_start - begin to move frames; the chip receives when this returns
  * @dp:		device; the chip is set up but for rings and interrupts
  * @port:	to the kernel; stays the caller's
  *
@@ -59,6 +77,8 @@ int dp_start(struct dp *dp, struct usrdrv_net_port *port)
 	port->stats = dp->stats;
 	ret = -pthread_create(&dp->dispatcher, NULL, dp_dispatch, dp);
 	dp->running = !ret;
+	if (!ret)
+		await_start(dp);
 	return ret;
 }
 

@@ -217,9 +217,11 @@ void *dp_dispatch(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000);
 	if (watch_all(dp)) {
 		dp_post(dp, DP_EVENT_PORT);
+		dp_started(dp);
 		return NULL;
 	}
 	start_chip(dp);
+	dp_started(dp);
 	while (!atomic_load_explicit(&dp->stop, memory_order_relaxed)) {
 		unsigned int frames;
 

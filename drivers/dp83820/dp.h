@@ -124,12 +124,13 @@ struct dp {
 	pthread_mutex_t event_lock;
 	pthread_cond_t event_cond;
 	int events;
-	bool shut_down;
+	bool started, shut_down;
 };
 
 uint64_t dp_now_ms(void);
 int dp_write(struct dp *dp, uint32_t reg, uint32_t value);
 void dp_post(struct dp *dp, int events);
+void dp_started(struct dp *dp);
 
 /* tx.c */
 int dp_tx_alloc(struct dp *dp);
