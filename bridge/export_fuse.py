@@ -148,6 +148,9 @@ class FuseAttachment:
         if self._loop:
             disks.write_out(disks.BLOCK / self._loop.name)
 
+    def hold(self) -> None:
+        raise NotImplementedError
+
     def reconnect(self) -> None:
         raise NotImplementedError
 

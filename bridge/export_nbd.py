@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""/dev/nbdX: the kernel's NBD client, through its generic netlink family (linux/nbd-netlink.h)."""
+"""/dev/nbdX: the kernel's NBD client, through its generic netlink family (linux/nbd-netlink.h).
+
+Requests wait in the kernel for a connection to the next server. How long is ours to say, as long as we live:
+meanwhile the kernel gets a stand-in, a connection that takes nothing. Once we are gone as well, for instance
+with the container that we were in, requests wait for ORPHANED seconds and fail.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -21,8 +27,8 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
 from usrdrv import disks, mounts
-from usrdrv.base import errors
-from usrdrv.base.process import Child
+from usrdrv.base import errors, sockets
+from usrdrv.base.process import Child, find_tool
 from usrdrv.bridge import exports, nbd_handshake, probing
 
 FAMILY: Final = "nbd"
@@ -36,7 +42,10 @@ CFLAG_DISCONNECT_ON_CLOSE: Final = 2
 
 REPLAY_PERIOD_MS: Final = int(exports.REPLAY_TIME * 1000)
 """How often the kernel looks whether a request's connection is another one now."""
-SETTLE: Final = 0.05
+ORPHANED: Final = 10
+"""Seconds that requests wait without any connection. We give the kernel a stand-in long before."""
+REPLACING: Final = 5.0
+"""Seconds; many times what the kernel takes to see the end of a connection."""
 
 
 class NbdMessage(genlmsg):  # type: ignore[misc]
@@ -148,11 +157,29 @@ class _Family:
         self._socket.close()
 
 
+def stand_in() -> tuple[socket.socket, socket.socket]:
+    """Return the ends of a connection; what is sent into the second waits until the first is closed.
+
+    Requests that were sent would be sent again late, when the kernel looks at their age.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            theirs.send(bytes(1 << 16))
+    return ours, theirs
+
+
+def _inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
 class NbdAttachment:
     """A drive as /dev/nbdX.
 
-    We hold the device open, and the kernel disconnects it with the last close: if we are killed,
-    it goes with whoever has it mounted.
+    A child holds the device open, and the kernel disconnects it with the last close: if we are killed,
+    it goes with whoever has it mounted. Not we ourselves: that close may wait for requests, and they for the
+    end of our stand-in, which as files of one process would end one after the other.
     """
 
     children: Sequence[Child] = ()
@@ -164,13 +191,16 @@ class NbdAttachment:
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._fd = self._claim = -1
+        self._probed = self._claim = -1
         self._index: int | None = None
         self._family = _Family()
         self._socket: socket.socket | None = None
+        """The connection that the kernel has or, of the stand-in, its other end."""
+        self._held = False
         try:
             self._socket, export = nbd_handshake.connect(address, timeout)
-            message = connect_message(export, self._socket.fileno(), patience)
+            self._inode = _inode(self._socket)
+            message = connect_message(export, self._socket.fileno(), min(patience, ORPHANED))
             for reply in self._family.request(message):
                 index = reply.get_attr("NBD_ATTR_INDEX")
                 self._index = index if index is not None else self._index
@@ -181,9 +211,7 @@ class NbdAttachment:
             self.statistics: Path | None = Path(f"/sys/block/{self.name}/stat")
             self._look_often()
             self._await_size(export.size // 512, time.monotonic() + timeout)
-            self._fd = os.open(
-                self.where, (os.O_RDONLY if export.read_only else os.O_RDWR) | os.O_CLOEXEC
-            )
+            self._keep_open(os.O_RDONLY if export.read_only else os.O_RDWR)
             # Only now: a probe by udev between connect and open would have been the last close.
             self._family.request(keep_while_open_message(self._index))
         except OSError as error:
@@ -192,6 +220,15 @@ class NbdAttachment:
         except BaseException:
             self.close()
             raise
+
+    def _keep_open(self, flags: int) -> None:
+        fd = os.open(self.where, flags | os.O_CLOEXEC)
+        try:
+            sleep = [find_tool("sleep", "coreutils"), "infinity"]
+            keeper = Child("keeper", sleep, pass_fds=(fd,), parent_death=signal.SIGKILL)
+        finally:
+            os.close(fd)
+        self.children = (keeper,)
 
     def _look_often(self) -> None:
         """Have requests of a lost connection sent again soon after there is another one."""
@@ -208,19 +245,42 @@ class NbdAttachment:
                 raise errors.DeviceError(f"{self.where} did not appear")
             time.sleep(0.01)
 
+    def hold(self) -> None:
+        """Have requests wait for the next server for as long as we live. Idempotent until there is one."""
+        if self._held:
+            return
+        ours, theirs = stand_in()
+        with theirs:
+            self._replace(theirs, ours)
+        self._held = True
+
     def reconnect(self) -> None:
         """Hand the kernel a connection to the restarted server; what was under way is sent again."""
-        assert self._index is not None
         try:
             fresh, _ = nbd_handshake.connect(self._address, self._timeout)
         except OSError as error:
             raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
+        self._held = False
+        self._replace(fresh, fresh)
+
+    def _replace(self, theirs: socket.socket, ours: socket.socket) -> None:
+        """Have the kernel go on with another connection; ours: what ends that.
+
+        The kernel replaces only a connection that it knows is dead. It learns that in a worker; to an early message
+        it says yes and does nothing. The sign that it did is that the one before is closed.
+        """
+        assert self._index is not None
         self._drop_socket()
-        self._socket = fresh
-        # The kernel replaces only a connection that it knows is dead. It learns that when the server
-        # ends, in a worker; to an early message it would say yes and do nothing.
-        time.sleep(SETTLE)
-        self._family.request(reconnect_message(self._index, fresh.fileno()))
+        self._socket = ours
+        deadline = time.monotonic() + REPLACING
+        while True:
+            self._family.request(reconnect_message(self._index, theirs.fileno()))
+            if not sockets.exists(self._inode):
+                break
+            if time.monotonic() > deadline:
+                raise errors.DeviceError(f"{self.where}: the kernel takes no other connection")
+            time.sleep(0.01)
+        self._inode = _inode(theirs)
 
     def _drop_socket(self) -> None:
         """End the connection under the kernel: it may be stuck in sending to a server that does not read."""
@@ -244,7 +304,8 @@ class NbdAttachment:
 
     def sync(self) -> None:
         disks.sync(disks.BLOCK / self.name)
-        probing.keep_out(self._fd)
+        self._probed = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC)
+        probing.keep_out(self._probed)
 
     def close(self) -> None:
         """Disconnect, also while in use: the server is gone or goes next.
@@ -258,10 +319,12 @@ class NbdAttachment:
             for message in (keep_while_open_message(index, False), disconnect_message(index)):
                 with suppress(errors.UsrdrvError):
                     self._family.request(message)
-        for fd in (self._fd, self._claim):
+        for fd in (self._probed, self._claim):
             if fd >= 0:
                 os.close(fd)
-        self._fd = self._claim = -1
+        self._probed = self._claim = -1
+        for child in self.children:
+            child.stop()
         if index is not None and not self.users():
             deadline = time.monotonic() + 5
             while Path(f"/sys/block/nbd{index}/pid").exists() and time.monotonic() < deadline:

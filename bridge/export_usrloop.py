@@ -225,6 +225,9 @@ class LoopAttachment:
     def sync(self) -> None:
         disks.sync(disks.BLOCK / self.name)
 
+    def hold(self) -> None:
+        """There is nothing to do: the module does that until our file of it is closed."""
+
     def reconnect(self) -> None:
         """Have the restarted driver serve it: what was under way is sent again."""
         self._server.serve(self._id)

@@ -59,7 +59,7 @@ class Attachment(Protocol):
     """A device path or an NBD address."""
 
     restartable: bool
-    """Whether its server may end and come back, with reconnect()."""
+    """Whether its server may end and come back, with hold() and reconnect()."""
 
     statistics: Path | None
     """The kernel's account of its requests: /sys/block/*/stat; None: the kernel has no part in it."""
@@ -85,6 +85,9 @@ class Attachment(Protocol):
 
     def sync(self) -> None:
         """Push what the kernel caches of it to the drive; OSError if that fails."""
+
+    def hold(self) -> None:
+        """The server has ended: have requests wait for the next one. Idempotent; only if `restartable`."""
 
     def reconnect(self) -> None:
         """Go on with the restarted server; only if `restartable`."""
@@ -118,6 +121,9 @@ class SocketAttachment:
 
     def sync(self) -> None:
         pass
+
+    def hold(self) -> None:
+        raise NotImplementedError
 
     def reconnect(self) -> None:
         raise NotImplementedError

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Final
 
 from usrdrv import names
@@ -93,6 +94,8 @@ class Restarter:
             raise errors.NoSuchDeviceError(last)
         worked, tried = self._worked(died), False
         for pause in self._backoff.pauses(died, worked):
+            with suppress(errors.DeviceError):  # then they wait a little all the same
+                self._attachment.hold()
             self._sleep(pause)
             self.still_there(dead, died)
             try:

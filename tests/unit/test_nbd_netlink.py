@@ -2,8 +2,10 @@
 """What we say to the kernel's nbd family, byte by byte (linux/nbd-netlink.h), and the handshake."""
 
 import os
+import select
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -164,14 +166,26 @@ def test_disconnect_says_so() -> None:
         assert theirs.recv(100) == struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0)
 
 
+def ended(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    return bool(poll.poll(0))
+
+
 class FakeKernel:
-    """Stands in for the nbd family: writes down what it is asked, in turn with `open`."""
+    """Stands in for the nbd family: writes down what it is asked, in turn with `open`; has its connection open.
+
+    blind: so many messages come before it has seen that its connection ended. To these it says yes.
+    """
 
     index: int | None = 5
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.closed = False
+        self.blind = 0
+        self.patience: int | None = None
+        self.connection: socket.socket | None = None
 
     def request(self, message: export_nbd.NbdMessage) -> list[Any]:
         said = {1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]]
@@ -186,19 +200,28 @@ class FakeKernel:
                 for item in dict(message["attrs"])["NBD_ATTR_SOCKETS"]["attrs"]
             ]
             assert len(set(fds)) == len(fds)
-            for fd in fds:
-                socket.socket(fileno=os.dup(fd)).close()  # they are open sockets
             self.log.append(f"{len(fds)} sockets")
+            self.take(*fds)
+        self.patience = dict(message["attrs"]).get("NBD_ATTR_DEAD_CONN_TIMEOUT", self.patience)
         reply = export_nbd.NbdMessage()
         reply["attrs"] = [("NBD_ATTR_INDEX", self.index)] if self.index is not None else []
         return [reply]
+
+    def take(self, fd: int) -> None:
+        if self.connection is not None:
+            if self.blind:
+                self.blind -= 1
+                return
+            assert ended(self.connection)
+            self.connection.close()
+        self.connection = socket.socket(fileno=os.dup(fd))
 
     def close(self) -> None:
         self.closed = True
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     kernel = FakeKernel()
     monkeypatch.setattr(export_nbd, "_Family", lambda: kernel)
     monkeypatch.setattr(
@@ -211,12 +234,16 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     )
     real_open = os.open
 
-    def open_node(path: str, flags: int) -> int:
+    def open_node(path: str, flags: int, *rest: Any) -> int:
+        if not str(path).startswith("/dev/nbd"):
+            return real_open(path, flags, *rest)
         kernel.log.append(f"open {path} {'rw' if flags & os.O_RDWR else 'ro'}")
         return real_open("/dev/null", flags)
 
     monkeypatch.setattr(os, "open", open_node)
-    return kernel
+    yield kernel
+    if kernel.connection is not None:
+        kernel.connection.close()
 
 
 kernel_flags = 0x101
@@ -236,6 +263,39 @@ def test_reconnect(kernel: FakeKernel) -> None:
     attachment.reconnect()
     assert kernel.log[4:] == ["reconnect", "1 sockets"]
     attachment.close()
+
+
+def test_a_kernel_that_has_not_seen_the_end_of_a_connection_is_asked_again(
+    kernel: FakeKernel,
+) -> None:
+    """It says yes and does nothing."""
+    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=60)
+    before, kernel.blind = kernel.connection, 3
+    attachment.reconnect()
+    assert kernel.log[4:] == ["reconnect", "1 sockets"] * 4
+    assert kernel.connection is not before
+    attachment.close()
+
+
+def test_the_kernel_is_patient_only_while_somebody_is_there(kernel: FakeKernel) -> None:
+    """A stand-in takes nothing, until there is another server."""
+    for patience, told in ((3600, export_nbd.ORPHANED), (5, 5), (0, 0)):
+        export_nbd.NbdAttachment("/s", timeout=1, patience=patience).close()
+        assert kernel.patience == told
+    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=3600)
+    kernel.log.clear()
+    attachment.hold()
+    attachment.hold()
+    assert kernel.log == ["reconnect", "1 sockets"], "once"
+    assert kernel.connection is not None
+    with pytest.raises(BlockingIOError):
+        kernel.connection.send(bytes(28), socket.MSG_DONTWAIT)
+    attachment.reconnect()
+    assert kernel.log[2:] == ["reconnect", "1 sockets"]
+    attachment.hold()
+    assert kernel.log[4:] == ["reconnect", "1 sockets"], "again"
+    attachment.close()
+    assert ended(kernel.connection)
 
 
 def test_detach_while_in_use_fails_what_is_under_way(

@@ -70,8 +70,12 @@ class Server:
 
 class Attachment:
     restartable = True
+    held = 0
     reconnected = 0
     statistics: Path | None = None
+
+    def hold(self) -> None:
+        self.held += 1
 
     def reconnect(self) -> None:
         self.reconnected += 1
@@ -107,7 +111,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 def test_back_and_reconnected(capsys: pytest.CaptureFixture[str]) -> None:
     server, attachment = Server(), Attachment()
     restarter(server, attachment).bring_back()
-    assert (server.starts, attachment.reconnected) == (1, 1)
+    assert (attachment.held, server.starts, attachment.reconnected) == (1, 1, 1)
     assert "the driver was killed by SIGKILL; restarted in " in capsys.readouterr().err
 
 

@@ -92,3 +92,9 @@ def has_client(path: Path) -> bool | None:
             listens |= bool(int(fields[3], 16) & ACCEPTS)
             found |= int(fields[5], 16) == CONNECTED
     return found if listens else None
+
+
+def exists(inode: int) -> bool:
+    """Whether the Unix socket of that inode number is still there, in whosever hands (/proc/net/unix, proc(5))."""
+    lines = Path("/proc/net/unix").read_bytes().splitlines()[1:]
+    return any(int(line.split(maxsplit=7)[6]) == inode for line in lines)
