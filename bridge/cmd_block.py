@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
                     _say(NO_SECRET.format(endpoint.uri))
                 _announce(args, export, server, attachment)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
-                hangs = Watchdog(attachment.statistics, args.request_time)
+                hangs = Watchdog(exports.statistics(attachment), args.request_time)
                 return _serve(server, attachment, signals, restarter, hangs)
             finally:
                 attachment.close()
@@ -311,5 +311,5 @@ def _death(server: Server, attachment: Attachment, child: Child, restarter: Rest
 
 
 def _still_used(attachment: Attachment) -> str:
-    users = ", ".join(attachment.users())
+    users = ", ".join(attachment.disk.users()) if attachment.disk is not None else ""
     return f"; {attachment.where} is still in use ({users}): unmount it" if users else ""

@@ -18,6 +18,7 @@ from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.base.signals import Signals
 from usrdrv.bridge.exports import Attachment
+from usrdrv.bridge.kernel_disk import KernelDisk
 
 SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""
@@ -29,24 +30,50 @@ CLAIM_TIMEOUT: Final = 10.0
 """Seconds; many times what the kernel takes to open a device."""
 
 
+class _Claiming:
+    """One try to claim a disk, in a thread of its own."""
+
+    def __init__(self, disk: KernelDisk) -> None:
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._users = "unknown: the device does not answer"
+        self._given_up = False
+
+    def run(self) -> None:
+        try:
+            claim = self._disk.claim()
+        except disks.InUseError as error:
+            self._users = error.who
+        except Exception as error:  # whatever it is, it is no leave to detach
+            self._users = f"unknown: {error}"
+        else:
+            self._take(claim)
+
+    def _take(self, claim: int) -> None:
+        with self._lock:
+            if self._given_up:  # the disk is served on: others may use it
+                os.close(claim)
+            else:
+                self._disk.keep(claim)
+                self._users = ""
+
+    def give_up(self) -> str:
+        """Claim it no more, if it is not claimed yet. Return who uses it."""
+        with self._lock:
+            self._given_up = True
+            return self._users
+
+
 def claim(attachment: Attachment) -> str:
     """Keep others from using it until it is detached; who uses it already, in words."""
-    users = ["unknown: the device does not answer"]
-
-    def ask() -> None:
-        try:
-            attachment.claim()
-            users.append("")
-        except disks.InUseError as error:
-            users.append(error.who)
-        except Exception as error:  # whatever it is, it is no leave to detach
-            users.append(f"unknown: {error}")
-
+    if attachment.disk is None:
+        return ""
     # An open waits for a partition scan that is under way, and that waits for the driver, which may hang.
-    thread = threading.Thread(target=ask, daemon=True)
+    claiming = _Claiming(attachment.disk)
+    thread = threading.Thread(target=claiming.run, daemon=True)
     thread.start()
     thread.join(CLAIM_TIMEOUT)
-    return users[-1]
+    return claiming.give_up()
 
 
 def sync(
@@ -57,13 +84,16 @@ def sync(
     A driver that does not answer is given up after SYNC_TIMEOUT, or when a signal of `told` comes again: a session
     that ends sends SIGHUP right after SIGTERM.
     """
+    disk = attachment.disk
+    if disk is None:
+        return
     failure: list[str] = []
 
     def write() -> None:
         try:
             if users:
-                attachment.write_out()
-            attachment.sync()
+                disk.write_out()
+            disk.sync()
         except Exception as error:  # whatever it is, not all was written
             failure.append(str(getattr(error, "strerror", error)))
         finally:

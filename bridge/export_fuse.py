@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, mounts
+from usrdrv import mounts
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
 from usrdrv.bridge import loop
+from usrdrv.bridge.kernel_disk import KernelDisk
 from usrdrv.bridge.nbd_handshake import Export
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.claim import run_directory
@@ -101,6 +102,7 @@ class FuseAttachment:
             parent_death=signal.SIGKILL if self._private else signal.SIGTERM,
         )
         self.children = (self._child,)
+        self.disk: KernelDisk | None = None
         self._loop: loop.LoopDevice | None = None
         self._connection: int | None = None
         try:
@@ -115,7 +117,7 @@ class FuseAttachment:
             raise
         self._child.talk()
         self.where = self._loop.path
-        self.statistics: Path | None = Path(f"/sys/block/{self._loop.name}/stat")
+        self.disk = KernelDisk(self._loop.name)
 
     def _open(self, flags: int, timeout: float) -> int:
         root = f"/proc/{self._child.pid}/root" if self._private else ""
@@ -137,32 +139,19 @@ class FuseAttachment:
     def lost_server(self) -> bool:
         return False
 
-    def users(self) -> list[str]:
-        return mounts.users(disks.BLOCK / self._loop.name) if self._loop else []
-
-    def claim(self) -> None:
-        if self._loop:
-            self._loop.claim()
-
-    def write_out(self) -> None:
-        if self._loop:
-            disks.write_out(disks.BLOCK / self._loop.name)
-
     def hold(self) -> None:
         raise NotImplementedError
 
     def reconnect(self) -> None:
         raise NotImplementedError
 
-    def sync(self) -> None:
-        if self._loop:
-            self._loop.sync()
-
     def close(self) -> None:
         try:
             if self._loop:
                 self._loop.close()
         finally:
+            if self.disk is not None:
+                self.disk.release()
             self._child.mute()  # it reports the signal as an error
             if not self._child.stop(grace=5):
                 self._abort()

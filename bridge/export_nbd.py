@@ -26,10 +26,10 @@ from pyroute2.netlink import (  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
-from usrdrv import disks, mounts
 from usrdrv.base import errors, sockets
 from usrdrv.base.process import Child, find_tool
-from usrdrv.bridge import exports, nbd_handshake, probing
+from usrdrv.bridge import exports, nbd_handshake
+from usrdrv.bridge.kernel_disk import KernelDisk
 
 FAMILY: Final = "nbd"
 VERSION: Final = 1
@@ -191,7 +191,7 @@ class NbdAttachment:
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._probed = self._claim = -1
+        self.disk: KernelDisk | None = None
         self._index: int | None = None
         self._family = _Family()
         self._socket: socket.socket | None = None
@@ -206,11 +206,10 @@ class NbdAttachment:
                 self._index = index if index is not None else self._index
             if self._index is None:
                 raise errors.DeviceError("kernel nbd: no device number in the answer")
-            self.name = f"nbd{self._index}"
-            self.where = f"/dev/{self.name}"
-            self.statistics: Path | None = Path(f"/sys/block/{self.name}/stat")
-            self._look_often()
-            self._await_size(export.size // 512, time.monotonic() + timeout)
+            self.disk = KernelDisk(f"nbd{self._index}")
+            self.where = self.disk.where
+            self._look_often(self.disk)
+            self._await_size(self.disk, export.size // 512, time.monotonic() + timeout)
             self._keep_open(os.O_RDONLY if export.read_only else os.O_RDWR)
             # Only now: a probe by udev between connect and open would have been the last close.
             self._family.request(keep_while_open_message(self._index))
@@ -230,13 +229,13 @@ class NbdAttachment:
             os.close(fd)
         self.children = (keeper,)
 
-    def _look_often(self) -> None:
+    def _look_often(self, disk: KernelDisk) -> None:
         """Have requests of a lost connection sent again soon after there is another one."""
         with suppress(OSError):  # without it the kernel does so after 30 s
-            Path(f"/sys/block/{self.name}/queue/io_timeout").write_text(str(REPLAY_PERIOD_MS))
+            (disk.folder / "queue/io_timeout").write_text(str(REPLAY_PERIOD_MS))
 
-    def _await_size(self, sectors: int, deadline: float) -> None:
-        size = Path(f"/sys/block/{self.name}/size")
+    def _await_size(self, disk: KernelDisk, sectors: int, deadline: float) -> None:
+        size = disk.folder / "size"
         while True:
             with suppress(OSError):
                 if int(size.read_text()) == sectors and Path(self.where).is_block_device():
@@ -292,21 +291,6 @@ class NbdAttachment:
     def lost_server(self) -> bool:
         return False
 
-    def users(self) -> list[str]:
-        return mounts.users(disks.BLOCK / self.name)
-
-    def claim(self) -> None:
-        if self._claim < 0:  # it may have come late, after it was given up
-            self._claim = disks.claim(disks.BLOCK / self.name)
-
-    def write_out(self) -> None:
-        disks.write_out(disks.BLOCK / self.name)
-
-    def sync(self) -> None:
-        disks.sync(disks.BLOCK / self.name)
-        self._probed = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC)
-        probing.keep_out(self._probed)
-
     def close(self) -> None:
         """Disconnect, also while in use: the server is gone or goes next.
 
@@ -319,14 +303,12 @@ class NbdAttachment:
             for message in (keep_while_open_message(index, False), disconnect_message(index)):
                 with suppress(errors.UsrdrvError):
                     self._family.request(message)
-        for fd in (self._probed, self._claim):
-            if fd >= 0:
-                os.close(fd)
-        self._probed = self._claim = -1
+        if self.disk is not None:
+            self.disk.release()
         for child in self.children:
             child.stop()
-        if index is not None and not self.users():
+        if index is not None and self.disk is not None and not self.disk.users():
             deadline = time.monotonic() + 5
-            while Path(f"/sys/block/nbd{index}/pid").exists() and time.monotonic() < deadline:
+            while (self.disk.folder / "pid").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
         self._family.close()

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import disks, loop, mounts
+from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
+from usrdrv.bridge.kernel_disk import KernelDisk
 from usrdrv.bridge.memory import stay_in_memory
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
@@ -164,7 +164,8 @@ class LoopAttachment:
 
     def __init__(self, server: LoopServer, *, patience: int = 0, overdue: float = 0) -> None:
         self._server = server
-        self._fd = self._claim = -1
+        self._fd = -1
+        self.disk: KernelDisk | None = None
         drive = server.drive
         self._control = loop.Control()
         self.news: int | None = self._control.fd
@@ -185,9 +186,8 @@ class LoopAttachment:
                 )
             )
             self._id = int(info.id)
-            self.name = f"usrblk{self._id}"
-            self.where = f"/dev/{self.name}"
-            self.statistics: Path | None = Path(f"/sys/block/{self.name}/stat")
+            self.disk = KernelDisk(f"usrblk{self._id}")
+            self.where = self.disk.where
             server.serve(self._id)
             self._control.start()
             self._open(os.O_RDONLY if drive.read_only else os.O_RDWR)
@@ -212,19 +212,6 @@ class LoopAttachment:
     def lost_server(self) -> bool:
         return self._control.query().state in WITHOUT_SERVER
 
-    def users(self) -> list[str]:
-        return mounts.users(disks.BLOCK / self.name)
-
-    def claim(self) -> None:
-        if self._claim < 0:  # it may have come late, after it was given up
-            self._claim = disks.claim(disks.BLOCK / self.name)
-
-    def write_out(self) -> None:
-        disks.write_out(disks.BLOCK / self.name)
-
-    def sync(self) -> None:
-        disks.sync(disks.BLOCK / self.name)
-
     def hold(self) -> None:
         """There is nothing to do: the module does that until our file of it is closed."""
 
@@ -239,10 +226,11 @@ class LoopAttachment:
             with suppress(errors.UsrdrvError):  # it was not made
                 self._control.delete(force=True)
             self._control.close()
-        for fd in (self._fd, self._claim):  # after that: while we have it claimed, nobody mounts it
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._claim = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self.disk is not None:  # after that: while we have it claimed, nobody mounts it
+            self.disk.release()
 
 
 def _label(device: str) -> str:

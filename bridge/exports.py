@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.process import Child
+from usrdrv.bridge.kernel_disk import KernelDisk
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Attachment(Protocol):
     restartable: bool
     """Whether its server may end and come back, with hold() and reconnect()."""
 
-    statistics: Path | None
-    """The kernel's account of its requests: /sys/block/*/stat; None: the kernel has no part in it."""
+    disk: KernelDisk | None
+    """As the kernel has it; None: the kernel has no part in it."""
 
     news: int | None
     """A descriptor that is readable when the kernel has something to say of its server; None: it never has."""
@@ -73,18 +74,6 @@ class Attachment(Protocol):
     @property
     def children(self) -> Sequence[Child]:
         """Processes without which it does not work."""
-
-    def users(self) -> list[str]:
-        """Where it is mounted or used otherwise, as far as that can be seen from here: for messages."""
-
-    def claim(self) -> None:
-        """Let nobody begin to use it any more. disks.InUseError: somebody does already."""
-
-    def write_out(self) -> None:
-        """Have the file systems on it write what they still keep; sync() does the rest."""
-
-    def sync(self) -> None:
-        """Push what the kernel caches of it to the drive; OSError if that fails."""
 
     def hold(self) -> None:
         """The server has ended: have requests wait for the next one. Idempotent; only if `restartable`."""
@@ -101,7 +90,7 @@ class SocketAttachment:
 
     children: Sequence[Child] = ()
     restartable = False
-    statistics: Path | None = None
+    disk: KernelDisk | None = None
     news: int | None = None
 
     def __init__(self, server: NbdServer) -> None:
@@ -109,18 +98,6 @@ class SocketAttachment:
 
     def lost_server(self) -> bool:
         return False
-
-    def users(self) -> list[str]:
-        return []
-
-    def claim(self) -> None:
-        pass
-
-    def write_out(self) -> None:
-        pass
-
-    def sync(self) -> None:
-        pass
 
     def hold(self) -> None:
         raise NotImplementedError
@@ -130,6 +107,11 @@ class SocketAttachment:
 
     def close(self) -> None:
         pass
+
+
+def statistics(attachment: Attachment) -> Path | None:
+    """The kernel's account of its requests, if the kernel has a part in it."""
+    return attachment.disk.statistics if attachment.disk is not None else None
 
 
 def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:

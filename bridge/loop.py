@@ -10,7 +10,6 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks
 from usrdrv.base import errors
 
 CONTROL: Final = "/dev/loop-control"
@@ -73,7 +72,6 @@ class LoopDevice:
 
     def __init__(self, fd: int, *, name: str, read_only: bool = False) -> None:
         flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN | (LO_FLAGS_READ_ONLY if read_only else 0)
-        self._claim = -1
         control = _open(CONTROL, os.O_RDWR)
         try:
             for _ in range(TRIES):
@@ -101,15 +99,6 @@ class LoopDevice:
                 raise
             fcntl.ioctl(self._fd, LOOP_CONFIGURE, pack_config(fd, flags, name))
 
-    def claim(self) -> None:
-        """Let nobody begin to use it any more; disks.InUseError."""
-        if self._claim < 0:  # it may have come late, after it was given up
-            self._claim = disks.claim(disks.BLOCK / self.name)
-
-    def sync(self) -> None:
-        """Write out what the kernel still caches of the device."""
-        disks.sync(disks.BLOCK / self.name)
-
     def close(self) -> None:
         """Detach now, or with the last close by whoever still uses it. Idempotent."""
         if self._fd < 0:
@@ -122,5 +111,3 @@ class LoopDevice:
                 raise errors.DeviceError(f"{self.path}: {error.strerror}") from error
         finally:
             os.close(fd)
-            if self._claim >= 0:
-                os.close(self._claim)

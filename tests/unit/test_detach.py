@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
@@ -19,6 +20,10 @@ class SlowAttachment:
     """What the kernel caches of it is written when `end` is set."""
 
     where = "/dev/slow"
+
+    @property
+    def disk(self) -> Any:
+        return self
 
     def __init__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
@@ -103,18 +108,27 @@ def test_what_nobody_uses_has_no_file_systems_to_write() -> None:
 
 
 class Claimed:
-    """A device that can be claimed or not."""
+    """A device that can be claimed or not, and its disk."""
 
     def __init__(self, error: Exception | None = None, answers: bool = True) -> None:
+        self.disk = self
         self.error = error
+        self.kept: list[int] = []
+        self.claims: list[int] = []
         self.answer = threading.Event()
         if answers:
             self.answer.set()
 
-    def claim(self) -> None:
+    def claim(self) -> int:
         self.answer.wait()
         if self.error:
             raise self.error
+        end, claim = os.pipe()
+        self.claims.append(end)
+        return claim
+
+    def keep(self, claim: int) -> None:
+        self.kept.append(claim)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +155,6 @@ def test_a_claim_that_waits_for_a_hung_driver_is_not_waited_for(
         assert "does not answer" in detach.claim(attachment)
     finally:
         attachment.answer.set()
+    until(lambda: attachment.claims)
+    assert os.read(attachment.claims[0], 1) == b"", "it is given up when it comes late"
+    assert not attachment.kept

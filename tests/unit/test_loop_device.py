@@ -10,6 +10,7 @@ import pytest
 from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.bridge import loop
+from usrdrv.bridge.kernel_disk import KernelDisk
 
 
 def test_config_has_the_layout_of_the_kernel() -> None:
@@ -68,7 +69,7 @@ def test_attach_read_write_detach(tmp_path: Path) -> None:
         with Path(device.path).open("r+b") as disk:
             disk.seek(4096)
             disk.write(b"hello")
-        device.sync()
+        KernelDisk(device.name).sync()
         assert image.read_bytes()[4096:4101] == b"hello"
     finally:
         device.close()
@@ -127,12 +128,14 @@ def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
     fd = os.open(image, os.O_RDWR)
     device = loop.LoopDevice(fd, name="test")
     os.close(fd)
+    disk = KernelDisk(device.name)
     try:
-        device.claim()
+        disk.keep(disk.claim())
         assert backing(device.name).exists()
         with pytest.raises(disks.InUseError):
-            disks.claim(disks.BLOCK / device.name)
-        device.sync()
+            disk.claim()
+        disk.sync()
     finally:
         device.close()
+        disk.release()
     assert not backing(device.name).exists()

@@ -225,7 +225,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     kernel = FakeKernel()
     monkeypatch.setattr(export_nbd, "_Family", lambda: kernel)
     monkeypatch.setattr(
-        export_nbd.NbdAttachment, "_await_size", lambda self, sectors, deadline: None
+        export_nbd.NbdAttachment, "_await_size", lambda self, disk, sectors, deadline: None
     )
     monkeypatch.setattr(
         nbd_handshake,

@@ -74,6 +74,10 @@ class Attachment:
     reconnected = 0
     statistics: Path | None = None
 
+    @property
+    def disk(self) -> Any:
+        return self
+
     def hold(self) -> None:
         self.held += 1
 
