@@ -6,8 +6,13 @@ The kernel's NBD client does not negotiate: user space does and hands the socket
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import struct
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -32,9 +37,10 @@ INFO_DESCRIPTION: Final = 2
 INFO_BLOCK_SIZE: Final = 3
 
 FLAG_READ_ONLY: Final = 1 << 1
-FLAG_CAN_MULTI_CONN: Final = 1 << 8
 
 LONGEST_REPLY: Final = 1 << 16
+LOOK: Final = 0.1
+"""Seconds between looks whether there is no time to wait."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,6 @@ class Export:
     @property
     def read_only(self) -> bool:
         return bool(self.flags & FLAG_READ_ONLY)
-
-    @property
-    def multi_conn(self) -> bool:
-        return bool(self.flags & FLAG_CAN_MULTI_CONN)
 
 
 def _receive(sock: socket.socket, length: int) -> bytes:
@@ -117,10 +119,25 @@ def _dial(address: str | tuple[str, int], timeout: float) -> socket.socket:
     return sock
 
 
-def connect(address: str | tuple[str, int], timeout: float) -> tuple[socket.socket, Export]:
-    """Connect to a Unix socket path or (host, port) and negotiate."""
+def _await_greeting(sock: socket.socket, timeout: float, hurried: Callable[[], bool]) -> None:
+    """Wait for the server's first word: nbdkit is silent until its plugin is ready."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while not poll.poll(LOOK * 1000):
+        if hurried():
+            raise InterruptedError
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+def connect(
+    address: str | tuple[str, int], timeout: float, hurried: Callable[[], bool] = lambda: False
+) -> tuple[socket.socket, Export]:
+    """Connect to a Unix socket path or (host, port) and negotiate. InterruptedError when `hurried` says so."""
     sock = _dial(address, timeout)
     try:
+        _await_greeting(sock, timeout, hurried)
         export = negotiate(sock)
         sock.settimeout(None)
     except BaseException:

@@ -199,7 +199,9 @@ class NbdServer:
             if hurried():
                 raise InterruptedError
             try:
-                sock, export = nbd_handshake.connect(self.endpoint.address, timeout)
+                sock, export = nbd_handshake.connect(self.endpoint.address, timeout, hurried)
+            except InterruptedError:
+                raise
             except OSError as error:  # not listening yet, or it died while we were in its queue
                 if self.child.wait(0.01):
                     raise self._explain() from error
