@@ -20,6 +20,7 @@ from usrdrv.bridge.driver_process import DriverProcess, failure
 from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
 from usrdrv.bridge.standby import Standby
+from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.net import Abilities
 from usrdrv.net.counters import Counters
 
@@ -41,10 +42,6 @@ class Settings:
     groups: tuple[bytes, ...] | None = None
     zero_copy: bool = True
     restart_time: float = 60
-
-
-class _LostError(errors.NoSuchDeviceError):
-    """The device is gone for good."""
 
 
 def _say(text: str) -> None:
@@ -106,10 +103,13 @@ class Interface(Closing):
         """The chip's address."""
         return bytes.fromhex(self.driver.ready["mac"])
 
-    def _start(self, hurried: Callable[[], bool] = lambda: False) -> DriverProcess:
+    def _start(
+        self, hurried: Callable[[], bool] = lambda: False, timeout: float = START_TIMEOUT
+    ) -> DriverProcess:
         return DriverProcess(
             self._standby,
             hurried,
+            timeout,
             fds=(self._counters.fd,),
             device=self._settings.device,
             mtu=self._mtu,
@@ -245,15 +245,17 @@ class Interface(Closing):
         self._check_link(end)
         if self._asked_mtu != self._mtu:
             self._undo_mtu(end, self._asked_mtu, f"the driver {how}")
+        told, returncode = isinstance(how, errors.NoSuchDeviceError), self.driver.child.returncode
         last: errors.UsrdrvError | None = None
         for pause in self._backoff.pauses(died, worked):
             if _comes(signals, pause):
                 return
+            presence.check(self._settings.device, told, returncode, died)
             try:
                 self._try_again(end, signals)
             except InterruptedError:
                 return
-            except (_LostError, LinkGoneError):
+            except LinkGoneError:
                 raise
             except errors.UsrdrvError as error:
                 last = error
@@ -273,11 +275,9 @@ class Interface(Closing):
             raise self._deleted(end) from None
 
     def _try_again(self, end: KernelEnd, signals: Signals) -> None:
-        """Start another driver. _LostError: the device is gone, by the word of its bus."""
-        device = self._settings.device
-        if not presence.there(device):
-            raise _LostError(f"{device}: the driver ended, its device is gone")
-        self.driver = self._start(lambda: signals.waiting)
+        """Start another driver, in what is left of its time."""
+        left = max(self._backoff.until - time.monotonic(), 0.0)
+        self.driver = self._start(lambda: signals.waiting, min(left, START_TIMEOUT))
         self._begin(end)
 
     def stats(self) -> dict[str, Any]:

@@ -3,13 +3,33 @@
 
 from __future__ import annotations
 
-import socket
+import signal
+import time
+from pathlib import Path
 from typing import Final
 
-from usrdrv import names, pci
+from usrdrv import errors, names, pci, sockets
 
 NO_VENDOR: Final = b"\xff\xff"
 """What a read of configuration space gives that nobody answers (PCI 3.0, section 6.1)."""
+
+
+LEAVING: Final = 1.0
+"""Seconds. A driver may see sooner than its bus that the device goes."""
+
+
+def check(device: str, told: bool, returncode: int | None, died: float) -> None:
+    """Raise NoSuchDeviceError if a driver ended because its device is gone.
+
+    told: it said so. That, or a death of its registers, is a reason to ask the bus, whose word counts.
+    """
+    if not told and returncode != -signal.SIGBUS:
+        return
+    while there(device):
+        if time.monotonic() > died + LEAVING:
+            return
+        time.sleep(0.01)
+    raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
 
 
 def there(device: str) -> bool:
@@ -18,7 +38,7 @@ def there(device: str) -> bool:
         case names.PciName(address):
             return _answers(pci.Function(address, pci.BUS))
         case names.VfioUserName(path):
-            return _listens(str(path))
+            return _listens(path)
         case _:
             return True
 
@@ -32,13 +52,8 @@ def _answers(function: pci.Function) -> bool:
         return False
 
 
-def _listens(path: str) -> bool:
-    """Whether somebody accepts connections; a queue that is full has somebody behind it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
+def _listens(path: Path) -> bool:
+    try:
+        return sockets.answers(path)
+    except OSError:
+        return False

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import select
-import signal
 import sys
 import time
 from contextlib import suppress
-from typing import Final
 
 from usrdrv import names
 from usrdrv.base import errors
@@ -18,9 +16,6 @@ from usrdrv.bridge import account, exports, presence
 from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.supervisor import START_TIMEOUT
-
-LEAVING: Final = 1.0
-"""Seconds. A driver may see sooner than its bus that the device goes."""
 
 
 def outlived(device: str) -> bool:
@@ -65,14 +60,8 @@ class Restarter:
 
     def still_there(self, dead: Child, died: float) -> None:
         """Raise if the device is gone: the driver said so or died of its registers, and the bus agrees."""
-        device = self._server.device
-        if not self._server.device_gone() and dead.returncode != -signal.SIGBUS:
-            return
-        while presence.there(device):
-            if time.monotonic() > died + LEAVING:
-                return
-            time.sleep(0.01)
-        raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")
+        told = self._server.device_gone()
+        presence.check(self._server.device, told, dead.returncode, died)
 
     def _sleep(self, seconds: float) -> None:
         """InterruptedError when a signal comes meanwhile."""

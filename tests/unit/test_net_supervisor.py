@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -13,8 +14,10 @@ import pytest
 
 from usrdrv.base import errors
 from usrdrv.bridge import net_supervisor
+from usrdrv.bridge.backoff import Backoff
 from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_supervisor import Interface, Settings
+from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.net import Abilities
 
 STATE = LinkState("usr0", 1500, bytes(6), False, False, 1)
@@ -23,6 +26,7 @@ GONE = {"event": "failure", "type": "NoSuchDeviceError", "why": "device is gone"
 
 class Child:
     pid = 1
+    returncode: int | None = None
     killed = False
     dead = False
 
@@ -129,6 +133,7 @@ class Stage:
 
     def _start(self, *args: Any, **words: Any) -> Driver:
         self.started += 1
+        self.timeout: float = args[2]
         self.mtu = words["mtu"]
         start = self.starts.popleft() if self.starts else Driver()
         if isinstance(start, Exception):
@@ -189,15 +194,31 @@ def test_one_that_only_died_may_find_its_device_later(stage: Stage) -> None:
     assert stage.started == 5 and stage.interface.restarts == 1
 
 
-@pytest.mark.parametrize("events", [[GONE], []], ids=["said", "died"])
+@pytest.mark.parametrize("events", [[GONE], []], ids=["said", "died of its registers"])
 def test_a_device_that_its_bus_does_not_know_is_gone(
     stage: Stage, events: list[dict[str, Any]]
 ) -> None:
     stage.there = False
     stage.driver.child.dead = not events
+    stage.driver.child.returncode = None if events else -signal.SIGBUS
     with pytest.raises(errors.NoSuchDeviceError, match="the driver ended, its device is gone"):
         stage.says(*events)
     assert stage.started == 1
+
+
+def test_another_death_is_no_reason_to_ask_the_bus(stage: Stage) -> None:
+    """As for a disk."""
+    stage.there = False
+    stage.dies()
+    assert stage.interface.restarts == 1
+
+
+def test_the_next_driver_has_what_is_left_of_the_time(stage: Stage) -> None:
+    stage.dies()
+    assert 0 < stage.timeout <= 60
+    stage.interface._backoff = Backoff(3600)
+    stage.dies()
+    assert stage.timeout == START_TIMEOUT
 
 
 def test_an_mtu_is_in_force_when_the_driver_says_so(stage: Stage) -> None:

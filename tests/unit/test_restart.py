@@ -98,7 +98,7 @@ def restarter(server: Server, attachment: Attachment | None = None, patience: in
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (restart, backoff):
+    for module in (restart, backoff, presence):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Restarter, "_sleep", lambda self, seconds: clock.passes(seconds))
     return clock

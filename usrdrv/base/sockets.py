@@ -38,18 +38,26 @@ def claim_path(path: Path) -> None:
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path}: exists and is not a socket")
         return
+    try:
+        there = answers(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    if there:
+        raise DeviceBusyError(f"{path}: another server listens on this socket")
+    path.unlink(missing_ok=True)
+
+
+def answers(path: Path) -> bool:
+    """Whether a server listens at the socket `path`. OSError: it cannot be told."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a server that takes nobody in is one all the same
+        probe.setblocking(False)  # one that takes nobody in is one all the same
         try:
             probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
         except BlockingIOError:
-            raise DeviceBusyError(f"{path}: another server listens on this socket") from None
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from error
-        else:
-            raise DeviceBusyError(f"{path}: another server listens on this socket")
+            return True
+    return True
 
 
 def sweep(folder: Path) -> None:
