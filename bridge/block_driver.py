@@ -2,7 +2,7 @@
 """The process of a block driver that usrloop gets its requests served by.
 
 `open` claims the device and says what drive it is; `serve` attaches to a device of usrloop and gives its
-rings to the driver's C part, which is on its own from then on; `stats` tells the driver's counters.
+rings to the driver's C part, which is on its own from then on.
 """
 
 from __future__ import annotations
@@ -80,8 +80,6 @@ class BlockWorker(Worker):
                 self._controller.serve(self._index, self._control.fd, attach)
                 stay_in_memory()
                 self.say(event="serving")
-            case "stats":
-                self.say(event="stats", statistics=self._controller.stats())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.memory import spare
 from usrdrv.bridge.restart import Restarter
+from usrdrv.bridge.say import say
 from usrdrv.bridge.supervisor import Endpoint
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     overdue = watchdog.overdue(args.request_time)
     spare()
     if wanted == "auto":
-        _say(f"export {export}: {reason}")
+        say(f"export {export}: {reason}")
     try:
         with (
             Signals() as signals,
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
             signals.poll_only()
             try:
                 if endpoint.port is not None:
-                    _say(NO_SECRET.format(endpoint.uri))
+                    say(NO_SECRET.format(endpoint.uri))
                 _announce(args, export, server, attachment)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(exports.statistics(attachment), args.request_time)
@@ -166,10 +166,6 @@ def _endpoint(args: argparse.Namespace) -> Endpoint:
     if args.export not in (None, "socket"):
         raise errors.UsageError(f"--port does not go with --export {args.export}")
     return Endpoint(host=args.bind.removeprefix("[").removesuffix("]"), port=args.port)
-
-
-def _say(message: str) -> None:
-    print(f"usrdrv: {message}", file=sys.stderr, flush=True)
 
 
 def _announce(
@@ -228,14 +224,14 @@ def _serve(
             server.child.wait(LEAVING)
             server_lost = not _bring_back(restarter, attachment, hangs)
         if users and not (set(told) - {signal.SIGINT} or warned or server_lost):
-            _say(
+            say(
                 f"{attachment.where} is in use ({users}): still serving; "
                 "unmount it first, or press Ctrl-C again to detach all the same"
             )
             warned = True
             continue
         if users and not server_lost:
-            _say(
+            say(
                 f"{attachment.where} is in use ({users}): writing its cached data, then detaching it; "
                 "send the same signal again to skip the writing"
             )
@@ -280,7 +276,7 @@ def _see_end(driver: Child) -> None:
     """
     if driver.wait(LEAVING):
         return
-    _say(
+    say(
         f"the kernel has taken the disk from the driver, which does not end: {driver.name} is killed"
     )
     driver.kill()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from usrdrv import functions
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge.arguments import bounded
+from usrdrv.bridge.say import say
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         ):
             signals.poll_only()
             if args.export == "auto":
-                print(f"usrdrv: export {export}: {reason}", file=sys.stderr, flush=True)
+                say(f"export {export}: {reason}")
             _announce(args, export, interface)
             interface.serve(signals)
     except Interrupted:

@@ -144,12 +144,6 @@ class LoopServer(Closing):
         """Whether it has ended because it believes that there is no device any more."""
         return self.child.returncode == GONE
 
-    def stats(self) -> dict[str, Any]:
-        """The driver's counters."""
-        self._process.send(op="stats")
-        statistics: dict[str, Any] = self._process.expect("stats")["statistics"]
-        return statistics
-
     def close(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""
         self._standby.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import select
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.driver_process import DriverProcess, failure
 from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
+from usrdrv.bridge.say import say
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.net import Abilities
@@ -42,10 +42,6 @@ class Settings:
     groups: tuple[bytes, ...] | None = None
     zero_copy: bool = True
     restart_time: float = 60
-
-
-def _say(text: str) -> None:
-    print(f"usrdrv: {text}", file=sys.stderr, flush=True)
 
 
 def _comes(signals: Signals, seconds: float) -> bool:
@@ -143,7 +139,7 @@ class Interface(Closing):
         if state == before and not anew:
             return
         if before is not None and state.netns != before.netns:
-            _say(f"{state.name} was moved to network namespace {netns.describe(state.netns)}")
+            say(f"{state.name} was moved to network namespace {netns.describe(state.netns)}")
         if state.mtu != self._asked_mtu:
             self._change_mtu(end, state.mtu)
         groups = self._settings.groups
@@ -175,13 +171,13 @@ class Interface(Closing):
     def _undo_mtu(self, end: KernelEnd, mtu: int, why: str) -> None:
         """Have the kernel think again."""
         self._asked_mtu = self._mtu
-        _say(f"{self._name_now(end)}: MTU {mtu} is not possible ({why}); it stays {self._mtu}")
+        say(f"{self._name_now(end)}: MTU {mtu} is not possible ({why}); it stays {self._mtu}")
         try:
             end.link.change(mtu=self._mtu)
         except LinkGoneError:
             return  # that is seen when it is looked at
         except errors.UsrdrvError as error:
-            _say(str(error))
+            say(str(error))
 
     def serve(self, signals: Signals) -> None:
         """Keep it until a signal; UsrdrvError when there is no way on."""
@@ -263,7 +259,7 @@ class Interface(Closing):
                 continue
             self.restarts += 1
             took = time.monotonic() - died
-            _say(f"the driver {how}; restarted in {took:.2f} s ({self.restarts})")
+            say(f"the driver {how}; restarted in {took:.2f} s ({self.restarts})")
             return
         patience = f"does not come back within {self._settings.restart_time:g} s"
         raise errors.DeviceError(f"the driver {how} and {patience}{f': {last}' if last else ''}")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import select
-import sys
 import time
 from contextlib import suppress
 
@@ -15,6 +14,7 @@ from usrdrv.base.signals import Signals
 from usrdrv.bridge import account, exports, presence
 from usrdrv.bridge.backoff import LONGEST, Backoff
 from usrdrv.bridge.exports import Attachment, Server
+from usrdrv.bridge.say import say
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
 
@@ -97,11 +97,7 @@ class Restarter:
                 continue
             self._count += 1
             took = time.monotonic() - died
-            print(
-                f"usrdrv: the driver {how}; restarted in {took:.2f} s ({self._count})",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"the driver {how}; restarted in {took:.2f} s ({self._count})")
             return
         if tried:
             raise errors.DeviceError(f"the driver {how} and does not come back: {last}")

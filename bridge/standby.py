@@ -14,6 +14,7 @@ from typing import Final
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
+from usrdrv.bridge.say import say
 
 SHORT_LIFE: Final = 30.0
 """Seconds. One that ended by itself within that would again: there is none until the next restart."""
@@ -54,7 +55,7 @@ class Standby(Closing):
             self._useless = time.monotonic() - self._since < SHORT_LIFE
             how = f"the driver's standby {self.child.status()}"
             rest = "; not starting another one" if self._useless else ""
-            print(f"usrdrv: {how}{rest}", file=sys.stderr, flush=True)
+            say(f"{how}{rest}")
             self.close()
         if self._next is None and not self._useless:
             try:

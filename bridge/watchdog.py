@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.bridge import account
+from usrdrv.bridge.say import say
 
 HANGS: Final = 5
 """So many drivers in a row that complete nothing are given up. It takes usrloop four to end a request that each of
@@ -61,7 +61,7 @@ class Watchdog:
         hangs = f"the driver completed no request for {self._patience} s"
         if self._hangs == HANGS:
             raise errors.DeviceError(f"{hangs}, like the {HANGS - 1} before it; giving up")
-        print(f"usrdrv: {hangs}: killing it", file=sys.stderr, flush=True)
+        say(f"{hangs}: killing it")
         child.kill()
         if not child.wait(KILL_TIMEOUT):
             raise errors.DeviceError(f"{hangs}, and the driver cannot be killed")

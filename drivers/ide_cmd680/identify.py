@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-LBA28_SECTORS = 0x0FFFFFFF
+from usrdrv.drivers.ide_cmd680._cmd680 import lib
 
 CFA_SIGNATURES: Final = (0x848A, 0x844A)
 """Word 0 of a CompactFlash card that does not look like a disk (CF+ and CompactFlash Specification; libata).
@@ -28,9 +28,9 @@ class SpinUp(Enum):
 
 
 _SPIN_UP: Final = {
-    0x37C8: SpinUp.SET_FEATURES,
-    0x738C: SpinUp.SET_FEATURES,
-    0x8C73: SpinUp.ANY_ACCESS,
+    lib.ATA_PUIS_SET_FEATURES_SHORT: SpinUp.SET_FEATURES,
+    lib.ATA_PUIS_SET_FEATURES: SpinUp.SET_FEATURES,
+    lib.ATA_PUIS_ACCESS_SHORT: SpinUp.ANY_ACCESS,
 }
 
 
