@@ -2,8 +2,10 @@
 """What holds for every file: a licence, headers that stand alone, sources of one topic; tests without a clock."""
 
 import ast
+import re
 import subprocess
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,31 @@ def test_header_compiles_alone(header: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+UNNAMED = ("__init__.py", "__main__.py", "_build.py")
+
+
+def test_readmes_name_every_source() -> None:
+    """Each in that of its folder, or of the next one above that has one: by its name, a pattern or its folder."""
+    files = tracked()
+    readmes = {path.parent: path for path in files if path.name == "README.md"}
+    named = {
+        folder: re.findall(r"`([^`\s]+)`", path.read_text())
+        for folder, path in readmes.items()
+        if folder != ROOT
+    }
+    unnamed = []
+    for path in files:
+        folder = next((above for above in path.parents if above in named), None)
+        if folder is None or path.suffix not in (".c", ".py") or path.name in UNNAMED:
+            continue
+        inside = path.relative_to(folder)
+        if not any(
+            fnmatch(str(inside), name)
+            or fnmatch(inside.name, name)
+            or (name.endswith("/") and str(inside).startswith(name))
+            for name in named[folder]
+        ):
+            unnamed.append(str(path.relative_to(ROOT)))
+    assert not unnamed
