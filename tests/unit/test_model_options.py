@@ -2,12 +2,14 @@
 """Drives as the command line of `usrdrv model` names them."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from usrdrv.base import errors
 from usrdrv.bridge import cli, cmd_model
 from usrdrv.devices import models
+from usrdrv.devices.cmd680 import DRIVE_OPTIONS
 
 
 def parse(*drives: str) -> dict[str, list[str]]:
@@ -44,3 +46,10 @@ def test_a_name_that_only_looks_like_options() -> None:
 def test_mistakes(drives: tuple[str, ...], message: str) -> None:
     with pytest.raises(errors.UsageError, match=message):
         models.create("cmd680", parse(*drives))
+
+
+def test_the_manual_names_every_option_of_a_drive() -> None:
+    for page in ("docs/man/usrdrv.1.md", "devices/README.md"):
+        text = (Path(__file__).parents[2] / page).read_text()
+        unnamed = [key for key in DRIVE_OPTIONS if f"`{key}`" not in text]
+        assert unnamed in ([], ["read_only"]), page  # that is the other name of `ro`
