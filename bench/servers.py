@@ -57,7 +57,7 @@ def bytearray_peer(folder: Path) -> Iterator[Server]:
             except OSError as error:
                 if child.wait(0.02) or time.monotonic() > deadline:
                     raise errors.DeviceError(f"the peer did not start: {child.lines}") from error
-        yield Server(PEER, endpoint.uri, child.pid)
+        yield Server(PEER, endpoint.uri(), child.pid)
     finally:
         child.stop()
         # nbdkit leaves it, and a second measurement would find its address in use.
@@ -68,8 +68,8 @@ def bytearray_peer(folder: Path) -> Iterator[Server]:
 def driver(name: str, device: str, folder: Path) -> Iterator[Server]:
     """Serve a drive through our plugin."""
     endpoint = Endpoint(folder / f"{name.rsplit(maxsplit=1)[-1]}.sock")
-    with NbdServer(device, 0, endpoint, threads=THREADS) as server:
-        yield Server(name, endpoint.uri, server.child.pid)
+    with NbdServer(device, [0], endpoint, threads=THREADS) as server:
+        yield Server(name, endpoint.uri(), server.child.pid)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's account of a block device's requests (Linux, Documentation/block/stat.rst)."""
+"""The kernel's account of block devices' requests (Linux, Documentation/block/stat.rst)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,13 +22,13 @@ class Account:
     in_flight: int
 
 
-def read(path: Path | None) -> Account | None:
-    """Read a `stat` in sysfs. None: there is none, or the device has just gone."""
-    if path is None:
+def read(paths: Sequence[Path]) -> Account | None:
+    """Add up the `stat` files in sysfs of block devices. None: there is none, or the devices have just gone."""
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            found.append([int(word) for word in path.read_text().split()])
+    if not found:
         return None
-    try:
-        columns = [int(word) for word in path.read_text().split()]
-    except OSError:
-        return None
-    completed = sum(columns[index] for index in _COMPLETED if index < len(columns))
-    return Account(completed, columns[_IN_FLIGHT])
+    completed = sum(columns[i] for columns in found for i in _COMPLETED if i < len(columns))
+    return Account(completed, sum(columns[_IN_FLIGHT] for columns in found))

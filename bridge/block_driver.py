@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The process of a block driver that usrloop gets its requests served by.
 
-`open` claims the device and says what drive it is; `serve` attaches to a device of usrloop and gives its
-rings to the driver's C part, which is on its own from then on.
+`open` claims the device and says what the wanted drives are; `serve` attaches to a device of usrloop, one for each
+drive, and gives its rings to the driver's C part, which is on its own from then on.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
-from usrdrv.base import errors
+from usrdrv.bridge.chosen import chosen
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver, supported
 
+if TYPE_CHECKING:
+    from usrdrv.block.front import ZeroCopy
+    from usrdrv.drivers.ide_cmd680.driver import Drive
+
 
 class BlockWorker(Worker):
-    """One drive."""
+    """The drives of a controller that are served."""
 
     def settle(self) -> None:
         """Be ready for a disk that waits for us: not swapped out to it, no core dump that goes there.
@@ -34,38 +38,33 @@ class BlockWorker(Worker):
             stay_in_memory()
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
-        name, index = request["device"], request["drive"]
+        name = request["device"]
         device = stack.enter_context(open_device(name))
-        self._control = loop.Control()
-        stack.callback(self._control.close)
+        # Opened first, closed last: the driver has no requests of theirs any more.
+        self._controls = stack.enter_context(ExitStack())
         options = {key: request[key] for key in ("read_only", "poll_us")}
         controller = stack.enter_context(open_driver(device, supported.DISKS, **options))
         self._controller = controller
-        drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
-        if drive is None:
-            there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
-            raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
-        self._index = index
+        drives = chosen(controller, name, request["drives"])
         self._device = device
-        block = drive.block
-        zero_copy = request["zero_copy"] and self._control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
-        segments = controller.zero_copy(index) if zero_copy else None
+        zero_copy = request["zero_copy"] and _can_zero_copy()
         for event in (controller.gone, controller.unserved):
             threading.Thread(target=self._watch, args=(event,), daemon=True).start()
         self.say(
             event="ready",
-            identity=f"{drive.identity.model}, serial {drive.identity.serial}",
-            size=block.size,
-            physical_block=block.physical_block,
-            zero_copy=segments and asdict(segments),
-            **{
-                name: getattr(block, name)
-                for name in ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
+            drives={
+                drive.index: _describe(
+                    drive, controller.zero_copy(drive.index) if zero_copy else None
+                )
+                for drive in drives
             },
         )
 
     def _watch(self, event: threading.Event) -> None:
-        """End when there is nothing left to do: no way on with the device, or the disk is not ours any more."""
+        """End when there is nothing left to do: no way on with the device, or a disk is not ours any more.
+
+        Of several, the others get the next driver as well: with zero copy this one may have lost the device.
+        """
         event.wait()
         # Who takes the disk away ends the device, too, if that was at it.
         if not self._controller.unserved.is_set():
@@ -75,11 +74,31 @@ class BlockWorker(Worker):
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         match request["op"]:
             case "serve":
+                control = loop.Control()
+                self._controls.callback(control.close)
                 claim = self._device.claim_fd
-                attach = self._control.attach(loop.lib.USRLOOP_BLOCK, request["id"], claim)
-                self._controller.serve(self._index, self._control.fd, attach)
+                attach = control.attach(loop.lib.USRLOOP_BLOCK, request["id"], claim)
+                self._controller.serve(request["drive"], control.fd, attach)
                 stay_in_memory()
                 self.say(event="serving")
+
+
+def _can_zero_copy() -> bool:
+    with loop.Control() as control:
+        return control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
+
+
+def _describe(drive: Drive, zero_copy: ZeroCopy | None) -> dict[str, Any]:
+    """What the supervisor has to know of a drive (export_usrloop.Drive)."""
+    block = drive.block
+    flags = ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
+    return {
+        "identity": f"{drive.identity.model}, serial {drive.identity.serial}",
+        "size": block.size,
+        "physical_block": block.physical_block,
+        "zero_copy": zero_copy and asdict(zero_copy),
+        **{name: getattr(block, name) for name in flags},
+    }
 
 
 if __name__ == "__main__":

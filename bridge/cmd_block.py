@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`usrdrv block`: a drive as a block device, for as long as this runs."""
+"""`usrdrv block`: drives as block devices, for as long as this runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import select
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from usrdrv import functions
 from usrdrv.base import errors
@@ -24,10 +25,14 @@ from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.memory import spare
 from usrdrv.bridge.restart import Restarter
 from usrdrv.bridge.say import say
-from usrdrv.bridge.supervisor import Endpoint
+from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.together import Together
 from usrdrv.bridge.watchdog import Watchdog
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
+
+if TYPE_CHECKING:
+    from usrdrv.bridge.export_usrloop import LoopServer
 
 REQUEST_TIME: Final = 90
 """Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the
@@ -45,15 +50,16 @@ NO_SECRET: Final = (
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "block",
-        help="make a drive a block device",
-        description="Make a drive a block device of the kernel until interrupted.",
+        help="make drives block devices",
+        description="Make drives block devices of the kernel until interrupted.",
     )
     add_device(parser)
     parser.add_argument(
         "--drive",
-        type=bounded(0, 3),
-        default=0,
-        help="0 to 3 (default 0); one drive of a controller can be served at a time",
+        type=_drive,
+        action="append",
+        metavar="N",
+        help="0 to 3 (default 0); give it again for each further drive of the controller, or say all",
     )
     parser.add_argument(
         "--export",
@@ -113,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Return the exit code."""
     supported.check(args.device, supported.DISKS)
     endpoint = _endpoint(args)
+    drives = _drives(args.drive)
     wanted = args.export or ("auto" if args.port is None else "socket")
     export, reason = exports.choose(wanted, socket=args.socket is not None)
     if export == "usrloop" and args.socket is not None:
@@ -131,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             exports.start(
                 export,
                 args.device,
-                args.drive,
+                drives,
                 endpoint,
                 read_only=args.read_only,
                 threads=args.threads,
@@ -140,12 +147,14 @@ def run(args: argparse.Namespace) -> int:
                 overdue=overdue,
             ) as server,
         ):
-            attachment = exports.attach(export, server, patience=args.restart_time, overdue=overdue)
+            attached = _attach(export, server, args.restart_time, overdue)
+            attachment = attached[0] if len(attached) == 1 else Together(args.device, attached)
             signals.poll_only()
             try:
                 if endpoint.port is not None:
-                    say(NO_SECRET.format(endpoint.uri))
-                _announce(args, export, server, attachment)
+                    say(NO_SECRET.format(endpoint.uri()))
+                for drive, one in zip(server.drives, attached, strict=True):
+                    _announce(args, export, server, drive, one)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(exports.statistics(attachment), args.request_time)
                 return _serve(server, attachment, signals, restarter, hangs)
@@ -153,6 +162,33 @@ def run(args: argparse.Namespace) -> int:
                 attachment.close()
     except Interrupted:
         raise errors.DeviceError("interrupted before the device was usable") from None
+
+
+def _drive(text: str) -> int | None:
+    """An argument's type: a number, or None for all."""
+    return None if text == "all" else bounded(0, 3)(text)
+
+
+def _drives(wanted: Sequence[int | None] | None) -> list[int] | None:
+    """The drives that were asked for, each once; None: all."""
+    if wanted is not None and None in wanted:
+        return None
+    return list(dict.fromkeys(number for number in wanted or (0,) if number is not None))
+
+
+def _attach(
+    export: str, server: NbdServer | LoopServer, patience: int, overdue: float
+) -> list[Attachment]:
+    """Attach all drives of a server, or none."""
+    with ExitStack() as stack:
+        attached: list[Attachment] = []
+        for drive in server.drives:
+            attached.append(
+                exports.attach(export, server, drive, patience=patience, overdue=overdue)
+            )
+            stack.callback(attached[-1].close)
+        stack.pop_all()
+        return attached
 
 
 def _endpoint(args: argparse.Namespace) -> Endpoint:
@@ -169,17 +205,18 @@ def _endpoint(args: argparse.Namespace) -> Endpoint:
 
 
 def _announce(
-    args: argparse.Namespace, export: str, server: Server, attachment: Attachment
+    args: argparse.Namespace, export: str, server: Server, drive: int, attachment: Attachment
 ) -> None:
     line = attachment.where
     if args.json:
         line = json.dumps(
             {
                 "device": attachment.where,
+                "drive": drive,
                 "export": export,
-                "uri": server.uri,
-                "size": server.size,
-                "read_only": server.read_only,
+                "uri": server.uri(drive),
+                "size": server.drives[drive].size,
+                "read_only": server.drives[drive].read_only,
                 "driver_pid": server.child.pid,
             }
         )
@@ -228,6 +265,7 @@ def _serve(
                 f"{attachment.where} is in use ({users}): still serving; "
                 "unmount it first, or press Ctrl-C again to detach all the same"
             )
+            detach.release(attachment)
             warned = True
             continue
         if users and not server_lost:
@@ -307,5 +345,5 @@ def _death(server: Server, attachment: Attachment, child: Child, restarter: Rest
 
 
 def _still_used(attachment: Attachment) -> str:
-    users = ", ".join(attachment.disk.users()) if attachment.disk is not None else ""
+    users = detach.users(attachment)
     return f"; {attachment.where} is still in use ({users}): unmount it" if users else ""

@@ -64,16 +64,57 @@ class _Claiming:
             return self._users
 
 
+def _each(attachment: Attachment, texts: Sequence[str]) -> str:
+    """Put together what there is to say of each of its disks, which are named if there are several."""
+    if len(texts) <= 1:
+        return "".join(texts)
+    said = zip(attachment.disks, texts, strict=True)
+    return "; ".join(f"{disk.where}: {text}" for disk, text in said if text)
+
+
+def users(attachment: Attachment) -> str:
+    """Return who uses its disks, as far as that can be seen from here, in words."""
+    return _each(attachment, [", ".join(disk.users()) for disk in attachment.disks])
+
+
 def claim(attachment: Attachment) -> str:
-    """Keep others from using it until it is detached; who uses it already, in words."""
-    if attachment.disk is None:
-        return ""
+    """Keep others from using its disks until they are detached; who uses them already, in words."""
     # An open waits for a partition scan that is under way, and that waits for the driver, which may hang.
-    claiming = _Claiming(attachment.disk)
-    thread = threading.Thread(target=claiming.run, daemon=True)
-    thread.start()
-    thread.join(CLAIM_TIMEOUT)
-    return claiming.give_up()
+    claiming = [_Claiming(disk) for disk in attachment.disks]
+    threads = [threading.Thread(target=one.run, daemon=True) for one in claiming]
+    deadline = time.monotonic() + CLAIM_TIMEOUT
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return _each(attachment, [one.give_up() for one in claiming])
+
+
+def release(attachment: Attachment) -> None:
+    """Let others use its disks again: they are not detached after all."""
+    for disk in attachment.disks:
+        disk.release()
+
+
+class _Writing:
+    """One disk's cached data, pushed out in a thread of its own: a drive that hangs keeps no other waiting."""
+
+    def __init__(self, disk: KernelDisk, *, used: bool) -> None:
+        self._disk, self._used = disk, used
+        self.failure = ""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self._used:
+                self._disk.write_out()
+            self._disk.sync()
+        except Exception as error:  # whatever it is, not all was written
+            self.failure = str(getattr(error, "strerror", error))
+
+    def wait(self) -> None:
+        self._thread.join()
 
 
 def sync(
@@ -84,28 +125,19 @@ def sync(
     A driver that does not answer is given up after SYNC_TIMEOUT, or when a signal of `told` comes again: a session
     that ends sends SIGHUP right after SIGTERM.
     """
-    disk = attachment.disk
-    if disk is None:
-        return
-    failure: list[str] = []
-
-    def write() -> None:
-        try:
-            if users:
-                disk.write_out()
-            disk.sync()
-        except Exception as error:  # whatever it is, not all was written
-            failure.append(str(getattr(error, "strerror", error)))
-        finally:
-            os.close(done)
-
     waiting, done = os.pipe2(os.O_CLOEXEC)
-    threading.Thread(target=write, daemon=True).start()
-    if why := _await(waiting, signals, told):
-        failure = [why]
+    writing = [_Writing(disk, used=bool(users)) for disk in attachment.disks]
+
+    def wait() -> None:
+        for one in writing:
+            one.wait()
+        os.close(done)
+
+    threading.Thread(target=wait, daemon=True).start()
+    failure = _await(waiting, signals, told) or _each(attachment, [w.failure for w in writing])
     if failure:
         still = f"; it is still in use ({users}): unmount it" if users else ""
-        raise errors.DeviceError(f"{attachment.where}: {failure[0]}: data lost{still}")
+        raise errors.DeviceError(f"{attachment.where}: {failure}: data lost{still}")
 
 
 def _await(waiting: int, signals: Signals, came: Sequence[signal.Signals]) -> str:

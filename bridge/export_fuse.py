@@ -84,7 +84,8 @@ class FuseAttachment:
     restartable = False  # nbdfuse ends with its server
     news: int | None = None
 
-    def __init__(self, endpoint: Endpoint, export: Export, *, timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, name: str, export: Export, *, timeout: float) -> None:
+        uri = endpoint.uri(name)
         self._private = os.geteuid() == 0
         if self._private:
             # In the child's namespace only: the folder itself stays empty and serves everybody.
@@ -97,19 +98,19 @@ class FuseAttachment:
         read_only = ["-r"] if export.read_only else []
         self._child = Child(
             "nbdfuse",
-            [nbdfuse, *read_only, str(self._folder / FILE), endpoint.uri],
+            [nbdfuse, *read_only, str(self._folder / FILE), uri],
             prepare=(lambda: _leave_namespace(keep)) if self._private else None,
             parent_death=signal.SIGKILL if self._private else signal.SIGTERM,
         )
         self.children = (self._child,)
-        self.disk: KernelDisk | None = None
+        self.disks: Sequence[KernelDisk] = ()
         self._loop: loop.LoopDevice | None = None
         self._connection: int | None = None
         try:
             fd = self._open(os.O_RDONLY if export.read_only else os.O_RDWR, timeout)
             try:
                 self._connection = os.fstat(fd).st_dev
-                self._loop = loop.LoopDevice(fd, name=endpoint.uri, read_only=export.read_only)
+                self._loop = loop.LoopDevice(fd, name=uri, read_only=export.read_only)
             finally:
                 os.close(fd)
         except BaseException:
@@ -117,7 +118,7 @@ class FuseAttachment:
             raise
         self._child.talk()
         self.where = self._loop.path
-        self.disk = KernelDisk(self._loop.name)
+        self.disks = [KernelDisk(self._loop.name)]
 
     def _open(self, flags: int, timeout: float) -> int:
         root = f"/proc/{self._child.pid}/root" if self._private else ""
@@ -150,8 +151,8 @@ class FuseAttachment:
             if self._loop:
                 self._loop.close()
         finally:
-            if self.disk is not None:
-                self.disk.release()
+            for disk in self.disks:
+                disk.release()
             self._child.mute()  # it reports the signal as an error
             if not self._child.stop(grace=5):
                 self._abort()

@@ -187,18 +187,24 @@ class NbdAttachment:
     news: int | None = None
 
     def __init__(
-        self, address: str | tuple[str, int], *, timeout: float, patience: int = 0
+        self,
+        address: str | tuple[str, int],
+        export_name: str = "",
+        *,
+        timeout: float,
+        patience: int = 0,
     ) -> None:
         self._address = address
+        self._export_name = export_name
         self._timeout = timeout
-        self.disk: KernelDisk | None = None
+        self.disks: Sequence[KernelDisk] = ()
         self._index: int | None = None
         self._family = _Family()
         self._socket: socket.socket | None = None
         """The connection that the kernel has or, of the stand-in, its other end."""
         self._held = False
         try:
-            self._socket, export = nbd_handshake.connect(address, timeout)
+            self._socket, export = nbd_handshake.connect(address, timeout, name=export_name)
             self._inode = _inode(self._socket)
             message = connect_message(export, self._socket.fileno(), min(patience, ORPHANED))
             for reply in self._family.request(message):
@@ -206,10 +212,11 @@ class NbdAttachment:
                 self._index = index if index is not None else self._index
             if self._index is None:
                 raise errors.DeviceError("kernel nbd: no device number in the answer")
-            self.disk = KernelDisk(f"nbd{self._index}")
-            self.where = self.disk.where
-            self._look_often(self.disk)
-            self._await_size(self.disk, export.size // 512, time.monotonic() + timeout)
+            disk = KernelDisk(f"nbd{self._index}")
+            self.disks = [disk]
+            self.where = disk.where
+            self._look_often(disk)
+            self._await_size(disk, export.size // 512, time.monotonic() + timeout)
             self._keep_open(os.O_RDONLY if export.read_only else os.O_RDWR)
             # Only now: a probe by udev between connect and open would have been the last close.
             self._family.request(keep_while_open_message(self._index))
@@ -256,7 +263,7 @@ class NbdAttachment:
     def reconnect(self) -> None:
         """Hand the kernel a connection to the restarted server; what was under way is sent again."""
         try:
-            fresh, _ = nbd_handshake.connect(self._address, self._timeout)
+            fresh, _ = nbd_handshake.connect(self._address, self._timeout, name=self._export_name)
         except OSError as error:
             raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
         self._held = False
@@ -303,12 +310,14 @@ class NbdAttachment:
             for message in (keep_while_open_message(index, False), disconnect_message(index)):
                 with suppress(errors.UsrdrvError):
                     self._family.request(message)
-        if self.disk is not None:
-            self.disk.release()
+        for disk in self.disks:
+            disk.release()
         for child in self.children:
             child.stop()
-        if index is not None and self.disk is not None and not self.disk.users():
+        for disk in self.disks:
+            if index is None or disk.users():
+                continue
             deadline = time.monotonic() + 5
-            while (self.disk.folder / "pid").exists() and time.monotonic() < deadline:
+            while (disk.folder / "pid").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
         self._family.close()

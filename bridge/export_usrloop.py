@@ -18,6 +18,7 @@ from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
+from usrdrv.bridge.chosen import same
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
 from usrdrv.bridge.kernel_disk import KernelDisk
@@ -71,12 +72,10 @@ class Drive:
 class LoopServer(Closing):
     """The driver's process. A context manager: inside, it is ready to serve."""
 
-    uri: str | None = None
-
     def __init__(
         self,
         device: str,
-        drive: int,
+        drives: Sequence[int] | None,
         *,
         read_only: bool = False,
         zero_copy: bool = True,
@@ -86,15 +85,15 @@ class LoopServer(Closing):
         self.poll_us = poll_us
         self._request: dict[str, Any] = {
             "device": device,
-            "drive": drive,
+            "drives": drives,
             "read_only": read_only,
             "poll_us": poll_us,
             "zero_copy": zero_copy,
         }
         self._standby = Standby("usrdrv.bridge.block_driver")
         self._process: DriverProcess
-        self._known: Drive | None = None
-        self.drive: Drive
+        self.drives: dict[int, Drive] = {}
+        """By number."""
         self.start()
 
     @property
@@ -108,13 +107,8 @@ class LoopServer(Closing):
     def prepare(self) -> None:
         self._standby.prepare()
 
-    @property
-    def size(self) -> int:
-        return self.drive.size
-
-    @property
-    def read_only(self) -> bool:
-        return self.drive.read_only
+    def uri(self, drive: int) -> str | None:
+        return None
 
     def start(
         self, hurried: Callable[[], bool] = lambda: False, timeout: float = START_TIMEOUT
@@ -123,21 +117,23 @@ class LoopServer(Closing):
 
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
-        if self._known is not None:
+        if self.drives:
             self._process.close()
         self._process = DriverProcess(self._standby, hurried, timeout, **self._request)
-        said = self._process.ready
-        drive = Drive(**{name: said[name] for name in Drive.__dataclass_fields__})
-        if self._known not in (None, drive):
-            self._process.close()
-            raise errors.DeviceError(
-                f"{self.device}: this is another drive than before: {drive.identity}"
-            )
-        self.drive = self._known = drive
+        found = {
+            int(number): Drive(**said) for number, said in self._process.ready["drives"].items()
+        }
+        if self.drives:
+            try:
+                same(self.device, self.drives, found)
+            except errors.DeviceError:
+                self._process.close()
+                raise
+        self.drives = found
 
-    def serve(self, number: int) -> None:
+    def serve(self, drive: int, number: int) -> None:
         """Have it serve block device `number` of usrloop."""
-        self._process.send(op="serve", id=number)
+        self._process.send(op="serve", drive=drive, id=number)
         self._process.expect("serving")
 
     def device_gone(self) -> bool:
@@ -156,11 +152,15 @@ class LoopAttachment:
     children: Sequence[Child] = ()
     restartable = True
 
-    def __init__(self, server: LoopServer, *, patience: int = 0, overdue: float = 0) -> None:
+    def __init__(
+        self, server: LoopServer, number: int, *, patience: int = 0, overdue: float = 0
+    ) -> None:
         self._server = server
+        self._number = number
         self._fd = -1
-        self.disk: KernelDisk | None = None
-        drive = server.drive
+        self.disks: Sequence[KernelDisk] = ()
+        drive = server.drives[number]
+        called = server.device if len(server.drives) == 1 else f"{server.device}-drive{number}"
         self._control = loop.Control()
         self.news: int | None = self._control.fd
         try:
@@ -176,13 +176,13 @@ class LoopAttachment:
                     policy="reissue" if patience else "fail",
                     recovery_ms=patience * 1000,
                     timeout_ms=int(overdue * 1000),
-                    label=_label(server.device),
+                    label=_label(called),
                 )
             )
             self._id = int(info.id)
-            self.disk = KernelDisk(f"usrblk{self._id}")
-            self.where = self.disk.where
-            server.serve(self._id)
+            self.disks = [KernelDisk(f"usrblk{self._id}")]
+            self.where = self.disks[0].where
+            server.serve(number, self._id)
             self._control.start()
             self._open(os.O_RDONLY if drive.read_only else os.O_RDWR)
             stay_in_memory()  # or nobody would start the next driver while a disk for swap has none
@@ -211,7 +211,7 @@ class LoopAttachment:
 
     def reconnect(self) -> None:
         """Have the restarted driver serve it: what was under way is sent again."""
-        self._server.serve(self._id)
+        self._server.serve(self._number, self._id)
         stay_in_memory()
 
     def close(self) -> None:
@@ -223,11 +223,11 @@ class LoopAttachment:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self.disk is not None:  # after that: while we have it claimed, nobody mounts it
-            self.disk.release()
+        for disk in self.disks:  # after that: while we have it claimed, nobody mounts it
+            disk.release()
 
 
-def _label(device: str) -> str:
-    """What /dev/usrdrv/ calls it: the device's name, as far as a file's name can have it."""
-    safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-.=" else "_" for c in device)
+def _label(name: str) -> str:
+    """What /dev/usrdrv/ calls it: its name, as far as a file's name can have it."""
+    safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-.=" else "_" for c in name)
     return safe[-loop.lib.USRLOOP_LABEL_LEN + 1 :].lstrip("-.")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,8 +20,18 @@ REPLAY_TIME: Final = 2.0
 """Seconds until a restarted driver has the requests that were under way at the latest."""
 
 
+class Unit(Protocol):
+    """A drive, as its driver tells of it."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+
 class Server(Protocol):
-    """A driver's process, ready to serve one drive."""
+    """A driver's process, ready to serve drives."""
 
     @property
     def device(self) -> str: ...
@@ -30,14 +40,11 @@ class Server(Protocol):
     def child(self) -> Child: ...
 
     @property
-    def uri(self) -> str | None:
+    def drives(self) -> Mapping[int, Unit]:
+        """By number, in the order in which they were asked for."""
+
+    def uri(self, drive: int) -> str | None:
         """The address where other programs can have it, if there is one."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def read_only(self) -> bool: ...
 
     @property
     def standby(self) -> Child | None:
@@ -50,7 +57,7 @@ class Server(Protocol):
         """Whether it has ended because it believes that there is no device any more."""
 
     def start(self, hurried: Callable[[], bool] = ..., timeout: float = ...) -> None:
-        """Start it again; DeviceError if it is another drive than before, InterruptedError if hurried."""
+        """Start it again; DeviceError if it has another drive than before, InterruptedError if hurried."""
 
 
 class Attachment(Protocol):
@@ -62,8 +69,8 @@ class Attachment(Protocol):
     restartable: bool
     """Whether its server may end and come back, with hold() and reconnect()."""
 
-    disk: KernelDisk | None
-    """As the kernel has it; None: the kernel has no part in it."""
+    disks: Sequence[KernelDisk]
+    """As the kernel has it; empty: the kernel has no part in it."""
 
     news: int | None
     """A descriptor that is readable when the kernel has something to say of its server; None: it never has."""
@@ -90,11 +97,11 @@ class SocketAttachment:
 
     children: Sequence[Child] = ()
     restartable = False
-    disk: KernelDisk | None = None
+    disks: Sequence[KernelDisk] = ()
     news: int | None = None
 
-    def __init__(self, server: NbdServer) -> None:
-        self.where = server.endpoint.uri
+    def __init__(self, uri: str) -> None:
+        self.where = uri
 
     def lost_server(self) -> bool:
         return False
@@ -109,9 +116,9 @@ class SocketAttachment:
         pass
 
 
-def statistics(attachment: Attachment) -> Path | None:
-    """The kernel's account of its requests, if the kernel has a part in it."""
-    return attachment.disk.statistics if attachment.disk is not None else None
+def statistics(attachment: Attachment) -> list[Path]:
+    """The kernel's account of its requests: a file for each disk; none if the kernel has no part in it."""
+    return [disk.statistics for disk in attachment.disks]
 
 
 def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:
@@ -153,7 +160,7 @@ def check(export: str) -> None:
 def start(
     export: str,
     device: str,
-    drive: int,
+    drives: Sequence[int] | None,
     endpoint: Endpoint,
     *,
     read_only: bool,
@@ -164,6 +171,7 @@ def start(
 ) -> NbdServer | LoopServer:
     """Start the driver in the process that `export` wants it in; a context manager.
 
+    drives: their numbers; None: all.
     threads: of an NBD server. overdue: seconds after which that ends for a request that is not done; 0: never.
     zero_copy: where usrloop and the device can do that. poll_us: how long usrloop and its driver look before they
     sleep.
@@ -171,13 +179,13 @@ def start(
     if export == "usrloop":
         from usrdrv.bridge.export_usrloop import LoopServer
 
-        return LoopServer(device, drive, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us)
+        return LoopServer(device, drives, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us)
     # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
     # an ATA drive need not read as zeroes.
     trim = export != "fuse"
     return NbdServer(
         device,
-        drive,
+        drives,
         endpoint,
         read_only=read_only,
         trim=trim,
@@ -190,12 +198,13 @@ def start(
 def attach(
     export: str,
     server: NbdServer | LoopServer,
+    drive: int,
     *,
     timeout: float = 30.0,
     patience: int = 0,
     overdue: float = 0,
 ) -> Attachment:
-    """Attach a running server.
+    """Attach a drive of a running server.
 
     patience: seconds that requests wait for it to be restarted. overdue: seconds after which usrloop takes the disk
     from a driver for a single request that is not done; 0: never.
@@ -203,13 +212,14 @@ def attach(
     if not isinstance(server, NbdServer):
         from usrdrv.bridge.export_usrloop import LoopAttachment
 
-        return LoopAttachment(server, patience=patience, overdue=overdue)
+        return LoopAttachment(server, drive, patience=patience, overdue=overdue)
+    name = server.name(drive)
     if export == "nbd":
         from usrdrv.bridge.export_nbd import NbdAttachment
 
-        return NbdAttachment(server.endpoint.address, timeout=timeout, patience=patience)
+        return NbdAttachment(server.endpoint.address, name, timeout=timeout, patience=patience)
     if export == "fuse":
         from usrdrv.bridge.export_fuse import FuseAttachment
 
-        return FuseAttachment(server.endpoint, server.export, timeout=timeout)
-    return SocketAttachment(server)
+        return FuseAttachment(server.endpoint, name, server.drives[drive], timeout=timeout)
+    return SocketAttachment(server.endpoint.uri(name))

@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -28,8 +28,10 @@ CMD_DISC: Final = 2
 FIXED_NEWSTYLE: Final = 1
 NO_ZEROES: Final = 2
 
+OPT_LIST: Final = 3
 OPT_GO: Final = 7
 REP_ACK: Final = 1
+REP_SERVER: Final = 2
 REP_INFO: Final = 3
 REP_ERROR: Final = 1 << 31
 INFO_EXPORT: Final = 0
@@ -56,6 +58,10 @@ class Export:
     def read_only(self) -> bool:
         return bool(self.flags & FLAG_READ_ONLY)
 
+    @property
+    def identity(self) -> str:
+        return self.description
+
 
 def _receive(sock: socket.socket, length: int) -> bytes:
     data = bytearray()
@@ -67,46 +73,68 @@ def _receive(sock: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def negotiate(sock: socket.socket, name: str = "") -> Export:
-    """Enter the transmission phase of export `name` on a connected socket.
-
-    DeviceError if the server refuses or talks nonsense; OSError from the socket, TimeoutError too.
-    """
+def _greet(sock: socket.socket) -> None:
     magic, option_magic, flags = struct.unpack(">QQH", _receive(sock, 18))
     if (magic, option_magic) != (INIT_MAGIC, OPTION_MAGIC) or not flags & FIXED_NEWSTYLE:
         raise errors.DeviceError("this is no NBD server of the fixed newstyle kind")
     sock.sendall(struct.pack(">I", flags & (FIXED_NEWSTYLE | NO_ZEROES)))
-    encoded = name.encode()
-    wanted = (INFO_DESCRIPTION, INFO_BLOCK_SIZE)
-    request = struct.pack(f">I{len(encoded)}sHHH", len(encoded), encoded, len(wanted), *wanted)
-    sock.sendall(struct.pack(">QII", OPTION_MAGIC, OPT_GO, len(request)) + request)
-    size: int | None = None
-    export_flags, minimum, description = 0, 512, ""
+
+
+def _ask(sock: socket.socket, option: int, request: bytes = b"") -> Iterator[tuple[int, bytes]]:
+    """Send an option; yield what kind of replies come, and what they say, until the server has acknowledged it."""
+    sock.sendall(struct.pack(">QII", OPTION_MAGIC, option, len(request)) + request)
     while True:
-        magic, option, kind, length = struct.unpack(">QIII", _receive(sock, 20))
-        if magic != REPLY_MAGIC or option != OPT_GO or length > LONGEST_REPLY:
+        magic, answered, kind, length = struct.unpack(">QIII", _receive(sock, 20))
+        if magic != REPLY_MAGIC or answered != option or length > LONGEST_REPLY:
             raise errors.DeviceError("bad NBD option reply")
         data = _receive(sock, length)
         if kind & REP_ERROR:
             text = data.decode(errors="replace") or f"error {kind & ~REP_ERROR}"
             raise errors.DeviceError(f"NBD server refuses the export: {text}")
         if kind == REP_ACK:
-            break
-        if kind != REP_INFO or length < 2:
+            return
+        yield kind, data
+
+
+def negotiate(sock: socket.socket, name: str = "") -> Export:
+    """Enter the transmission phase of export `name` on a connected socket.
+
+    DeviceError if the server refuses or talks nonsense; OSError from the socket, TimeoutError too.
+    """
+    _greet(sock)
+    encoded = name.encode()
+    wanted = (INFO_DESCRIPTION, INFO_BLOCK_SIZE)
+    request = struct.pack(f">I{len(encoded)}sHHH", len(encoded), encoded, len(wanted), *wanted)
+    size: int | None = None
+    export_flags, minimum, description = 0, 512, ""
+    for kind, data in _ask(sock, OPT_GO, request):
+        if kind != REP_INFO or len(data) < 2:
             raise errors.DeviceError("bad NBD option reply")
         info = int.from_bytes(data[:2], "big")
-        if info == INFO_EXPORT and length == 12:
+        if info == INFO_EXPORT and len(data) == 12:
             size, export_flags = struct.unpack(">QH", data[2:])
         elif info == INFO_DESCRIPTION:
             description = data[2:].decode(errors="replace")
-        elif info == INFO_BLOCK_SIZE and length == 14:
+        elif info == INFO_BLOCK_SIZE and len(data) == 14:
             minimum = int.from_bytes(data[2:6], "big")
     if size is None:
         raise errors.DeviceError("NBD server did not say the size of the export")
     return Export(size, export_flags, minimum, description)
 
 
-def _dial(address: str | tuple[str, int], timeout: float) -> socket.socket:
+def list_names(sock: socket.socket) -> list[str]:
+    """Return the names of a server's exports; the socket is good for nothing else. Errors as of negotiate()."""
+    _greet(sock)
+    found = []
+    for kind, data in _ask(sock, OPT_LIST):
+        length = int.from_bytes(data[:4], "big")
+        if kind != REP_SERVER or len(data) < 4 + length:
+            raise errors.DeviceError("bad NBD option reply")
+        found.append(data[4 : 4 + length].decode(errors="replace"))
+    return found
+
+
+def _connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
     if not isinstance(address, str):
         return socket.create_connection(address, timeout)
     sock = socket.socket(socket.AF_UNIX)
@@ -131,19 +159,44 @@ def _await_greeting(sock: socket.socket, timeout: float, hurried: Callable[[], b
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
-def connect(
+def dial(
     address: str | tuple[str, int], timeout: float, hurried: Callable[[], bool] = lambda: False
-) -> tuple[socket.socket, Export]:
-    """Connect to a Unix socket path or (host, port) and negotiate. InterruptedError when `hurried` says so."""
-    sock = _dial(address, timeout)
+) -> socket.socket:
+    """Connect to a Unix socket path or (host, port), which has greeted; InterruptedError when `hurried`."""
+    sock = _connect(address, timeout)
     try:
         _await_greeting(sock, timeout, hurried)
-        export = negotiate(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect(
+    address: str | tuple[str, int],
+    timeout: float,
+    hurried: Callable[[], bool] = lambda: False,
+    *,
+    name: str = "",
+) -> tuple[socket.socket, Export]:
+    """Dial and negotiate. name: of the export; empty: the default one."""
+    sock = dial(address, timeout, hurried)
+    try:
+        export = negotiate(sock, name)
         sock.settimeout(None)
     except BaseException:
         sock.close()
         raise
     return sock, export
+
+
+def look(
+    address: str | tuple[str, int], timeout: float, hurried: Callable[[], bool], name: str = ""
+) -> Export:
+    """Return what the server says of an export."""
+    sock, export = connect(address, timeout, hurried, name=name)
+    disconnect(sock)
+    return export
 
 
 def disconnect(sock: socket.socket) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The nbdkit plugin: one drive of one device as an NBD export.
+"""The nbdkit plugin: drives of one device, each as an NBD export.
 
-    nbdkit -f python plugin.py device=NAME [drive=N] [readonly=1] [trim=0] [again=1] [overdue=MS]
+    nbdkit -f python plugin.py device=NAME [drive=N ... | drive=all] [readonly=1] [trim=0] [again=1] [overdue=MS]
 
+drive: 0 by default. Of several, or all, each is an export of its number's name; one alone has every name.
 again: clients wait for another server when this one ends without an answer. overdue: milliseconds; the process
 kills itself when a request takes longer: the driver has forgotten it, and there may be another one that does not.
 
@@ -37,12 +38,13 @@ for folder in folders:
 
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
+from usrdrv.bridge.chosen import chosen  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.device import open_device  # noqa: E402
 from usrdrv.drivers import open_driver, supported  # noqa: E402
 
 if TYPE_CHECKING:
-    from usrdrv.block import Block
+    from usrdrv.drivers.ide_cmd680.driver import Drive
 
 API_VERSION = 2
 
@@ -63,19 +65,32 @@ NBD_ERRORS: Final = frozenset(
     )
 )
 
+ALL: Final = "all"
+
 parameters: dict[str, str] = {
-    "drive": "0",
     "readonly": "0",
     "trim": "1",
     "again": "0",
     "overdue": "0",
 }
+wanted: list[str] = []
+"""Drives."""
 opened: Final = ExitStack()
-block: "Block"
-identity: str
-# Bound once the device is open: nothing is looked up on the way of a request.
-read_into: Callable[[Any, int], None]
-write_from: Callable[[Any, int, bool], None]
+
+
+class Disk:
+    """A drive that is served: the handle of each connection to it."""
+
+    def __init__(self, drive: "Drive") -> None:
+        self.block = drive.block
+        self.identity = f"{drive.identity.model}, serial {drive.identity.serial}"
+        # Bound here: as little as can be is looked up on the way of a request.
+        self.read_into: Callable[[Any, int], None] = drive.block.read_into
+        self.write_from: Callable[[Any, int, bool], None] = drive.block.write_from
+
+
+disks: Final[dict[str, Disk]] = {}
+"""By the name of the export."""
 
 format_exception: Final = traceback.format_exception
 
@@ -95,11 +110,15 @@ def thread_model() -> int:
 
 
 def config(key: str, value: str) -> None:
-    if key not in ("device", *parameters):
+    if key not in ("device", "drive", *parameters):
         raise errors.UsageError(f"unknown parameter {key}")
-    if key != "device" and not (value.isascii() and value.isdigit()):
+    number = value.isascii() and value.isdigit()
+    if key != "device" and not number and (key, value) != ("drive", ALL):
         raise errors.UsageError(f"{key}={value} is not a number")
-    parameters[key] = value
+    if key == "drive":
+        wanted.append(value)
+    else:
+        parameters[key] = value
 
 
 def config_complete() -> None:
@@ -109,8 +128,8 @@ def config_complete() -> None:
 
 def after_fork() -> None:
     """Open the device. Not earlier: the driver starts threads, which a fork would lose."""
-    global block, identity, read_into, write_from
-    name, index = parameters["device"], int(parameters["drive"])
+    name = parameters["device"]
+    numbers = None if ALL in wanted else [int(number) for number in wanted or ("0",)]
     supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
     if supervisor >= 0:
         name_owner(os.getppid())
@@ -119,13 +138,8 @@ def after_fork() -> None:
         controller = stack.enter_context(
             open_driver(device, supported.DISKS, read_only=parameters["readonly"] != "0")
         )
-        drive = controller.drives[index] if 0 <= index < len(controller.drives) else None
-        if drive is None:
-            there = ", ".join(str(d.index) for d in controller.drives if d) or "none"
-            raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {there})")
-        block = drive.block
-        identity = f"{drive.identity.model}, serial {drive.identity.serial}"
-        read_into, write_from = block.read_into, block.write_from
+        for drive in chosen(controller, name, numbers):
+            disks[str(drive.index)] = Disk(drive)
         opened.push(stack.pop_all())
 
     def gone() -> None:
@@ -213,52 +227,60 @@ def fail(error: errors.UsrdrvError) -> NoReturn:
     raise error
 
 
-def open(readonly: bool) -> int:
-    """Begin a connection; all of them share the drive."""
-    return 1
+def list_exports(readonly: bool, is_tls: bool) -> list[str]:
+    return list(disks) if len(wanted) > 1 or ALL in wanted else [""]
 
 
-def get_size(handle: int) -> int:
-    return block.size
+def open(readonly: bool) -> Disk:
+    """Begin a connection; all of them share the drives. The first drive needs no name."""
+    first = next(iter(disks))
+    name = first if len(disks) == 1 else nbdkit.export_name() or first
+    if name not in disks:
+        raise errors.NoSuchDeviceError(f"no export {name!r} (there is: {', '.join(disks)})")
+    return disks[name]
 
 
-def block_size(handle: int) -> tuple[int, int, int]:
-    return 512, max(4096, block.physical_block), 32 << 20
+def get_size(disk: Disk) -> int:
+    return disk.block.size
 
 
-def export_description(handle: int) -> str:
+def block_size(disk: Disk) -> tuple[int, int, int]:
+    return 512, max(4096, disk.block.physical_block), 32 << 20
+
+
+def export_description(disk: Disk) -> str:
     """Say which drive this is, for who must know whether it is the same one again."""
-    return identity
+    return disk.identity
 
 
-def is_rotational(handle: int) -> bool:
-    return block.rotational
+def is_rotational(disk: Disk) -> bool:
+    return disk.block.rotational
 
 
-def can_multi_conn(handle: int) -> bool:
+def can_multi_conn(disk: Disk) -> bool:
     """Yes: a flush on one connection covers what any of them wrote."""
     return True
 
 
-def can_write(handle: int) -> bool:
-    return not block.read_only
+def can_write(disk: Disk) -> bool:
+    return not disk.block.read_only
 
 
-def can_flush(handle: int) -> bool:
-    return block.can_flush
+def can_flush(disk: Disk) -> bool:
+    return disk.block.can_flush
 
 
-def can_fua(handle: int) -> int:
-    if block.can_fua:
+def can_fua(disk: Disk) -> int:
+    if disk.block.can_fua:
         return int(nbdkit.FUA_NATIVE)
-    return int(nbdkit.FUA_EMULATE if block.can_flush else nbdkit.FUA_NONE)
+    return int(nbdkit.FUA_EMULATE if disk.block.can_flush else nbdkit.FUA_NONE)
 
 
-def can_trim(handle: int) -> bool:
-    return block.can_trim and parameters["trim"] != "0"
+def can_trim(disk: Disk) -> bool:
+    return disk.block.can_trim and parameters["trim"] != "0"
 
 
-def can_zero(handle: int) -> bool:
+def can_zero(disk: Disk) -> bool:
     """No: trimmed sectors of an ATA drive need not read as zeroes, so nbdkit writes them."""
     return False
 
@@ -289,7 +311,7 @@ def watch_ages() -> None:
 def request(serve: Callable[..., None]) -> Callable[..., None]:
     """Keep a request's age while it is served, and tell its client what it failed of."""
 
-    def served(handle: int, *arguments: Any) -> None:
+    def served(*arguments: Any) -> None:
         thread = threading.get_ident()
         began[thread] = looks
         try:
@@ -303,22 +325,22 @@ def request(serve: Callable[..., None]) -> Callable[..., None]:
 
 
 @request
-def pread(buf: memoryview, offset: int, flags: int) -> None:
-    read_into(buf, offset)
+def pread(disk: Disk, buf: memoryview, offset: int, flags: int) -> None:
+    disk.read_into(buf, offset)
 
 
 @request
-def pwrite(buf: memoryview, offset: int, flags: int) -> None:
-    write_from(buf, offset, flags & FUA != 0)
+def pwrite(disk: Disk, buf: memoryview, offset: int, flags: int) -> None:
+    disk.write_from(buf, offset, flags & FUA != 0)
 
 
 @request
-def flush(flags: int) -> None:
-    block.flush()
+def flush(disk: Disk, flags: int) -> None:
+    disk.block.flush()
 
 
 @request
-def trim(count: int, offset: int, flags: int) -> None:
-    block.trim(offset, count)
+def trim(disk: Disk, count: int, offset: int, flags: int) -> None:
+    disk.block.trim(offset, count)
     if flags & FUA:
-        block.flush()
+        disk.block.flush()

@@ -25,7 +25,7 @@ def outlived(device: str) -> bool:
 
 
 class Restarter:
-    """Brings the driver of one drive back.
+    """Brings a driver back.
 
     patience: seconds that requests wait for it in the kernel; 0: it is never brought back.
     """

@@ -21,6 +21,7 @@ from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
 from usrdrv.base.sockets import claim_path
 from usrdrv.bridge import nbd_handshake
+from usrdrv.bridge.chosen import same
 from usrdrv.bridge.memory import no_core
 
 START_TIMEOUT: Final = 90.0
@@ -43,12 +44,12 @@ class Endpoint:
     def address(self) -> str | tuple[str, int]:
         return (self.host, self.port) if self.port is not None else str(self.path)
 
-    @property
-    def uri(self) -> str:
+    def uri(self, export: str = "") -> str:
+        """The address of one of its exports; the first needs no name."""
         if self.port is not None:
             host = f"[{quote(self.host, safe=':')}]" if ":" in self.host else self.host
-            return f"nbd://{host}:{self.port}"
-        return f"nbd+unix:///?socket={quote(str(self.path))}"
+            return f"nbd://{host}:{self.port}" + (f"/{export}" if export else "")
+        return f"nbd+unix:///{export}?socket={quote(str(self.path))}"
 
 
 def claim_port(host: str, port: int) -> None:
@@ -84,8 +85,9 @@ def site_folders() -> str:
 
 
 class NbdServer:
-    """nbdkit serving one drive. A context manager: inside, it answers at `endpoint`.
+    """nbdkit serving drives, each as an export. A context manager: inside, it answers at `endpoint`.
 
+    drives: their numbers; None: all that there are.
     again: its client waits for it to be started again when it is gone. overdue: seconds after which it ends for
     a single request that is not done; 0: never.
     """
@@ -95,7 +97,7 @@ class NbdServer:
     def __init__(
         self,
         device: str,
-        drive: int,
+        drives: Sequence[int] | None,
         endpoint: Endpoint,
         *,
         read_only: bool = False,
@@ -109,7 +111,7 @@ class NbdServer:
         self._argv = self._command(
             (
                 f"device={device}",
-                f"drive={drive}",
+                *(f"drive={drive}" for drive in (("all",) if drives is None else drives)),
                 f"readonly={int(read_only)}",
                 f"trim={int(trim)}",
                 f"again={int(again)}",
@@ -119,8 +121,9 @@ class NbdServer:
         )
         self._line: socket.socket | None = None
         self.child: Child
-        self.export: nbd_handshake.Export
-        self._known: nbd_handshake.Export | None = None
+        self._wanted = drives
+        self.drives: dict[int, nbd_handshake.Export] = {}
+        """By number."""
 
     def _command(self, parameters: Sequence[str], threads: int) -> list[str]:
         end = self.endpoint
@@ -136,17 +139,12 @@ class NbdServer:
     def prepare(self) -> None:
         """There is nothing: nbdkit claims the device when it starts."""
 
-    @property
-    def uri(self) -> str | None:
-        return self.endpoint.uri
+    def name(self, drive: int) -> str:
+        """What a drive's export is called."""
+        return "" if len(self.drives) == 1 else str(drive)
 
-    @property
-    def size(self) -> int:
-        return self.export.size
-
-    @property
-    def read_only(self) -> bool:
-        return self.export.read_only
+    def uri(self, drive: int) -> str | None:
+        return self.endpoint.uri(self.name(drive))
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,15 +172,13 @@ class NbdServer:
                 "nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),), prepare=no_core
             )
         try:
-            export = self._await_ready(timeout, hurried)
-            if self._known not in (None, export):
-                raise errors.DeviceError(
-                    f"{self.device}: this is another drive than before: {export.description}"
-                )
+            found = self._await_ready(timeout, hurried)
+            if self.drives:
+                same(self.device, self.drives, found)
         except BaseException:
             self.stop()
             raise
-        self.export = self._known = export
+        self.drives = found
         self.child.talk()
 
     def __exit__(
@@ -193,13 +189,15 @@ class NbdServer:
     ) -> None:
         self.stop()
 
-    def _await_ready(self, timeout: float, hurried: Callable[[], bool]) -> nbd_handshake.Export:
+    def _await_ready(
+        self, timeout: float, hurried: Callable[[], bool]
+    ) -> dict[int, nbd_handshake.Export]:
         deadline = time.monotonic() + timeout
         while True:
             if hurried():
                 raise InterruptedError
             try:
-                sock, export = nbd_handshake.connect(self.endpoint.address, timeout, hurried)
+                return self._look(timeout, hurried)
             except InterruptedError:
                 raise
             except OSError as error:  # not listening yet, or it died while we were in its queue
@@ -213,9 +211,15 @@ class NbdServer:
                 if self.child.wait(1):
                     raise self._explain() from error
                 raise
-            else:
-                nbd_handshake.disconnect(sock)
-                return export
+
+    def _look(self, timeout: float, hurried: Callable[[], bool]) -> dict[int, nbd_handshake.Export]:
+        """See what is served."""
+        address = self.endpoint.address
+        if self._wanted is not None and len(self._wanted) == 1:
+            return {self._wanted[0]: nbd_handshake.look(address, timeout, hurried)}
+        with nbd_handshake.dial(address, timeout, hurried) as sock:
+            names = nbd_handshake.list_names(sock)
+        return {int(name): nbd_handshake.look(address, timeout, hurried, name) for name in names}
 
     def _explain(self) -> errors.UsrdrvError:
         """Say why it ended before it was ready, in its own words."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A driver that lives but completes nothing: seen in the kernel's account of its block device."""
+"""A driver that lives but completes nothing: seen in the kernel's account of its block devices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,11 @@ def overdue(patience: int) -> float:
 class Watchdog:
     """Kills a driver that has requests and does not complete any of them for `patience` seconds.
 
-    statistics: the block device's `stat` in sysfs. None, or patience 0: nothing is watched. The kernel's own
-    time-outs will not do: they would send a write again while the first copy may still be done.
+    statistics: the `stat` files in sysfs of its block devices. None of them, or patience 0: nothing is watched. The
+    kernel's own time-outs will not do: they would send a write again while the first copy may still be done.
     """
 
-    def __init__(self, statistics: Path | None, patience: int) -> None:
+    def __init__(self, statistics: Sequence[Path], patience: int) -> None:
         self._statistics = statistics
         self._patience = patience
         self._since: float | None = None
@@ -49,7 +50,7 @@ class Watchdog:
         self._completed_at_kill = -1
         self.period: float | None = None
         """Seconds between two looks."""
-        if statistics is not None and patience:
+        if statistics and patience:
             self.period = period(patience)
 
     def look(self, now: float, child: Child) -> None:

@@ -46,9 +46,9 @@ _libc: Final = ctypes.CDLL(None)
 class InUseError(errors.DeviceBusyError):
     """Somebody uses a disk; `who` says who, in words."""
 
-    def __init__(self, disk: Path, who: list[str]) -> None:
+    def __init__(self, what: str | Path, who: list[str]) -> None:
         self.who = ", ".join(who)
-        super().__init__(f"{mounts.node(disk)} is in use ({self.who})")
+        super().__init__(f"{what} is in use ({self.who})")
 
 
 def _open(disk: Path, flags: int) -> int:
@@ -127,7 +127,7 @@ def claim(disk: Path) -> int:
             return fd
         time.sleep(MOMENT)
     who = [f"/dev/{name}" for name in loops_over(disk)] + mounts.users(disk)
-    raise InUseError(disk, who or [UNSEEN])
+    raise InUseError(mounts.node(disk), who or [UNSEEN])
 
 
 def _try_to_claim(disk: Path) -> int | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.drivers.null._null: the front end with memory behind it."""
 
-from usrdrv._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
+from usrdrv.base._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
 
 ffibuilder = extension(
     "usrdrv.drivers.null._null",

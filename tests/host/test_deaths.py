@@ -273,16 +273,15 @@ def test_nobody_reads_its_standard_error(world: World, model: Running) -> None:
 
 
 FORGETFUL = """
-_read = read_into
-def _forget(*arguments):
-    if arguments[1] == 65536:
-        threading.Event().wait()
-    _read_into(*arguments)
 _after_fork = after_fork
 def after_fork():
-    global read_into, _read_into
     _after_fork()
-    _read_into, read_into = read_into, _forget
+    read_into = disks["0"].read_into
+    def forget(buf, offset):
+        if offset == 65536:
+            threading.Event().wait()
+        read_into(buf, offset)
+    disks["0"].read_into = forget
 """
 
 
@@ -291,15 +290,15 @@ def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Run
     nbd = pytest.importorskip("nbd")
     source = Path(supervisor.__file__).with_name("plugin.py").read_text()
     plugin = world.folder / "plugin.py"
-    plugin.write_text(source + FORGETFUL.replace("_read = read_into\n", ""))
+    plugin.write_text(source + FORGETFUL)
     endpoint = supervisor.Endpoint(path=world.folder / "n.sock")
-    server = supervisor.NbdServer(model.line, 0, endpoint, overdue=2)
+    server = supervisor.NbdServer(model.line, [0], endpoint, overdue=2)
     server._argv = [str(plugin) if word.endswith("/plugin.py") else word for word in server._argv]
     with server:
         client = nbd.NBD()
-        client.connect_uri(endpoint.uri)
+        client.connect_uri(endpoint.uri())
         forgotten = nbd.NBD()
-        forgotten.connect_uri(endpoint.uri)
+        forgotten.connect_uri(endpoint.uri())
         results: list[int] = []
 
         def completed(error: Any) -> int:

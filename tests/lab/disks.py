@@ -32,17 +32,25 @@ def end_all(guest: Guest) -> None:
 
 
 class Served:
-    """`usrdrv block` with such arguments. process: what its driver's is called."""
+    """`usrdrv block` with such arguments, for so many drives. process: what its driver's is called."""
 
-    def __init__(self, guest: Guest, *arguments: str, process: str = "usrdrv-driver") -> None:
+    def __init__(
+        self, guest: Guest, *arguments: str, process: str = "usrdrv-driver", drives: int = 1
+    ) -> None:
         self.guest = guest
         self._process = process
         # A shell's background job would not get SIGINT.
         self.job: Job = guest.start(["usrdrv", "block", ADDRESS, *arguments, "--json"])
-        wait(lambda: "\n" in self.job.out or self.job.done.is_set(), 90, "usrdrv block")
+        wait(
+            lambda: self.job.out.count("\n") == drives or self.job.done.is_set(),
+            90,
+            "usrdrv block",
+        )
         assert self.job.out, self.job.err
-        self.info: Any = json.loads(self.job.out)
+        said: list[Any] = [json.loads(line) for line in self.job.out.splitlines()]
+        self.info = said[0]
         self.device: str = self.info["device"]
+        self.devices: list[str] = [info["device"] for info in said]
 
     @property
     def restarts(self) -> int:

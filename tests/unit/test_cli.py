@@ -321,19 +321,21 @@ def test_block_without_rights_to_the_run_directory(
 
 def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
     class Server:
-        uri = supervisor.Endpoint(path=Path("/a b")).uri
-        size = 4096
-        read_only = Export(4096, 3).read_only
+        drives = {1: Export(4096, 3)}  # noqa: RUF012
         child = argparse.Namespace(pid=7)
+
+        def uri(self, drive: int) -> str:
+            return supervisor.Endpoint(path=Path("/a b")).uri()
 
     class Attachment:
         where = "/dev/nbd3"
 
     server: Any = Server()
     attachment: Any = Attachment()
-    cmd_block._announce(argparse.Namespace(json=True), "nbd", server, attachment)
+    cmd_block._announce(argparse.Namespace(json=True), "nbd", server, 1, attachment)
     assert json.loads(capsys.readouterr().out) == {
         "device": "/dev/nbd3",
+        "drive": 1,
         "export": "nbd",
         "uri": "nbd+unix:///?socket=/a%20b",
         "size": 4096,

@@ -130,6 +130,25 @@ def test_handshake() -> None:
     )
 
 
+def listed(answer: bytes) -> list[str]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(5)
+        theirs.sendall(GREETING + answer)
+        return nbd_handshake.list_names(ours)
+
+
+def test_exports_are_listed() -> None:
+    def server(data: bytes) -> bytes:
+        return reply(2, data, option=3)
+
+    end = reply(1, option=3)
+    assert listed(server(b"\0\0\0\1a") + server(b"\0\0\0\2bcrest") + end) == ["a", "bc"]
+    for bad in (server(b"\0\0\0\2a"), server(b"\0"), reply(3, b"\0\0\0\0", option=3), reply(1)):
+        with pytest.raises(errors.DeviceError, match="bad NBD option reply"):
+            listed(bad)
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Attachment:
     restartable = True
     held = 0
     reconnected = 0
-    statistics: Path | None = None
+    statistics: Sequence[Path] = ()
 
     @property
     def disk(self) -> Any:
@@ -184,7 +184,7 @@ def account(tmp_path: Path) -> Account:
 
 def on(account: Account) -> Attachment:
     attachment = Attachment()
-    attachment.statistics = account.path
+    attachment.statistics = [account.path]
     return attachment
 
 

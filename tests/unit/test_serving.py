@@ -55,7 +55,7 @@ def wait(attachment: Attachment, *children: Child) -> list[Child]:
     signals: Any = Signals()
     attachment.signals = signals.wakeup  # type: ignore[attr-defined]
     kernel: Any = attachment
-    return cmd_block._wait(signals, children, kernel, Watchdog(None, 0))
+    return cmd_block._wait(signals, children, kernel, Watchdog([], 0))
 
 
 def test_a_driver_that_has_lost_its_disk_is_a_dead_one(
@@ -105,6 +105,9 @@ class Served:
 
     def prepare(self) -> None:
         """No process waits."""
+
+    def release(self) -> None:
+        """Nobody is kept from using it any more."""
 
     def take(self) -> list[signal.Signals]:
         return [self.told.pop(0)]

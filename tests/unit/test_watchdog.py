@@ -41,7 +41,7 @@ def driver(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def watched(driver: Any) -> Watchdog:
-    return Watchdog(driver.path, 10)
+    return Watchdog([driver.path], 10)
 
 
 def test_idle_is_no_hang(watched: Watchdog, driver: Any) -> None:
@@ -127,10 +127,10 @@ def test_a_device_that_goes_is_not_ours_to_judge(watched: Watchdog, driver: Any)
 
 def test_looks_are_rare_and_none_if_nothing_is_watched(tmp_path: Path) -> None:
     path = tmp_path / "stat"
-    assert Watchdog(path, 0).period is None
-    assert Watchdog(None, 180).period is None
-    assert Watchdog(path, 180).period == 5
-    assert Watchdog(path, 1).period == 0.5
+    assert Watchdog([path], 0).period is None
+    assert Watchdog([], 180).period is None
+    assert Watchdog([path], 180).period == 5
+    assert Watchdog([path], 1).period == 0.5
 
 
 def test_one_request_alone_is_overdue_later_than_all() -> None:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Which drives of a controller are served, and whether they still are the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from usrdrv import errors
+
+if TYPE_CHECKING:
+    from usrdrv.drivers.ide_cmd680.driver import Controller, Drive
+
+
+def chosen(controller: Controller, name: str, wanted: Sequence[int] | None) -> list[Drive]:
+    """Return the drives that are wanted, in that order; None: all that there are.
+
+    NoSuchDeviceError names the first that is not there. name: of the device.
+    """
+    there = {drive.index: drive for drive in controller.drives if drive is not None}
+    if wanted is None and not there:
+        raise errors.NoSuchDeviceError(f"{name}: no drives")
+    for index in wanted or ():
+        if index not in there:
+            found = ", ".join(map(str, there)) or "none"
+            raise errors.NoSuchDeviceError(f"{name}: no drive {index} (there is: {found})")
+    return [there[index] for index in (there if wanted is None else wanted)]
+
+
+class Known(Protocol):
+    """What tells a drive from others."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+def same(device: str, before: Mapping[int, Known], now: Mapping[int, Known]) -> None:
+    """DeviceError if a driver that was started again has other drives than the one before it."""
+    for index, drive in now.items():
+        if drive != before.get(index):
+            which = "this" if len(before) == 1 else f"drive {index}"
+            raise errors.DeviceError(
+                f"{device}: {which} is another drive than before: {drive.identity}"
+            )

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Several disks of one driver, as one: they are served, started again and detached together."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from usrdrv.base.process import Child
+from usrdrv.bridge.exports import Attachment
+from usrdrv.bridge.kernel_disk import KernelDisk
+
+
+class Together:
+    """The disks of `device` that are attached. An Attachment."""
+
+    def __init__(self, device: str, attached: Sequence[Attachment]) -> None:
+        self._attached = attached
+        self.where = device
+        self.restartable = all(each.restartable for each in attached)
+        self.disks: Sequence[KernelDisk] = [disk for each in attached for disk in each.disks]
+        self._news = select.epoll()  # readable when one of them is
+        for each in attached:
+            if each.news is not None:
+                self._news.register(each.news, select.EPOLLIN)
+        self.news: int | None = self._news.fileno()
+
+    @property
+    def children(self) -> Sequence[Child]:
+        return [child for each in self._attached for child in each.children]
+
+    def lost_server(self) -> bool:
+        lost = [each.lost_server() for each in self._attached]  # ask all: they are quiet then
+        return any(lost)
+
+    def hold(self) -> None:
+        for each in self._attached:
+            each.hold()
+
+    def reconnect(self) -> None:
+        for each in self._attached:
+            each.reconnect()
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._news.close)
+            for each in self._attached:
+                stack.callback(each.close)
