@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
+from usrdrv.bridge import inquiry
 from usrdrv.bridge.chosen import chosen
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
@@ -48,6 +49,7 @@ class BlockWorker(Worker):
         drives = chosen(controller, name, request["drives"])
         self._device = device
         zero_copy = request["zero_copy"] and _can_zero_copy()
+        stack.enter_context(inquiry.answer(controller))
         for event in (controller.gone, controller.unserved):
             threading.Thread(target=self._watch, args=(event,), daemon=True).start()
         self.say(

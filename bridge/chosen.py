@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from usrdrv import errors
+from usrdrv.base import errors
 
 if TYPE_CHECKING:
     from usrdrv.drivers.ide_cmd680.driver import Controller, Drive

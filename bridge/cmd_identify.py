@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from usrdrv.base import errors
+from usrdrv.bridge import inquiry
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.drivers import supported
-
-if TYPE_CHECKING:
-    from usrdrv.drivers.ide_cmd680.driver import Drive
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,21 +26,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the device, which nobody else may have, ask and print."""
-    from usrdrv.device import open_device
-    from usrdrv.drivers import open_driver
-
+    """Ask and print."""
     supported.check(args.device, supported.DISKS)
-    with (
-        open_device(args.device) as device,
-        open_driver(device, supported.DISKS, read_only=True) as controller,
-    ):
-        drives = [drive for drive in controller.drives if drive is not None]
-        if args.drive is not None:
-            drives = [drive for drive in drives if drive.index == args.drive]
-            if not drives:
-                raise errors.NoSuchDeviceError(f"{args.device}: no drive {args.drive}")
-        found = [describe(drive) for drive in drives]
+    found = _find(args.device)
+    if args.drive is not None:
+        found = [drive for drive in found if drive["drive"] == args.drive]
+        if not found:
+            raise errors.NoSuchDeviceError(f"{args.device}: no drive {args.drive}")
     if args.json:
         print(json.dumps({"device": args.device, "drives": found}, indent=2))
     elif not found:
@@ -54,22 +43,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(drive: Drive) -> dict[str, Any]:
-    """Return what is known of a drive, as JSON has it."""
-    identity = drive.identity
-    smart = drive.smart
-    return {
-        "drive": drive.index,
-        **asdict(identity),
-        "size": identity.size,
-        "mode": drive.mode,
-        "modes": [
-            *(f"PIO{n}" for n in range(identity.pio_highest + 1)),
-            *(f"MWDMA{n}" for n in range(3) if identity.mwdma_mask >> n & 1),
-            *(f"UDMA{n}" for n in range(7) if identity.udma_mask >> n & 1),
-        ],
-        "smart": None if smart is None else asdict(smart),
-    }
+def _find(name: str) -> list[dict[str, Any]]:
+    """Ask the drives of a device: through the driver that has it, or else one of our own."""
+    from usrdrv.device import open_device
+    from usrdrv.drivers import open_driver
+
+    try:
+        with (
+            open_device(name) as device,
+            open_driver(device, supported.DISKS, read_only=True) as controller,
+        ):
+            return [inquiry.describe(drive) for drive in controller.drives if drive is not None]
+    except errors.DeviceBusyError as busy:
+        found = None if busy.owner is None else inquiry.ask(busy.owner)
+        if found is None:
+            raise
+        return found
 
 
 def human_size(size: int) -> str:

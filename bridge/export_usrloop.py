@@ -18,6 +18,7 @@ from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
+from usrdrv.bridge import inquiry
 from usrdrv.bridge.chosen import same
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
@@ -144,6 +145,7 @@ class LoopServer(Closing):
         """End the driver: it quiesces the device. Idempotent."""
         self._standby.close()
         self._process.close()
+        inquiry.forget()
 
 
 class LoopAttachment:

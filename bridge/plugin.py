@@ -38,6 +38,7 @@ for folder in folders:
 
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
+from usrdrv.bridge import inquiry  # noqa: E402
 from usrdrv.bridge.chosen import chosen  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.device import open_device  # noqa: E402
@@ -140,6 +141,8 @@ def after_fork() -> None:
         )
         for drive in chosen(controller, name, numbers):
             disks[str(drive.index)] = Disk(drive)
+        if supervisor >= 0:
+            stack.enter_context(inquiry.answer(controller))
         opened.push(stack.pop_all())
 
     def gone() -> None:

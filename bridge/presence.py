@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from usrdrv import errors, names, pci, sockets
+from usrdrv import names, pci
+from usrdrv.base import errors, sockets
 
 NO_VENDOR: Final = b"\xff\xff"
 """What a read of configuration space gives that nobody answers (PCI 3.0, section 6.1)."""

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
 from usrdrv.base.sockets import claim_path
-from usrdrv.bridge import nbd_handshake
+from usrdrv.bridge import inquiry, nbd_handshake
 from usrdrv.bridge.chosen import same
 from usrdrv.bridge.memory import no_core
 
@@ -253,6 +253,7 @@ class NbdServer:
         """End the driver: it quiesces the device. Idempotent."""
         self._let_go()
         self.child.stop()
+        inquiry.forget()
         if self.endpoint.path is not None:
             with suppress(FileNotFoundError):
                 self.endpoint.path.unlink()

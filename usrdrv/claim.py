@@ -88,7 +88,9 @@ class Claim:
             except BlockingIOError:
                 owner = os.pread(fd, 20, 0).decode("ascii", "replace").partition(" ")[0]
                 os.close(fd)
-                raise DeviceBusyError(f"{name}: taken by process {owner or 'unknown'}") from None
+                busy = DeviceBusyError(f"{name}: taken by process {owner or 'unknown'}")
+                busy.owner = int(owner) if owner.isdecimal() else None
+                raise busy from None
             if self._is_current(fd):
                 self._fd = fd
             else:  # its last owner removed the file between our open and our lock

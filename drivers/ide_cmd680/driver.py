@@ -21,9 +21,10 @@ from usrdrv.base.closing import Closing
 from usrdrv.block import Block, front
 from usrdrv.block.front import FrontEnd, ZeroCopy
 from usrdrv.device import Device
-from usrdrv.drivers.ide_cmd680 import _cmd680, identify, modes, policy
+from usrdrv.drivers.ide_cmd680 import _cmd680, health, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
-from usrdrv.drivers.ide_cmd680.identify import Identity, SmartAttribute
+from usrdrv.drivers.ide_cmd680.health import Smart
+from usrdrv.drivers.ide_cmd680.identify import Identity
 from usrdrv.drivers.ide_cmd680.modes import Mode, Protocol
 from usrdrv.drivers.ide_cmd680.policy import Event, Slower
 from usrdrv.drivers.ide_cmd680.ports import Channel, CommandError, CommandTimeoutError, TaskFile
@@ -32,7 +33,8 @@ from usrdrv.ratelimit import Limited
 ffi, lib = _cmd680.ffi, _cmd680.lib
 log: Final = logging.getLogger("usrdrv.ide_cmd680")
 
-SMART_KEY: Final = lib.ATA_SMART_LBAH << 16 | lib.ATA_SMART_LBAM << 8
+HEALTH_TIMEOUT: Final = 8.0
+"""Seconds; less than who asks waits for an answer (usrdrv.lines)."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,6 @@ _COUNTER: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Smart:
-    """Health as the drive itself judges it, and its attributes."""
-
-    healthy: bool
-    attributes: list[SmartAttribute]
-
-
 class Drive:
     """One disk. `index` is channel * 2 + device."""
 
@@ -135,6 +129,8 @@ class Controller(Closing):
         """Set when usrloop took a disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
         self._zero_copied: set[int] = set()
+        self._asking = threading.Lock()
+        self._asked = [threading.Event() for _ in self._channels]
         try:
             self._probe_all()
             self._ide, self._front = self._create_data_path(mmio)
@@ -253,20 +249,11 @@ class Controller(Closing):
     def _read_smart(self, channel: Channel, device: int, identity: Identity) -> Smart | None:
         if not identity.smart:
             return None
-
-        def smart(feature: int) -> TaskFile:
-            return TaskFile(lib.ATA_SMART, features=feature, lba=SMART_KEY)
-
         try:
-            channel.command(device, smart(lib.ATA_SMART_ENABLE))
-            _, mid, high = channel.command(device, smart(lib.ATA_SMART_STATUS))
-            data = channel.command_in(device, smart(lib.ATA_SMART_READ_DATA))
-            thresholds = channel.command_in(device, smart(lib.ATA_SMART_READ_THRESHOLDS))
-            attributes = identify.parse_smart(data, thresholds)
+            return health.read(channel, device)
         except (CommandError, ValueError) as error:
             log.warning("%s: no SMART: %s", self._device.name, error)
             return None
-        return Smart((mid, high) == (lib.ATA_SMART_LBAM, lib.ATA_SMART_LBAH), attributes)
 
     def _create_data_path(self, mmio: bool) -> tuple[Any, FrontEnd]:
         out = ffi.new("struct ide **")
@@ -333,10 +320,13 @@ class Controller(Closing):
                 self._front.resume(number, self._decide(self._channels[number], event))
 
     def _decide(self, channel: Channel, event: front.Event) -> int:
-        """Do what the error policy wants; return BLOCK_RETRY or another verdict."""
-        raw = ffi.new("struct ide_error *")
-        lib.ide_get_error(self._ide, channel.number, raw)
+        """Do what a frozen channel is frozen for; return BLOCK_RETRY or another verdict."""
         try:
+            if event.kind == lib.BLOCK_EVENT_PAUSED:
+                self._renew_health(channel)
+                return int(lib.BLOCK_DONE)
+            raw = ffi.new("struct ide_error *")
+            lib.ide_get_error(self._ide, channel.number, raw)
             return self._handle(channel, Event.of(event, raw))
         except errors.UsrdrvError as error:
             log.error("%s: recovery failed: %s", self._device.name, error)
@@ -495,6 +485,30 @@ class Controller(Closing):
         self._front.serve(index, fd, attach)
 
     # reporting and end
+
+    def ask_health(self) -> None:
+        """Have each drive's `smart` be what it says now, asked between two of its commands. From any thread.
+
+        Of a drive that keeps us waiting it stays what it said last.
+        """
+        used = {drive.index // 2 for drive in self._drives if drive is not None}
+        with self._asking:
+            for number in used:
+                self._asked[number].clear()
+                if self._front.pause(number):
+                    self._asked[number].wait(HEALTH_TIMEOUT / len(used))
+
+    def _renew_health(self, channel: Channel) -> None:
+        try:
+            for drive in self._drives:
+                if drive is not None and drive.index // 2 == channel.number and not drive.offline:
+                    now = self._read_smart(channel, drive.index % 2, drive.identity)
+                    drive.smart = now or drive.smart
+        except CommandTimeoutError as error:
+            log.warning("%s: %s", self._device.name, error)
+            self._reset(channel)
+        self._resume_interrupts(channel)
+        self._asked[channel.number].set()
 
     def stats(self) -> dict[str, object]:
         """Return the counters of both channels and what recovery did on each drive."""

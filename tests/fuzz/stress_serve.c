@@ -5,7 +5,7 @@
  * it takes completions, compares what was read with a copy of its own, and submits anew. Rings lie in a memory file.
  *
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
- * ways that must be refused.
+ * ways that must be refused. Channels are paused meanwhile.
  *
  * usage: stress_serve SECONDS SEED stop|revoke|first [bounce|signal|tables|steps|early] [DRIVES]
  *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip;
@@ -437,6 +437,43 @@ static int make_disk(unsigned int drive, struct usrdrv_dev *dev, const char *see
 	return make_rings(attach) < 0 || (tables && make_tables(dev, attach));
 }
 
+static atomic_uint paused;
+
+/* Has the registers when the channel is paused, and gives them back. */
+static void *control_plane(void *arg)
+{
+	struct ide *ide = arg;
+	struct block_event event;
+	unsigned int channel;
+
+	while (!block_wait_event(ide_front(ide), &channel, &event))
+		if (event.kind == BLOCK_EVENT_PAUSED) {
+			block_resume(ide_front(ide), channel, BLOCK_DONE, 0);
+			atomic_fetch_add(&paused, 1);
+		}
+	return NULL;
+}
+
+/* Pause both channels under load for 100 ms, again and again; each time they come to a stop, or the rig hangs. */
+static void pause_for_100ms(struct ide *ide)
+{
+	struct timespec ms = { .tv_nsec = 1000000 };
+
+	for (unsigned int t = 0; t < 100 && !atomic_load(&failed); t++) {
+		unsigned int before = atomic_load(&paused);
+
+		if (!(t % 10) && !block_pause(ide_front(ide), t / 10 % IDE_CHANNELS))
+			for (unsigned int n = 0; atomic_load(&paused) == before; n++) {
+				if (n == 60000) {
+					fprintf(stderr, "a channel does not pause\n");
+					exit(1);
+				}
+				nanosleep(&ms, NULL);
+			}
+		nanosleep(&ms, NULL);
+	}
+}
+
 static void pause_100ms(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
@@ -480,6 +517,7 @@ int main(int argc, char **argv)
 	};
 	struct usrloop_attach attach[DRIVES];
 	struct usrdrv_dev_ops ops;
+	pthread_t control;
 	const char *way;
 	struct usrdrv_dev *dev;
 	struct ide *ide;
@@ -521,18 +559,21 @@ int main(int argc, char **argv)
 		ret = block_start(ide_front(ide));
 	for (unsigned int d = 0; d < drives && !ret; d++)
 		ret = block_serve(ide_front(ide), d, side[d].fd, &attach[d]);
+	if (!ret)
+		ret = -pthread_create(&control, NULL, control_plane, ide);
 	if (ret) {
 		fprintf(stderr, "start: %s\n", strerror(-ret));
 		return 2;
 	}
 	for (int t = 0; t < seconds * 10 && !atomic_load(&failed); t++)
-		pause_100ms();
+		pause_for_100ms(ide);
 	if (first)
 		lose_first(ide);
 	stop_all();
 	for (unsigned int d = 0; d < drives; d++)
 		await_end(ide, d);
 	block_stop(ide_front(ide));
+	pthread_join(control, NULL);
 	ide_destroy(ide);
 	for (unsigned int d = 0; d < drives; d++) {
 		if (side[d].pages.cpu)

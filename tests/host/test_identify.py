@@ -2,11 +2,14 @@
 """`usrdrv identify`, `list` and `--version`."""
 
 import json
+import os
 import socket
+import threading
 from typing import Any
 
 import pytest
-from running import World
+from running import Running, World
+from waiting import until
 
 
 def test_identify_json(world: World) -> None:
@@ -81,3 +84,94 @@ def test_help(world: World, command: tuple[str, ...]) -> None:
 
 def test_version(world: World) -> None:
     assert world.run("--version").stdout.startswith("usrdrv ")
+
+
+def served(world: World, export: str = "socket") -> tuple[Running, Running]:
+    """A model with two drives, of which one is served."""
+    path = world.folder / "m.sock"
+    options = ("--option", "strict=1", "--socket", str(path))
+    model = world.start("model", "cmd680", *options, "--ram", "8M,serial=A1", "--ram", "16M")
+    return model, world.start("block", model.line, "--export", export)
+
+
+def test_drives_in_service(world: World) -> None:
+    """Its driver is asked: the same fields, of all drives; SMART data as they are now."""
+    nbd = pytest.importorskip("nbd")
+    model, running = served(world)
+    done = world.run("identify", model.line, "--json")
+    assert done.returncode == 0, done.stderr
+    busy = json.loads(done.stdout)
+    assert [drive["drive"] for drive in busy["drives"]] == [0, 1]
+    assert busy["drives"][0]["serial"] == "A1"
+    assert "drive 1" in world.run("identify", model.line, "--drive", "1").stdout
+    done = world.run("identify", model.line, "--drive", "3")
+    assert (done.returncode, done.stderr) == (1, f"usrdrv: error: {model.line}: no drive 3\n")
+
+    def pending() -> int:
+        """Sectors that cannot be read, in the drive's own account."""
+        said = json.loads(world.run("identify", model.line, "--json", "--drive", "0").stdout)
+        attributes = said["drives"][0]["smart"]["attributes"]
+        return int(next(each["raw"] for each in attributes if each["id"] == 197))
+
+    assert pending() == 0
+    assert (
+        world.run("fault", f"{world.folder}/m.sock.ctl", "add", "bad-sector", "lba=8").returncode
+        == 0
+    )
+    client = nbd.NBD()
+    client.connect_uri(running.line)
+    with pytest.raises(nbd.Error):
+        client.pread(512, 4096)
+    assert pending() == 1
+    client.shutdown()
+    assert running.end() == 0, running.stderr
+    done = world.run("identify", model.line, "--json")
+    free = json.loads(done.stdout)
+    for drive in (*busy["drives"], *free["drives"]):
+        del drive["smart"]
+    assert busy == free
+
+
+def test_requests_go_on_while_drives_are_asked(world: World) -> None:
+    nbd = pytest.importorskip("nbd")
+    model, running = served(world)
+    client = nbd.NBD()
+    client.connect_uri(running.line)
+    asked = threading.Event()
+    done: list[int] = []
+
+    def load() -> None:
+        while not asked.is_set():
+            data = os.urandom(4096)
+            at = len(done) % 512 * 4096
+            client.pwrite(data, at)
+            assert client.pread(4096, at) == data
+            done.append(at)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        for _ in range(5):
+            before = len(done)
+            until(lambda: len(done) > before, "a request")  # noqa: B023
+            assert world.run("identify", model.line).returncode == 0
+        before = len(done)
+        until(lambda: len(done) > before or not loading.is_alive(), "a request")
+    finally:
+        asked.set()
+        loading.join()
+    assert len(done) > before, "the client failed"
+    client.shutdown()
+    assert running.end() == 0, running.stderr
+    assert "try" not in running.stderr, "no command was tried again"
+
+
+def test_a_driver_that_does_not_answer_is_named_as_ever(world: World) -> None:
+    model, running = served(world)
+    (path,) = world.rundir.glob("driver-*.sock")
+    assert path.stem == f"driver-{running.pid}"
+    path.unlink()
+    done = world.run("identify", model.line)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(f": taken by process {running.pid}\n")
+    assert done.stderr.count("\n") == 1

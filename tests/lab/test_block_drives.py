@@ -130,12 +130,16 @@ def test_all_disks_live_through_deaths_of_their_driver(
     assert guest.run(f"pgrep -xl '{process}|usrdrv-standby'; ls /dev/usrblk*").out == ""
 
 
-def test_each_has_names_of_its_own(guest: Guest) -> None:
+def test_each_has_a_name_of_its_own_and_all_are_identified(guest: Guest) -> None:
     served = Served(guest, "--drive", "2", "--drive", "0", "--export", "usrloop", drives=2)
     labels = [
         guest.run(f"cat /sys/block/{device.removeprefix('/dev/')}/usrloop/label").out.strip()
         for device in served.devices
     ]
+    # Its driver tells of all drives, also of the one that is not served.
+    found = json.loads(guest.run(f"usrdrv identify {ADDRESS} --json", 60 * SLOWER, check=True).out)
+    assert [drive["drive"] for drive in found["drives"]] == [0, 1, 2]
+    assert all(drive["smart"]["healthy"] for drive in found["drives"])
     name = ADDRESS.replace(":", "_")
     assert labels == [f"{name}-drive2", f"{name}-drive0"]
     assert served.end() == 0, served.job.err

@@ -340,3 +340,34 @@ def test_requests_of_a_closed_controller_fail() -> None:
         # the block is gone with its controller; closing twice is harmless
         rig.controller.close()
         assert block.pointer
+
+
+def pending(rig: Rig) -> int:
+    """Sectors that it cannot read, in the drive's own account."""
+    smart = rig.drive().smart
+    assert smart is not None
+    return next(each.raw for each in smart.attributes if each.id == 197)
+
+
+def test_health_is_asked_between_commands(rig: Rig) -> None:
+    rig.fault("bad-sector", "lba=8")
+    rig.read_error(8, 1)
+    assert pending(rig) == 0
+    stop = threading.Event()
+    data = bytes(range(256)) * 2
+
+    def load() -> None:
+        while not stop.is_set():
+            rig.write(100, data)
+
+    writing = threading.Thread(target=load)
+    writing.start()
+    try:
+        for _ in range(10):
+            rig.controller.ask_health()
+            assert pending(rig) == 1
+    finally:
+        stop.set()
+        writing.join()
+    assert rig.read(100, 1) == data
+    assert rig.recovery()["resets"] == 0

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from waiting import until
 
-from usrdrv import disks, errors
+from usrdrv import disks
+from usrdrv.base import errors
 from usrdrv.bridge.chosen import chosen, same
 from usrdrv.bridge.together import Together
 

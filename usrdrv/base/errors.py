@@ -20,6 +20,8 @@ class DeviceBusyError(UsrdrvError):
     """Somebody else has the device or image; the message names the owner's pid where it is known."""
 
     errno = errno.EBUSY
+    owner: int | None = None
+    """Who has claimed the device, if that is why."""
 
 
 class UsageError(UsrdrvError):
