@@ -41,7 +41,7 @@ exec sleep infinity
 @pytest.fixture(scope="module")
 def guest(guest_factory: Boot) -> Iterator[Guest]:
     guest = guest_factory()
-    guest.run("modprobe nbd && head -c 8M /dev/urandom >/tmp/data", check=True)
+    guest.run("modprobe -a nbd loop && head -c 8M /dev/urandom >/tmp/data", check=True)
     yield guest
 
 
@@ -68,7 +68,6 @@ def serve(guest: Guest, *arguments: str) -> tuple[Job, str]:
     return job, json.loads(job.out)["device"]
 
 
-@pytest.mark.kernel_log(allow=["nbd0", "JBD2", "EXT4-fs"])
 def test_a_container_that_is_killed_ends_with_all_that_it_has(guest: Guest) -> None:
     """1. driver, supervisor and mount are in one  2. its process 1 is killed, and so are they all  3. it is gone.
 
@@ -117,7 +116,6 @@ def test_while_its_supervisor_lives_the_kernel_is_patient(guest: Guest) -> None:
     wait(lambda: gone(guest), 60, "the end")
 
 
-@pytest.mark.kernel_log(allow=["nbd0"])
 def test_a_supervisor_that_is_killed_while_its_driver_is_down_takes_the_disk_along(
     guest: Guest,
 ) -> None:

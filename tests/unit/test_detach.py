@@ -22,8 +22,8 @@ class SlowAttachment:
     where = "/dev/slow"
 
     @property
-    def disk(self) -> Any:
-        return self
+    def disks(self) -> list[Any]:
+        return [self]
 
     def __init__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
@@ -111,7 +111,7 @@ class Claimed:
     """A device that can be claimed or not, and its disk."""
 
     def __init__(self, error: Exception | None = None, answers: bool = True) -> None:
-        self.disk = self
+        self.disks = [self]
         self.error = error
         self.kept: list[int] = []
         self.claims: list[int] = []

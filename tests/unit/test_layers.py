@@ -15,8 +15,8 @@ bench  scripts
 bridge
 lab
 drivers                                     devices
-drivers/ide_cmd680  drivers/dp83820         devices/cmd680  devices/dp83820  devices/vfio_user
-usrdrv/net                                  devices/wire
+drivers/ide_cmd680  drivers/dp83820  drivers/null  devices/cmd680  devices/dp83820  devices/vfio_user
+usrdrv/net  usrdrv/block                    devices/wire
 usrdrv/loop                                 devices/base
 usrdrv
 usrdrv/backends
@@ -29,7 +29,7 @@ FLOOR = {
 }
 APART = ("tests", "bench/peers", "docs")
 """Folders that look at any other, and programs that are run by name."""
-INCLUDE = ("usrdrv/include", "loopback-kmod/include/uapi", "usrdrv/net", "devices")
+INCLUDE = ("usrdrv/include", "loopback-kmod/include/uapi", "usrdrv/net", "usrdrv/block", "devices")
 """Where #include "..." finds a header, after the file's own folder."""
 QUOTED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 

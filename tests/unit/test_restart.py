@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ class Attachment:
     restartable = True
     held = 0
     reconnected = 0
-    statistics: Sequence[Path] = ()
+    disks: Sequence[Any] = ()
 
     @property
     def disk(self) -> Any:
@@ -184,7 +185,7 @@ def account(tmp_path: Path) -> Account:
 
 def on(account: Account) -> Attachment:
     attachment = Attachment()
-    attachment.statistics = [account.path]
+    attachment.disks = [SimpleNamespace(statistics=account.path)]
     return attachment
 
 

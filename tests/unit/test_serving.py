@@ -91,6 +91,7 @@ class Served:
     """A disk with a mounted file system, whose driver has died. A signal comes while the next one is started."""
 
     where, device, standby, children, news = "/dev/usrblk0", "0000:03:00.0", None, (), None
+    disks = ()
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *told: signal.Signals) -> None:
         self.told = list(told)
@@ -105,9 +106,6 @@ class Served:
 
     def prepare(self) -> None:
         """No process waits."""
-
-    def release(self) -> None:
-        """Nobody is kept from using it any more."""
 
     def take(self) -> list[signal.Signals]:
         return [self.told.pop(0)]

@@ -15,41 +15,38 @@ from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
+from usrdrv.bridge import detach, exports
 from usrdrv.bridge.chosen import chosen, same
 from usrdrv.bridge.together import Together
 
 
 class Disk:
-    """An attachment. user: who has it; lost: what the kernel says of its server; failure: of writing it out."""
-
-    restartable = True
-    children: Sequence[Any] = ()
+    """One of the kernel. user: who has it; failure: of writing it out."""
 
     def __init__(self, name: str, *, user: str = "", failure: OSError | None = None) -> None:
         self.where = f"/dev/{name}"
-        self.statistics: Sequence[Path] = [Path(f"/sys/block/{name}/stat")]
-        self.news, self.kernel = os.pipe()
+        self.statistics = Path(f"/sys/block/{name}/stat")
         self.user, self.failure = user, failure
-        self.lost = False
-        self.claimed = False
+        self.claimed = -1
         self.did: list[str] = []
         self.may_sync = threading.Event()
         self.may_sync.set()
 
-    def lost_server(self) -> bool:
-        os.read(self.news, 1)
-        return self.lost
-
     def users(self) -> list[str]:
         return [self.user] if self.user else []
 
-    def claim(self) -> None:
+    def claim(self) -> int:
         if self.user:
             raise disks.InUseError(self.where, self.users())
-        self.claimed = True
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def keep(self, claim: int) -> None:
+        self.claimed = claim
 
     def release(self) -> None:
-        self.claimed = False
+        if self.claimed >= 0:
+            os.close(self.claimed)
+        self.claimed = -1
 
     def write_out(self) -> None:
         self.did.append("file systems")
@@ -60,6 +57,27 @@ class Disk:
             raise self.failure
         self.did.append("synced")
 
+
+class Attached:
+    """An attachment of one disk. lost: what the kernel says of its server."""
+
+    restartable = True
+    children: Sequence[Any] = ()
+
+    def __init__(self, disk: Disk) -> None:
+        self.where = disk.where
+        self.disks = [disk]
+        self.news, self.kernel = os.pipe()
+        self.lost = False
+        self.did: list[str] = []
+
+    def lost_server(self) -> bool:
+        os.read(self.news, 1)
+        return self.lost
+
+    def hold(self) -> None:
+        self.did.append("held")
+
     def reconnect(self) -> None:
         self.did.append("reconnected")
 
@@ -67,8 +85,24 @@ class Disk:
         self.did.append("closed")
 
 
+class Quiet:
+    """No signals come."""
+
+    def __init__(self) -> None:
+        self.fd, self._write = os.pipe()
+
+
 def together(*attached: Any) -> Together:
     return Together("0000:03:00.0", attached)
+
+
+def of(*disks: Disk) -> Together:
+    return together(*(Attached(disk) for disk in disks))
+
+
+def sync(both: Together) -> None:
+    signals: Any = Quiet()
+    detach.sync(both, signals, [], "")
 
 
 def readable(fd: int | None) -> bool:
@@ -77,34 +111,37 @@ def readable(fd: int | None) -> bool:
 
 
 def test_news_of_any_disk_are_news() -> None:
-    a, b = Disk("a"), Disk("b")
+    a, b = Attached(Disk("a")), Attached(Disk("b"))
     both = together(a, b)
     assert not readable(both.news)
     b.lost = True
-    for disk in (a, b):
-        os.write(disk.kernel, b"!")
+    for attached in (a, b):
+        os.write(attached.kernel, b"!")
     assert readable(both.news)
     assert both.lost_server()
     assert not readable(both.news), "all were asked"
-    assert both.statistics == [*a.statistics, *b.statistics]
+    assert exports.statistics(both) == [a.disks[0].statistics, b.disks[0].statistics]
 
 
 def test_one_in_use_is_named_and_the_other_is_let_go() -> None:
     a, b = Disk("a"), Disk("b", user="/mnt")
-    both = together(a, b)
-    with pytest.raises(disks.InUseError) as caught:
-        both.claim()
-    assert caught.value.who == "/dev/b: /mnt"
-    assert both.users() == ["/dev/b: /mnt"]
-    assert a.claimed
-    both.release()
-    assert not a.claimed
+    both = of(a, b)
+    assert detach.claim(both) == "/dev/b: /mnt"
+    assert detach.users(both) == "/dev/b: /mnt"
+    assert a.claimed >= 0
+    detach.release(both)
+    assert a.claimed < 0
+
+
+def test_a_disk_alone_is_not_named_twice() -> None:
+    """The message about it begins with its name."""
+    assert detach.claim(of(Disk("b", user="/mnt"))) == "/mnt"
 
 
 def test_a_disk_that_hangs_does_not_keep_the_others_from_being_written() -> None:
     a, b = Disk("a"), Disk("b")
     a.may_sync.clear()
-    writing = threading.Thread(target=together(a, b).sync)
+    writing = threading.Thread(target=sync, args=(of(a, b),))
     writing.start()
     until(lambda: b.did == ["synced"], "the second is written")
     assert a.did == []
@@ -115,17 +152,20 @@ def test_a_disk_that_hangs_does_not_keep_the_others_from_being_written() -> None
 
 def test_each_that_fails_is_named() -> None:
     a, b, c = Disk("a", failure=OSError(5, "Input/output error")), Disk("b"), Disk("c")
-    with pytest.raises(errors.DeviceError, match="^/dev/a: Input/output error$"):
-        together(a, b, c).sync()
+    with pytest.raises(
+        errors.DeviceError, match="^0000:03:00.0: /dev/a: Input/output error: data lost$"
+    ):
+        sync(of(a, b, c))
     assert b.did == c.did == ["synced"]
 
 
-def test_all_are_connected_again_and_closed() -> None:
-    a, b = Disk("a"), Disk("b")
+def test_all_are_held_connected_again_and_closed() -> None:
+    a, b = Attached(Disk("a")), Attached(Disk("b"))
     both = together(a, b)
+    both.hold()
     both.reconnect()
     both.close()
-    assert a.did == b.did == ["reconnected", "closed"]
+    assert a.did == b.did == ["held", "reconnected", "closed"]
 
 
 class Drive:
