@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The parts in C, and links in a source distribution; everything else is in pyproject.toml.
 
-USRDRV_ONLY=devices (or backends, dp83820, ide_cmd680, loop) builds just that one.
+USRDRV_ONLY=NAME, the folder of any _build.py (such as devices, backends or null), builds just that one.
 """
 
 import os

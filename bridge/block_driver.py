@@ -18,12 +18,11 @@ from usrdrv.bridge import inquiry
 from usrdrv.bridge.chosen import chosen
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
-from usrdrv.device import open_device
-from usrdrv.drivers import open_driver, supported
+from usrdrv.drivers.disks import open_disks
 
 if TYPE_CHECKING:
     from usrdrv.block.front import ZeroCopy
-    from usrdrv.drivers.ide_cmd680.driver import Drive
+    from usrdrv.drivers.disks import Disk
 
 
 class BlockWorker(Worker):
@@ -40,14 +39,12 @@ class BlockWorker(Worker):
 
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         name = request["device"]
-        device = stack.enter_context(open_device(name))
         # Opened first, closed last: the driver has no requests of theirs any more.
         self._controls = stack.enter_context(ExitStack())
         options = {key: request[key] for key in ("read_only", "poll_us")}
-        controller = stack.enter_context(open_driver(device, supported.DISKS, **options))
+        controller = stack.enter_context(open_disks(name, **options))
         self._controller = controller
         drives = chosen(controller, name, request["drives"])
-        self._device = device
         zero_copy = request["zero_copy"] and _can_zero_copy()
         stack.enter_context(inquiry.answer(controller))
         for event in (controller.gone, controller.unserved):
@@ -56,7 +53,9 @@ class BlockWorker(Worker):
             event="ready",
             drives={
                 drive.index: _describe(
-                    drive, controller.zero_copy(drive.index) if zero_copy else None
+                    drive,
+                    controller.queues,
+                    controller.zero_copy(drive.index) if zero_copy else None,
                 )
                 for drive in drives
             },
@@ -78,7 +77,7 @@ class BlockWorker(Worker):
             case "serve":
                 control = loop.Control()
                 self._controls.callback(control.close)
-                claim = self._device.claim_fd
+                claim = self._controller.claim_fd
                 attach = control.attach(loop.lib.USRLOOP_BLOCK, request["id"], claim)
                 self._controller.serve(request["drive"], control.fd, attach)
                 stay_in_memory()
@@ -90,7 +89,7 @@ def _can_zero_copy() -> bool:
         return control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
 
 
-def _describe(drive: Drive, zero_copy: ZeroCopy | None) -> dict[str, Any]:
+def _describe(drive: Disk, queues: int, zero_copy: ZeroCopy | None) -> dict[str, Any]:
     """What the supervisor has to know of a drive (export_usrloop.Drive)."""
     block = drive.block
     flags = ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
@@ -98,6 +97,8 @@ def _describe(drive: Drive, zero_copy: ZeroCopy | None) -> dict[str, Any]:
         "identity": f"{drive.identity.model}, serial {drive.identity.serial}",
         "size": block.size,
         "physical_block": block.physical_block,
+        "max_trim": block.max_trim,
+        "queues": queues,
         "zero_copy": zero_copy and asdict(zero_copy),
         **{name: getattr(block, name) for name in flags},
     }

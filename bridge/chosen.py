@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from usrdrv.base import errors
 
 if TYPE_CHECKING:
-    from usrdrv.drivers.ide_cmd680.driver import Controller, Drive
+    from usrdrv.drivers.disks import Disk, DiskController
 
 
-def chosen(controller: Controller, name: str, wanted: Sequence[int] | None) -> list[Drive]:
+def chosen(controller: DiskController, name: str, wanted: Sequence[int] | None) -> list[Disk]:
     """Return the drives that are wanted, in that order; None: all that there are.
 
     NoSuchDeviceError names the first that is not there. name: of the device.

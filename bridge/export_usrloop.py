@@ -36,8 +36,6 @@ WITHOUT_SERVER: Final = (
     loop.lib.USRLOOP_FAILED,
     loop.lib.USRLOOP_DEAD,
 )
-MAX_TRIM: Final = 64 * 65535 * 512
-"""Bytes: what one TRIM command of a drive can say."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,10 @@ class Drive:
     identity: str
     size: int
     physical_block: int
+    max_trim: int
+    """Bytes of one trim."""
+    queues: int
+    """That it can make use of."""
     read_only: bool
     can_flush: bool
     can_fua: bool
@@ -172,7 +174,8 @@ class LoopAttachment:
                     physical_block=drive.physical_block,
                     features=drive.features,
                     **(drive.zero_copy or {"max_io": MAX_IO}),
-                    max_discard=MAX_TRIM,
+                    max_discard=drive.max_trim,
+                    queues=drive.queues,
                     depth=DEPTH,
                     poll_us=server.poll_us,
                     policy="reissue" if patience else "fail",

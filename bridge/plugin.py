@@ -41,11 +41,10 @@ from usrdrv.base import errors  # noqa: E402
 from usrdrv.bridge import inquiry  # noqa: E402
 from usrdrv.bridge.chosen import chosen  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
-from usrdrv.device import open_device  # noqa: E402
-from usrdrv.drivers import open_driver, supported  # noqa: E402
+from usrdrv.drivers.disks import open_disks  # noqa: E402
 
 if TYPE_CHECKING:
-    from usrdrv.drivers.ide_cmd680.driver import Drive
+    from usrdrv.drivers import disks as driven
 
 API_VERSION = 2
 
@@ -82,7 +81,7 @@ opened: Final = ExitStack()
 class Disk:
     """A drive that is served: the handle of each connection to it."""
 
-    def __init__(self, drive: "Drive") -> None:
+    def __init__(self, drive: "driven.Disk") -> None:
         self.block = drive.block
         self.identity = f"{drive.identity.model}, serial {drive.identity.serial}"
         # Bound here: as little as can be is looked up on the way of a request.
@@ -135,10 +134,8 @@ def after_fork() -> None:
     if supervisor >= 0:
         name_owner(os.getppid())
     with ExitStack() as stack:
-        device = stack.enter_context(open_device(name))
-        controller = stack.enter_context(
-            open_driver(device, supported.DISKS, read_only=parameters["readonly"] != "0")
-        )
+        read_only = parameters["readonly"] != "0"
+        controller = stack.enter_context(open_disks(name, read_only=read_only))
         for drive in chosen(controller, name, numbers):
             disks[str(drive.index)] = Disk(drive)
         if supervisor >= 0:

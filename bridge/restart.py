@@ -21,6 +21,8 @@ from usrdrv.bridge.supervisor import START_TIMEOUT
 def outlived(device: str) -> bool:
     """Whether what the drive was told to keep is still there when the driver's process ends."""
     name = names.parse(device)
+    if isinstance(name, names.NullName):
+        return False
     return not (isinstance(name, names.ModelName) and "ram" in name.options)
 
 

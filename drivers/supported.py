@@ -42,7 +42,7 @@ def find(name: str, ids: tuple[int, int], kind: str | None = None) -> Chip:
     chip = CHIPS.get(ids)
     if chip is None:
         raise errors.NoSuchDeviceError(f"{name}: no driver for PCI {ids[0]:04x}:{ids[1]:04x}")
-    _check_kind(name, chip, kind)
+    _check_kind(name, chip.kind, kind)
     return chip
 
 
@@ -60,9 +60,11 @@ def check(text: str, kind: str) -> None:
         case names.ModelName(model):
             for chip in CHIPS.values():
                 if chip.model == model:
-                    _check_kind(text, chip, kind)
+                    _check_kind(text, chip.kind, kind)
+        case names.NullName():
+            _check_kind(text, DISKS, kind)
 
 
-def _check_kind(name: str, chip: Chip, kind: str | None) -> None:
-    if kind not in (None, chip.kind):
+def _check_kind(name: str, has: str, kind: str | None) -> None:
+    if kind not in (None, has):
         raise errors.UsageError(f"{name} is not {kind}")

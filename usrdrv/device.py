@@ -210,6 +210,8 @@ def open_device(text: str) -> Device:
             return _open_vfio_user(text, name.path)
         case names.PciName():
             return _open_function(pci.Function(name.address))
+        case names.NullName():
+            raise errors.UsageError(f"{text}: a disk in memory is no PCI function")
 
 
 def _open_model(text: str, name: names.ModelName) -> Device:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`."""
+"""Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`, `null:size=1G`."""
 
 import re
 from dataclasses import dataclass
@@ -33,7 +33,14 @@ class ModelName:
     options: str
 
 
-Name = PciName | VfioUserName | ModelName
+@dataclass(frozen=True)
+class NullName:
+    """A disk in the memory of its driver's process; `options` as in a query string."""
+
+    options: str
+
+
+Name = PciName | VfioUserName | ModelName | NullName
 
 
 def parse(text: str) -> Name:
@@ -49,6 +56,8 @@ def parse(text: str) -> Name:
     if colon and rest and scheme == "model":
         kind, _, options = rest.partition("?")
         return ModelName(kind, options)
+    if colon and scheme == "null":
+        return NullName(rest)
     raise UsageError(
         f"{text}: not a device name (0000:03:00.0, vfio-user:/path or model:cmd680?image=FILE)"
     )

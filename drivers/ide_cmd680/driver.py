@@ -21,7 +21,7 @@ from usrdrv.base.closing import Closing
 from usrdrv.block import Block, front
 from usrdrv.block.front import FrontEnd, ZeroCopy
 from usrdrv.device import Device
-from usrdrv.drivers.ide_cmd680 import _cmd680, health, identify, modes, policy
+from usrdrv.drivers.ide_cmd680 import _cmd680, describe, health, identify, modes, policy
 from usrdrv.drivers.ide_cmd680.chip import Chip
 from usrdrv.drivers.ide_cmd680.health import Smart
 from usrdrv.drivers.ide_cmd680.identify import Identity
@@ -104,6 +104,26 @@ class Drive:
         """The transfer mode, such as `UDMA6`."""
         return str(self.transfer_mode)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of it, as JSON has it."""
+        identity = self.identity
+        return {
+            "drive": self.index,
+            **asdict(identity),
+            "size": identity.size,
+            "mode": self.mode,
+            "modes": [
+                *(f"PIO{n}" for n in range(identity.pio_highest + 1)),
+                *(f"MWDMA{n}" for n in range(3) if identity.mwdma_mask >> n & 1),
+                *(f"UDMA{n}" for n in range(7) if identity.udma_mask >> n & 1),
+            ],
+            "smart": None if self.smart is None else asdict(self.smart),
+        }
+
+    def rows(self) -> dict[str, str]:
+        """Return the same for people."""
+        return describe.rows(self.describe())
+
 
 class Controller(Closing):
     """A CMD680 with its drives, ready for requests. A context manager; close() quiesces the chip."""
@@ -125,6 +145,7 @@ class Controller(Closing):
         """Set when there is no way on with the device."""
         self.vanished = False
         """Once `gone` is set: whether that is because nothing answers; else we did what cannot be done."""
+        self.queues = 1
         self.unserved = threading.Event()
         """Set when usrloop took a disk from us, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
@@ -144,6 +165,11 @@ class Controller(Closing):
     def drives(self) -> tuple[Drive | None, ...]:
         """Four entries; None where nothing is attached."""
         return tuple(self._drives)
+
+    @property
+    def claim_fd(self) -> int:
+        """The claim's file, for those in the kernel who map memory for the device; -1: there is none."""
+        return self._device.claim_fd
 
     # bring-up
 

@@ -30,6 +30,29 @@ class Options:
     poll_us: int = 0
 
 
+SUFFIXES: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def _number(key: str, text: str) -> int:
+    shift = SUFFIXES.get(text[-1:].upper(), 0)
+    digits = text[:-1] if shift else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise errors.UsageError(f"null: {key}={text}: not a number")
+    return int(digits) << shift
+
+
+def parse(options: str, **more: Any) -> Options:
+    """Return the options of a name such as `null:size=1G&queues=2`. UsageError names the one that is wrong."""
+    known = ("size", "queues", "depth", "delay_us")
+    found: dict[str, Any] = {}
+    for word in filter(None, options.split("&")):
+        key, _, value = word.partition("=")
+        if key not in known:
+            raise errors.UsageError(f"null: no option {key}: there are {', '.join(known)}")
+        found[key] = _number(key, value)
+    return Options(**found, **more)
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a disk says it is."""
@@ -45,6 +68,14 @@ class Drive:
         self.index = 0
         self.identity = identity
         self.block = block
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of it, as JSON has it."""
+        return {"drive": 0, "model": self.identity.model, "size": self.block.size}
+
+    def rows(self) -> dict[str, str]:
+        """Return the same for people."""
+        return {"model": self.identity.model, "size": f"{self.block.size} bytes"}
 
 
 class Controller(Closing):
@@ -65,7 +96,7 @@ class Controller(Closing):
                 "read_only": options.read_only,
             },
         )
-        raise_errno(lib.null_create(conf, out), f"{name}: {options}")
+        raise_errno(lib.null_create(conf, out), f"{name}: size, queues or depth out of range")
         self._null = out[0]
         self._front = FrontEnd(_null, lib.null_front(self._null), name)
         self._front.set_limits(timeout=10, flush=30, lost=0.5, poll_us=options.poll_us)
@@ -105,6 +136,14 @@ class Controller(Closing):
     def fail(self, sector: int | None) -> None:
         """Have reads and writes of a sector fail; None: no more."""
         lib.null_fail(self._null, (1 << 64) - 1 if sector is None else sector)
+
+    @property
+    def claim_fd(self) -> int:
+        """There is no claim."""
+        return -1
+
+    def ask_health(self) -> None:
+        """Do nothing: memory has no health to tell of."""
 
     def zero_copy(self, index: int) -> None:
         """Say that the kernel has to copy: there is no device that could reach its pages."""

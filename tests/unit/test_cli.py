@@ -21,7 +21,6 @@ from usrdrv.bridge import (
     cli,
     cmd_block,
     cmd_fault,
-    cmd_identify,
     cmd_model,
     exports,
     supervisor,
@@ -228,13 +227,6 @@ def test_error_lines_of_nbdkit_lose_their_prefix() -> None:
     assert supervisor._ERROR.sub("", line) == "model:x: no drive 3"
     line = "nbdkit: error: bind: Address already in use"
     assert supervisor._ERROR.sub("", line) == "bind: Address already in use"
-
-
-def test_sizes_for_people() -> None:
-    assert cmd_identify.human_size(512) == "512 B"
-    assert cmd_identify.human_size(64 << 20) == "64 MiB"
-    assert cmd_identify.human_size(1536 << 20) == "1.5 GiB"
-    assert cmd_identify.human_size(5000 << 40) == "5000 TiB"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from usrdrv.drivers.ide_cmd680 import identify
+from usrdrv.drivers.ide_cmd680 import describe, identify
 from usrdrv.drivers.ide_cmd680.identify import SpinUp
 
 CARD = {
@@ -86,3 +86,10 @@ def test_power_up_in_standby(word: int, wants: SpinUp) -> None:
 def test_a_drive_that_has_said_too_little() -> None:
     with pytest.raises(ValueError, match="does not spin up"):
         identify.parse(struct.pack("<256H", 0x0044, 0, 0x37C8, *([0] * 253)))
+
+
+def test_sizes_for_people() -> None:
+    assert describe.human_size(512) == "512 B"
+    assert describe.human_size(64 << 20) == "64 MiB"
+    assert describe.human_size(1536 << 20) == "1.5 GiB"
+    assert describe.human_size(5000 << 40) == "5000 TiB"

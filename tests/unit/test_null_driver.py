@@ -11,7 +11,7 @@ import pytest
 from waiting import until
 
 from usrdrv.base import errors
-from usrdrv.drivers.null.driver import Controller, Options
+from usrdrv.drivers.null.driver import Controller, Options, parse
 
 SIZE = 16 << 20
 
@@ -123,3 +123,18 @@ def test_a_disk_that_is_closed_ends_its_requests() -> None:
     controller.close()
     reader.join()
     assert results == [errno.ENODEV]
+
+
+def test_options_in_a_name() -> None:
+    assert parse("size=64M&queues=2&depth=8&delay_us=50", read_only=True) == Options(
+        size=64 << 20, queues=2, depth=8, delay_us=50, read_only=True
+    )
+    assert parse("") == Options()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("size=6x", "size=6x: not a number"), ("color=1", "no option color: ")]
+)
+def test_options_in_a_name_that_are_wrong(text: str, why: str) -> None:
+    with pytest.raises(errors.UsageError, match=why):
+        parse(text)

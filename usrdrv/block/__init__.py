@@ -64,6 +64,11 @@ class Block:
         return bool(self._block.can_trim)
 
     @property
+    def max_trim(self) -> int:
+        """Bytes of a trim that need not be cut."""
+        return int(self._block.max_trim)
+
+    @property
     def rotational(self) -> bool:
         return bool(self._block.rotational)
 

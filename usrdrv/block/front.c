@@ -139,6 +139,7 @@ struct block_unit *block_add_unit(struct block_front *front, unsigned int number
 	u->present = 1;
 	u->offline = 0;
 	u->block.ops = &block_unit_ops;
+	u->block.max_trim = front->can.trim_bytes;
 	return u;
 }
 

@@ -78,7 +78,10 @@ static int check(const struct block_orders *o, const struct block_order *order)
 	if (has_table(o, order->op)) {
 		if (!order->pieces || order->pieces > o->port->slot_size / sizeof(struct usrloop_segment))
 			return -EINVAL;
-	} else if (order->op != USRDRV_BLOCK_TRIM && order->len > o->port->slot_size) {
+	} else if (order->op == USRDRV_BLOCK_TRIM) {
+		if (order->len > o->per_slot * o->front->can.trim_bytes)
+			return -EINVAL;
+	} else if (order->len > o->port->slot_size) {
 		return -EINVAL;
 	}
 	return block_check(o->unit, order->op, order->offset, order->len);

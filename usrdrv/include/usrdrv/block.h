@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The block top end: what an exporter (NBD plugin, later usrloop) needs from a
- * block driver, one unit (drive) each.
+ * The block top end for threads that submit and wait: nbdkit's plugin, tests. usrloop brings orders
+ * through a port instead (block_port.h). One of them is one disk.
  *
  * Sectors are 512 bytes. Errors are -errno: -EIO the drive failed these sectors,
  * -ENODEV the device is gone, -EROFS, -EINVAL misaligned or beyond the end,
@@ -50,6 +50,7 @@ struct usrdrv_block_ops {
 struct usrdrv_block {
 	const struct usrdrv_block_ops *ops;
 	uint64_t sectors;
+	uint64_t max_trim;		/* bytes of a trim that need not be cut */
 	uint32_t physical_block;	/* bytes */
 	uint8_t read_only;
 	uint8_t can_flush;

@@ -4,15 +4,16 @@
  * it.
  *
  *	port		who brings requests: usrloop's rings, or threads that submit and wait (block_port.h)
- *	front end	requests, segments, commands; who runs them; time-outs; freezing on an error
+ *	front end	requests, segments, commands; who runs them; a command's deadline; freezing on an error
  *	chip		the registers of one command: to start it, to look at it, to end it
  *
  * A device has channels, each of which works on up to `depth` commands at once, and units (disks). A unit is on one channel
  * (an ATA drive), or spread over several (a disk with many queues). A request is cut into segments, each of which lies in
  * memory that the device reaches; a channel's queue joins adjacent ones, as far as the chip can take them, into a command.
  *
- * A channel has a lock, which is held in each operation of the chip, and which every function below wants that takes a
- * channel and does not say otherwise. Channels share nothing.
+ * The front end holds a channel's lock when it calls an operation of the chip. block_put(), block_get(), block_flush_list(),
+ * block_end(), block_error() and block_flush_ms() want it held; the calls of the control plane, and front.c's, want no lock.
+ * Channels share nothing but the interrupt.
  *
  * Units: sectors of 512 bytes, times in milliseconds. Errors are -errno.
  */
@@ -50,7 +51,7 @@ enum block_event_kind {
 	BLOCK_EVENT_PROTOCOL,	/* the chip is in a state that the protocol does not have */
 	BLOCK_EVENT_GONE,	/* no way on with the device; everything was failed with -ENODEV; error: why, errno */
 	BLOCK_EVENT_UNSERVED,	/* a unit's port has ended */
-	BLOCK_EVENT_PAUSED,	/* block_pause() asked for it: no command is at the channel */
+	BLOCK_EVENT_PAUSED,	/* block_pause() asked for it: no command is at the channel; the verdict is BLOCK_DONE */
 };
 
 /* Why a channel is frozen, or what happened to the device. */
@@ -61,7 +62,7 @@ struct block_event {
 	unsigned int segments;	/* joined in it */
 	uint64_t sector;	/* first of the command */
 	uint32_t sectors;
-	int error;
+	int error;		/* BLOCK_EVENT_GONE: errno */
 };
 
 enum block_verdict {
@@ -152,43 +153,49 @@ struct block_command {
 	uint16_t tag;		/* its place in the channel */
 	uint8_t op;		/* enum usrdrv_block_op */
 	uint8_t flying;		/* at the chip */
-	uint8_t finishes;	/* the chip's: the steps of finish_steps() would tell that it is done */
+	uint8_t finishes;	/* set by start(): finish_steps() holds for it, and nothing is left to do after it */
 	int event;		/* enum block_event_kind; of a failed one */
 	uint64_t started;	/* ms */
-	uint64_t deadline;	/* ms */
+	uint64_t deadline;	/* ms; the chip may move it */
 };
 
 struct block_channel;
 
 struct block_chip_ops {
 	/*
-	 * Start a command: its writes go to l, but for the one that sets it off: if that is for the end, it goes to *go,
-	 * whose width is 0 else. Nothing is done at the device that could be an interrupt before *go. The chip may end the
-	 * command right here, by block_end() or block_error().
+	 * Start a command: put its register writes into l. If the write that sets the chip off is the last one, put it into
+	 * *go instead: with zero copy the front end arms the kernel between the two. go->width 0, as it comes: there is none.
+	 * Nothing may cause an interrupt before *go. The chip may end the command right here.
 	 */
 	void (*start)(struct block_channel *ch, struct block_command *cmd, struct block_list *l, struct usrdrv_write *go);
-	/* See whether a channel with commands interrupts; end what is done. Returns whether it did. */
+	/*
+	 * See whether a channel with commands interrupts; end what is done, each by block_end() or block_error(). Returns
+	 * whether it did. Also called when another channel interrupted, and without an interrupt, when polling.
+	 */
 	int (*interrupt)(struct block_channel *ch, struct block_list *l);
-	/* Quieten a channel that may interrupt without a command. */
+	/* The device interrupted and no channel with commands did: take back what this one, which has none, may raise. */
 	void (*idle_interrupt)(struct block_channel *ch, struct block_list *l);
-	/* Once in a while: find lost interrupts, errors without one, and commands over their deadline. now: block_now_ms(). */
+	/*
+	 * At each tick of a channel with commands: end what was done without an interrupt, and report a command that is past
+	 * its deadline by block_error(BLOCK_EVENT_TIMEOUT). Nobody else looks at the deadline. now: block_now_ms().
+	 */
 	void (*watch)(struct block_channel *ch, struct block_list *l, uint64_t now);
-	/* A frozen channel goes on: the control plane wrote registers of its own. */
+	/* The channel goes on, or begins: the control plane wrote registers, so forget what is cached of them. */
 	void (*resumed)(struct block_channel *ch);
 	/* Write into a segment's page what the chip is to see of a trim. NULL: nothing. */
 	void (*prepare_trim)(struct block_segment *s);
 	/* How the chip tells that a command ended well, up to USRLOOP_STEPS. Returns how many; NULL: no way. */
 	unsigned int (*finish_steps)(const struct block_channel *ch, struct usrloop_step *steps);
-	/* The kernel took those steps for this command, which is ended after this. */
+	/* The kernel took those steps for this command; the front end ends it after this. Needed with finish_steps. */
 	void (*finished)(struct block_channel *ch, struct block_command *cmd);
 };
 
 /* What a chip can do. */
 struct block_abilities {
 	uint64_t dma_limit;	/* highest bus address */
-	uint64_t trim_bytes;	/* of one segment */
+	uint64_t trim_bytes;	/* of one segment, and of a disk's largest discard */
 	uint32_t max_pieces;	/* of a command */
-	int joins;		/* segments of different requests, in one command */
+	int joins;		/* 1: segments of different requests may share a command; 0: only those of one request */
 };
 
 enum block_state {
@@ -197,13 +204,14 @@ enum block_state {
 	BLOCK_DEAD,		/* device gone: every request ends with -ENODEV */
 };
 
+/* max_sectors, by_cpu, and block but for its ops are the driver's to fill in. */
 struct block_unit {
 	struct usrdrv_block block;	/* first */
 	struct block_front *front;
 	struct block_channel **channel;	/* in the front end's: the first one */
 	unsigned int channels;	/* that it is spread over */
 	unsigned int number;
-	uint32_t max_sectors;	/* of a command */
+	uint32_t max_sectors;	/* of a command; at least BLOCK_SEGMENT_BYTES */
 	int present;
 	int by_cpu;		/* the driver moves the data, so it wants segments' pages; written while frozen */
 	int offline;		/* -errno for every request, or 0 */

@@ -2,7 +2,7 @@
 /*
  * A port: who brings a block driver its requests, and where its dispatcher sleeps.
  *
- * A port belongs to one dispatcher, a thread, which is the only caller of its operations but for complete() and close().
+ * A port belongs to one dispatcher, a thread, which is the only caller of its operations but for close().
  * Errors are -errno.
  */
 #ifndef USRDRV_BLOCK_PORT_H
@@ -39,7 +39,7 @@ enum block_wake {
 /* How to sleep. */
 enum block_sleep {
 	BLOCK_SLEEP,
-	BLOCK_SLEEP_UNMASK,		/* let the interrupt through before, that was serviced last */
+	BLOCK_SLEEP_UNMASK,		/* unmask the interrupt that was serviced last, then sleep */
 	BLOCK_SLEEP_NOT,		/* look only */
 };
 
@@ -56,7 +56,7 @@ struct block_port;
 struct block_port_ops {
 	/* Begin to wait for these. By the dispatcher, before its first wait(). 0 or -errno. */
 	int (*join)(struct block_port *port, const struct block_wakers *wakers);
-	/* Wait for them no more: another port does. */
+	/* Stop waiting for what join() named: another port of this dispatcher does from now on. */
 	void (*leave)(struct block_port *port);
 	/* Hand over completions, then sleep for up to timeout ms, -1: without limit. Returns BLOCK_ON_* bits. */
 	unsigned int (*wait)(struct block_port *port, int timeout, enum block_sleep how);
@@ -72,7 +72,7 @@ struct block_port_ops {
 	 * Returns 0, or -errno if it does not.
 	 */
 	int (*finish)(struct block_port *port, const struct usrloop_step *steps, unsigned int n);
-	/* From now on this one; and no more. disarm() returns whether the kernel has completed it. */
+	/* arm: this order is the one that the kernel may complete. disarm: take that back; returns 1 if it has. */
 	void (*arm)(struct block_port *port, uint32_t tag, uint32_t seq);
 	int (*disarm)(struct block_port *port);
 	void (*close)(struct block_port *port);

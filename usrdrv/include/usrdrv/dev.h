@@ -2,8 +2,8 @@
 /*
  * The access layer: what the C part of a driver is written against.
  *
- * A struct usrdrv_dev is one claimed PCI function. Backends (vfio-user,
- * in-process, VFIO, later the usrdrv system calls) fill in the operations;
+ * A struct usrdrv_dev is one claimed PCI function. Back ends (VFIO, the usrdrv system calls,
+ * vfio-user, a model in the process) fill in the operations;
  * a driver never knows which one it has.
  *
  * Units: offsets, lengths and bus addresses are bytes. Errors are -errno.
