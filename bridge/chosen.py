@@ -35,10 +35,12 @@ class Known(Protocol):
 
 
 def same(device: str, before: Mapping[int, Known], now: Mapping[int, Known]) -> None:
-    """DeviceError if a driver that was started again has other drives than the one before it."""
-    for index, drive in now.items():
-        if drive != before.get(index):
-            which = "this" if len(before) == 1 else f"drive {index}"
+    """DeviceError if a driver that was started again does not have the drives of the one before it."""
+    for index, drive in before.items():
+        which = "this" if len(before) == 1 else f"drive {index}"
+        if index not in now:
+            raise errors.DeviceError(f"{device}: {which} is not there any more: {drive.identity}")
+        if now[index] != drive:
             raise errors.DeviceError(
-                f"{device}: {which} is another drive than before: {drive.identity}"
+                f"{device}: {which} is another drive than before: {now[index].identity}"
             )

@@ -111,7 +111,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="kill and restart a driver that completes no request for so long while it has some "
         "(default %(default)s; 0: never)",
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON when usable")
+    parser.add_argument(
+        "--json", action="store_true", help="print a line of JSON for each drive when usable"
+    )
     parser.set_defaults(run=run, patient=True)
 
 

@@ -22,6 +22,8 @@ from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
 ANSWER_TIMEOUT: Final = 30.0
+QUIESCING: Final = 10.0
+"""Seconds that a driver has to quiesce its device, before a signal ends it. Its disk's cache was flushed before."""
 
 
 def _event(line: bytes) -> dict[str, Any]:
@@ -133,4 +135,5 @@ class DriverProcess(Closing):
         if self._sock.fileno() >= 0:
             self.send(op="stop")
             self._sock.close()
-            self.child.stop()
+            if not self.child.wait(QUIESCING):
+                self.child.stop()

@@ -44,6 +44,8 @@ REPLAY_PERIOD_MS: Final = int(exports.REPLAY_TIME * 1000)
 """How often the kernel looks whether a request's connection is another one now."""
 ORPHANED: Final = 10
 """Seconds that requests wait without any connection. We give the kernel a stand-in long before."""
+ENDING: Final = 5.0
+"""Seconds; many times what a process takes that is killed."""
 REPLACING: Final = 5.0
 """Seconds; many times what the kernel takes to see the end of a connection."""
 
@@ -157,6 +159,12 @@ class _Family:
         self._socket.close()
 
 
+def _stay() -> None:
+    """Let no signal end the keeper that is sent to all processes: until the end, what is cached is written."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stand_in() -> tuple[socket.socket, socket.socket]:
     """Return the ends of a connection; what is sent into the second waits until the first is closed.
 
@@ -206,6 +214,7 @@ class NbdAttachment:
         try:
             self._socket, export = nbd_handshake.connect(address, timeout, name=export_name)
             self._inode = _inode(self._socket)
+            self._export = export
             message = connect_message(export, self._socket.fileno(), min(patience, ORPHANED))
             for reply in self._family.request(message):
                 index = reply.get_attr("NBD_ATTR_INDEX")
@@ -231,7 +240,9 @@ class NbdAttachment:
         fd = os.open(self.where, flags | os.O_CLOEXEC)
         try:
             sleep = [find_tool("sleep", "coreutils"), "infinity"]
-            keeper = Child("keeper", sleep, pass_fds=(fd,), parent_death=signal.SIGKILL)
+            keeper = Child(
+                "keeper", sleep, prepare=_stay, pass_fds=(fd,), parent_death=signal.SIGKILL
+            )
         finally:
             os.close(fd)
         self.children = (keeper,)
@@ -263,9 +274,14 @@ class NbdAttachment:
     def reconnect(self) -> None:
         """Hand the kernel a connection to the restarted server; what was under way is sent again."""
         try:
-            fresh, _ = nbd_handshake.connect(self._address, self._timeout, name=self._export_name)
+            fresh, export = nbd_handshake.connect(
+                self._address, self._timeout, name=self._export_name
+            )
         except OSError as error:
             raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
+        if export != self._export:
+            fresh.close()
+            raise errors.DeviceError(f"{self.where}: another drive answers: {export.identity}")
         self._held = False
         self._replace(fresh, fresh)
 
@@ -313,7 +329,8 @@ class NbdAttachment:
         for disk in self.disks:
             disk.release()
         for child in self.children:
-            child.stop()
+            child.kill()
+            child.wait(ENDING)
         for disk in self.disks:
             if index is None or disk.users():
                 continue

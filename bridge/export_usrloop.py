@@ -126,13 +126,15 @@ class LoopServer(Closing):
         found = {
             int(number): Drive(**said) for number, said in self._process.ready["drives"].items()
         }
-        if self.drives:
-            try:
-                same(self.device, self.drives, found)
-            except errors.DeviceError:
-                self._process.close()
-                raise
-        self.drives = found
+        if not self.drives:
+            self.drives = found
+            self._request["drives"] = list(found)  # those and no others, also if all were asked for
+            return
+        try:
+            same(self.device, self.drives, found)
+        except errors.DeviceError:
+            self._process.close()
+            raise
 
     def serve(self, drive: int, number: int) -> None:
         """Have it serve block device `number` of usrloop."""

@@ -108,32 +108,31 @@ class NbdServer:
     ) -> None:
         self.device = device
         self.endpoint = endpoint
-        self._argv = self._command(
-            (
-                f"device={device}",
-                *(f"drive={drive}" for drive in (("all",) if drives is None else drives)),
-                f"readonly={int(read_only)}",
-                f"trim={int(trim)}",
-                f"again={int(again)}",
-                f"overdue={int(overdue * 1000)}",
-            ),
-            threads,
+        self._parameters = (
+            f"device={device}",
+            f"readonly={int(read_only)}",
+            f"trim={int(trim)}",
+            f"again={int(again)}",
+            f"overdue={int(overdue * 1000)}",
         )
+        self._threads = threads
         self._line: socket.socket | None = None
         self.child: Child
         self._wanted = drives
         self.drives: dict[int, nbd_handshake.Export] = {}
         """By number."""
 
-    def _command(self, parameters: Sequence[str], threads: int) -> list[str]:
+    def _command(self) -> list[str]:
         end = self.endpoint
+        drives = ("all",) if self._wanted is None else self._wanted
         listen = (
             ["-i", end.host, "-p", str(end.port)] if end.port is not None else ["-U", str(end.path)]
         )
         return [
             find_tool("nbdkit", "nbdkit"),
-            *("-f", "--exit-with-parent", "--threads", str(threads), *listen),
-            *("python", str(Path(__file__).with_name("plugin.py")), *parameters),
+            *("-f", "--exit-with-parent", "--threads", str(self._threads), *listen),
+            *("python", str(Path(__file__).with_name("plugin.py")), *self._parameters),
+            *(f"drive={drive}" for drive in drives),
         ]
 
     def prepare(self) -> None:
@@ -157,6 +156,9 @@ class NbdServer:
 
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
+        if self.drives:  # it may live still, if the kernel did not take its connections
+            self._let_go()
+            self.child.stop()
         env = {**os.environ, "USRDRV_SITE": site_folders()}
         if self.endpoint.port is not None:
             claim_port(self.endpoint.host, self.endpoint.port)
@@ -169,7 +171,7 @@ class NbdServer:
         with theirs:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
             self.child = Child(
-                "nbdkit", self._argv, env=env, pass_fds=(theirs.fileno(),), prepare=no_core
+                "nbdkit", self._command(), env=env, pass_fds=(theirs.fileno(),), prepare=no_core
             )
         try:
             found = self._await_ready(timeout, hurried)
@@ -178,7 +180,9 @@ class NbdServer:
         except BaseException:
             self.stop()
             raise
-        self.drives = found
+        if not self.drives:
+            self.drives = found
+            self._wanted = list(found)  # those and no others, also if all were asked for
         self.child.talk()
 
     def __exit__(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from usrdrv.base.process import Child
@@ -35,15 +35,16 @@ class Together:
         return any(lost)
 
     def hold(self) -> None:
-        for each in self._attached:
-            each.hold()
+        self._all([each.hold for each in self._attached])
 
     def reconnect(self) -> None:
-        for each in self._attached:
-            each.reconnect()
+        self._all([each.reconnect for each in self._attached])
 
     def close(self) -> None:
+        self._all([*(each.close for each in self._attached), self._news.close])
+
+    def _all(self, actions: Sequence[Callable[[], None]]) -> None:
+        """Do each, also if another one fails; then the first failure is told."""
         with ExitStack() as stack:
-            stack.callback(self._news.close)
-            for each in self._attached:
-                stack.callback(each.close)
+            for action in actions:
+                stack.callback(action)

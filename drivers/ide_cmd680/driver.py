@@ -342,11 +342,11 @@ class Controller(Closing):
                 self._give_up(event.error)
             elif event.kind == lib.BLOCK_EVENT_UNSERVED:
                 self.unserved.set()
-            else:
-                self._front.resume(number, self._decide(self._channels[number], event))
+            elif (verdict := self._decide(self._channels[number], event)) is not None:
+                self._front.resume(number, verdict)
 
-    def _decide(self, channel: Channel, event: front.Event) -> int:
-        """Do what a frozen channel is frozen for; return BLOCK_RETRY or another verdict."""
+    def _decide(self, channel: Channel, event: front.Event) -> int | None:
+        """Do what a channel is frozen for; return BLOCK_RETRY or another verdict. None: the device is gone."""
         try:
             if event.kind == lib.BLOCK_EVENT_PAUSED:
                 self._renew_health(channel)
@@ -354,6 +354,9 @@ class Controller(Closing):
             raw = ffi.new("struct ide_error *")
             lib.ide_get_error(self._ide, channel.number, raw)
             return self._handle(channel, Event.of(event, raw))
+        except errors.NoSuchDeviceError:
+            self._front.lose()
+            return None
         except errors.UsrdrvError as error:
             log.error("%s: recovery failed: %s", self._device.name, error)
         except Exception:
@@ -526,6 +529,12 @@ class Controller(Closing):
 
     def _renew_health(self, channel: Channel) -> None:
         try:
+            self._ask_drives(channel)
+        finally:
+            self._asked[channel.number].set()
+
+    def _ask_drives(self, channel: Channel) -> None:
+        try:
             for drive in self._drives:
                 if drive is not None and drive.index // 2 == channel.number and not drive.offline:
                     now = self._read_smart(channel, drive.index % 2, drive.identity)
@@ -534,7 +543,6 @@ class Controller(Closing):
             log.warning("%s: %s", self._device.name, error)
             self._reset(channel)
         self._resume_interrupts(channel)
-        self._asked[channel.number].set()
 
     def stats(self) -> dict[str, object]:
         """Return the counters of both channels and what recovery did on each drive."""

@@ -258,7 +258,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     monkeypatch.setattr(
         nbd_handshake,
         "connect",
-        lambda address, timeout: (socket.socketpair()[0], Export(1 << 20, kernel_flags)),
+        lambda address, timeout, name: (socket.socketpair()[0], Export(1 << 20, kernel_flags)),
     )
     real_open = os.open
 

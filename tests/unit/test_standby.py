@@ -235,3 +235,14 @@ def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None
     with driver._sock, theirs:
         while not driver.child.killed:
             driver.send(op="filter", groups=["00" * 6] * 100)
+
+
+def test_a_driver_that_is_told_to_stop_quiesces_its_device() -> None:
+    """It ends by itself: a signal would leave the chip as it is."""
+    request: dict[str, Any] = {"device": "model:cmd680?ram=1M", "drives": None}
+    request |= {"read_only": False, "poll_us": 0, "zero_copy": False}
+    with Standby(DISK) as waiting:
+        driver = DriverProcess(waiting, **request)
+        child = driver.child
+        driver.close()
+        assert child.returncode == 0

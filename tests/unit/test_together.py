@@ -168,6 +168,17 @@ def test_all_are_held_connected_again_and_closed() -> None:
     assert a.did == b.did == ["held", "reconnected", "closed"]
 
 
+def test_what_fails_for_one_is_done_for_the_others() -> None:
+    class Broken(Attached):
+        def hold(self) -> None:
+            raise errors.DeviceError("/dev/a: no")
+
+    b = Attached(Disk("b"))
+    with pytest.raises(errors.DeviceError, match="/dev/a: no"):
+        together(Broken(Disk("a")), b).hold()
+    assert b.did == ["held"]
+
+
 class Drive:
     def __init__(self, index: int, identity: str = "") -> None:
         self.index, self.identity = index, identity
@@ -199,5 +210,7 @@ def test_another_drive_is_named() -> None:
     same("x", {0: a, 2: b}, {0: a, 2: b})
     with pytest.raises(errors.DeviceError, match="^x: drive 2 is another drive than before: c$"):
         same("x", {0: a, 2: b}, {0: a, 2: c})
+    with pytest.raises(errors.DeviceError, match="^x: drive 2 is not there any more: b$"):
+        same("x", {0: a, 2: b}, {0: a})
     with pytest.raises(errors.DeviceError, match="^x: this is another drive than before: c$"):
         same("x", {0: a}, {0: c})

@@ -167,7 +167,8 @@ void block_end(struct block_channel *ch, struct block_command *cmd, int status)
 
 /**
  * block_error - a command failed: freeze the channel until the control plane has decided
- * @ch:		channel; the chip uses no register of it after this, until it is resumed
+ * @ch:		channel; with depth 1 the chip uses no register of it after this, until it is resumed. Other commands of a
+ *		deeper one are still looked at
  * @cmd:	flying
  * @kind:	why
  */

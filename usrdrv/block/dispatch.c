@@ -28,7 +28,8 @@ static enum block_sleep poll_chip(struct block_front *front)
 {
 	uint64_t until;
 
-	if (!front->limits.poll_us || !atomic_load(&front->unmasks))
+	/* Of several ports the others start commands meanwhile, whose interrupts must not stay masked. */
+	if (!front->limits.poll_us || !atomic_load(&front->unmasks) || atomic_load(&front->ports) > 1)
 		return BLOCK_SLEEP_UNMASK;
 	until = now_us() + front->limits.poll_us;
 	while (block_any_busy(front)) {
@@ -46,7 +47,8 @@ static void offer_finish(struct block_orders *o)
 	struct usrloop_step steps[USRLOOP_STEPS] = { { .op = 0 } };
 	unsigned int n;
 
-	if (!o->port->tables || !o->port->ops->finish || !o->front->ops->finish_steps)
+	/* With room for more, a submitter would start a command while the kernel has the chip. */
+	if (!o->port->tables || !o->port->ops->finish || !o->front->ops->finish_steps || o->channel->depth > 1)
 		return;
 	n = o->front->ops->finish_steps(o->channel, steps);
 	o->finishes = !o->port->ops->finish(o->port, steps, n);
@@ -94,8 +96,8 @@ static unsigned int wait_for_orders(struct block_orders *o, int timeout, enum bl
 /* A port has ended. Commands of its orders may still be at the chip. */
 static void end_orders(struct block_dispatcher *d, struct block_orders *o)
 {
-	atomic_store(&d->orders, NULL);
 	d->ended = o;
+	atomic_store(&d->orders, NULL);
 	o->port->ops->leave(o->port);
 	o->joined = 0;
 	own_chip(o);

@@ -208,17 +208,19 @@ int block_start(struct block_front *front)
 static int begin(struct block_dispatcher *d, struct block_orders *o)
 {
 	struct block_front *front = d->front;
+	int ret;
 
 	o->by = d;
 	atomic_fetch_add(&front->ports, 1);
 	atomic_store(&d->orders, o);
-	if (d == front->dispatcher) {
-		block_kick(front);
+	block_kick(front);	/* the main one takes its orders, or takes back a command that is armed */
+	if (d == front->dispatcher)
 		return 0;
-	}
-	d->next = front->feeders;
-	front->feeders = d;
-	return -pthread_create(&d->thread, NULL, block_feed, d);
+	d->next = atomic_load(&front->feeders);
+	atomic_store(&front->feeders, d);
+	ret = -pthread_create(&d->thread, NULL, block_feed, d);
+	d->created = !ret;
+	return ret;
 }
 
 static int serve_queue(struct block_front *front, struct block_unit *u, unsigned int queue, int fd,
@@ -286,7 +288,7 @@ uint64_t block_served_calls(struct block_front *front)
 {
 	uint64_t sum = calls(front->dispatcher);
 
-	for (const struct block_dispatcher *d = front->feeders; d; d = d->next)
+	for (const struct block_dispatcher *d = atomic_load(&front->feeders); d; d = d->next)
 		sum += calls(d);
 	return sum;
 }
@@ -306,12 +308,12 @@ void block_stop(struct block_front *front)
 		pthread_join(front->main, NULL);
 		front->running = 0;
 	}
-	for (struct block_dispatcher *d = front->feeders; d; d = d->next) {
-		if (!d->thread)
+	for (struct block_dispatcher *d = atomic_load(&front->feeders); d; d = d->next) {
+		if (!d->created)
 			continue;
 		eventfd_write(d->kick_fd, 1);
 		pthread_join(d->thread, NULL);
-		d->thread = 0;
+		d->created = 0;
 	}
 	block_fail_everything(front);
 }
@@ -340,7 +342,7 @@ void block_free(struct block_front *front)
 
 	for (unsigned int i = 0; i < front->channels; i++)
 		wait_for_users(front->channel[i]);
-	for (d = front->feeders; d; d = next) {
+	for (d = atomic_load(&front->feeders); d; d = next) {
 		next = d->next;
 		free_dispatcher(d);
 	}

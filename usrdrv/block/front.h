@@ -28,6 +28,7 @@ struct block_dispatcher {
 	struct block_front *front;
 	struct block_dispatcher *next;		/* of the feeders */
 	pthread_t thread;
+	int created;				/* a feeder's thread */
 	int kick_fd;
 	struct block_port *idle_port;		/* where it sleeps without orders; the main one's */
 	_Atomic(struct block_orders *) orders;	/* of its port, or NULL */

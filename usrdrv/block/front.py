@@ -90,6 +90,10 @@ class FrontEnd:
         """Freeze a channel when no command is at it; its event is BLOCK_EVENT_PAUSED. False: the device is gone."""
         return not self._lib.block_pause(self._front, channel)
 
+    def lose(self) -> None:
+        """There is no way on with the device: end all requests with ENODEV. Its event is BLOCK_EVENT_GONE."""
+        self._lib.block_lost(self._front, -errno.ENODEV)
+
     def offline(self, unit: int) -> None:
         """Fail every request of a unit from now on; its channels are frozen."""
         self._lib.block_offline(self._front, unit, -errno.EIO)

@@ -76,7 +76,8 @@ static int check(const struct block_orders *o, const struct block_order *order)
 	if (!order->len)
 		return -EINVAL;
 	if (has_table(o, order->op)) {
-		if (!order->pieces || order->pieces > o->port->slot_size / sizeof(struct usrloop_segment))
+		if (!order->pieces || order->pieces > o->port->slot_size / sizeof(struct usrloop_segment) ||
+		    order->pieces > o->front->can.max_pieces || order->len / USRDRV_SECTOR > o->unit->max_sectors)
 			return -EINVAL;
 	} else if (order->op == USRDRV_BLOCK_TRIM) {
 		if (order->len > o->per_slot * o->front->can.trim_bytes)
@@ -156,8 +157,6 @@ void block_pump(struct block_orders *o)
 	block_unlock(ch);
 	if (room)
 		block_run_channel(ch);
-	else if (!pthread_equal(pthread_self(), o->front->main))
-		block_kick(o->front);	/* the kernel may end the command before, and nobody be woken */
 }
 
 /* Give each slot its segments, which lie where its data do. */

@@ -87,7 +87,7 @@ static int send(struct block_channel *ch, struct block_segment *first)
 		return -ENODEV;
 	if (room)
 		block_run_channel(ch);
-	else if (atomic_load(&ch->front->ports))
+	else if (atomic_load(&ch->front->ports) == 1)
 		block_kick(ch->front);	/* the kernel may end the command before, and nobody be woken */
 	return 0;
 }

@@ -139,9 +139,10 @@ void block_service(struct block_front *front)
 				/*
 				 * Nobody else may find the channel with writes outstanding: once it is free, a late
 				 * acknowledgement would hit another command's interrupt; and a dispatcher that looks
-				 * after a busy one would take the last command's interrupt for that of the next.
+				 * after a busy one would take the last command's interrupt for that of the next. Where
+				 * submitters service interrupts (irq_release) one of them may be here as well.
 				 */
-				if (!block_busy(ch) || !is_main(front))
+				if (!block_busy(ch) || ch->idle || !is_main(front) || dev->ops->irq_release)
 					block_flush_list(ch, &l);
 			}
 			block_unlock(ch);

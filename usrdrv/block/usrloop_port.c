@@ -75,8 +75,10 @@ static unsigned int wait(struct block_port *port, int timeout, enum block_sleep 
 	port->calls = p->q.enters;
 	if (ready == -EINTR)
 		return 0;
-	if (ready < 0 || ready & USRLOOP_READY_STOP)
+	if (ready < 0)
 		return BLOCK_ON_END;
+	if (ready & USRLOOP_READY_STOP)
+		on |= BLOCK_ON_END;
 	if (ready & USRLOOP_READY_EVENT << ON_IRQ)
 		on |= BLOCK_ON_IRQ;
 	if (ready & USRLOOP_READY_EVENT << ON_KICK)

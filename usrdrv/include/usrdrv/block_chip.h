@@ -99,6 +99,7 @@ int block_start(struct block_front *front);
 int block_wait_event(struct block_front *front, unsigned int *channel, struct block_event *event);
 int block_resume(struct block_front *front, unsigned int channel, int verdict, int err);
 int block_pause(struct block_front *front, unsigned int channel);
+void block_lost(struct block_front *front, int err);
 int block_offline(struct block_front *front, unsigned int unit, int err);
 void block_stop(struct block_front *front);
 struct usrdrv_block *block_unit(struct block_front *front, unsigned int unit);
@@ -184,7 +185,10 @@ struct block_chip_ops {
 	void (*resumed)(struct block_channel *ch);
 	/* Write into a segment's page what the chip is to see of a trim. NULL: nothing. */
 	void (*prepare_trim)(struct block_segment *s);
-	/* How the chip tells that a command ended well, up to USRLOOP_STEPS. Returns how many; NULL: no way. */
+	/*
+	 * How the chip tells that a command ended well, up to USRLOOP_STEPS. Returns how many; NULL: no way. For channels
+	 * of depth 1.
+	 */
 	unsigned int (*finish_steps)(const struct block_channel *ch, struct usrloop_step *steps);
 	/* The kernel took those steps for this command; the front end ends it after this. Needed with finish_steps. */
 	void (*finished)(struct block_channel *ch, struct block_command *cmd);
@@ -257,7 +261,7 @@ struct block_front {
 	struct block_unit unit[BLOCK_MAX_UNITS];
 
 	struct block_dispatcher *dispatcher;	/* the main one; it has the interrupt */
-	struct block_dispatcher *feeders;	/* of further ports */
+	_Atomic(struct block_dispatcher *) feeders;	/* of further ports */
 	pthread_t main;			/* the main dispatcher's thread */
 	int running;
 	int kick_fd;			/* the main dispatcher's */
@@ -278,7 +282,6 @@ struct block_front {
 /* base.c: for all parts, and for chips */
 uint64_t block_now_ms(void);
 void block_kick(struct block_front *front);
-void block_lost(struct block_front *front, int err);
 void block_put(struct block_channel *ch, struct block_list *l, uint8_t region, uint16_t offset, uint8_t width,
 	       uint32_t value);
 int block_flush_list(struct block_channel *ch, struct block_list *l);
