@@ -118,7 +118,7 @@ def test_all_disks_live_through_deaths_of_their_driver(
     # Ctrl-C names each that is in use, and detaches none.
     served.job.signal(2)
     wait(lambda: "still serving" in served.job.err, 60, "still serving")
-    assert f"{first}: /dev/md0, {second}: /dev/md0, {third}: {FOLDERS[1]}" in served.job.err
+    assert f"{first}: /dev/md0; {second}: /dev/md0; {third}: {FOLDERS[1]}" in served.job.err
     guest.run(
         f"umount {' '.join(FOLDERS)} && e2fsck -fn /dev/md0 && e2fsck -fn {third} && mdadm --stop /dev/md0",
         120 * SLOWER,
