@@ -168,7 +168,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _drive(text: str) -> int | None:
     """An argument's type: a number, or None for all."""
-    return None if text == "all" else bounded(0, 3)(text)
+    if text == "all":
+        return None
+    try:
+        return bounded(0, 3)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor all") from None
 
 
 def _drives(wanted: Sequence[int | None] | None) -> list[int] | None:

@@ -51,7 +51,10 @@ def _find(name: str) -> list[inquiry.Answer]:
         with open_disks(name, read_only=True) as controller:
             return inquiry.tell(controller)
     except errors.DeviceBusyError as busy:
-        found = None if busy.owner is None else inquiry.ask(busy.owner)
+        try:
+            found = None if busy.owner is None else inquiry.ask(busy.owner)
+        except errors.DeviceError as error:
+            raise errors.DeviceBusyError(f"{busy}, whose driver does not answer") from error
         if found is None:
             raise
         return found

@@ -102,6 +102,7 @@ class _Writing:
     def __init__(self, disk: KernelDisk, *, used: bool) -> None:
         self._disk, self._used = disk, used
         self.failure = ""
+        self.done = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -112,6 +113,7 @@ class _Writing:
             self._disk.sync()
         except Exception as error:  # whatever it is, not all was written
             self.failure = str(getattr(error, "strerror", error))
+        self.done = True
 
     def wait(self) -> None:
         self._thread.join()
@@ -134,7 +136,8 @@ def sync(
         os.close(done)
 
     threading.Thread(target=wait, daemon=True).start()
-    failure = _await(waiting, signals, told) or _each(attachment, [w.failure for w in writing])
+    given_up = _await(waiting, signals, told)
+    failure = _each(attachment, [one.failure if one.done else given_up for one in writing])
     if failure:
         still = f"; it is still in use ({users}): unmount it" if users else ""
         raise errors.DeviceError(f"{attachment.where}: {failure}: data lost{still}")

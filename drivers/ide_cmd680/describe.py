@@ -36,11 +36,14 @@ def rows(drive: dict[str, Any]) -> dict[str, str]:
         "write cache": f"{_yes(drive['write_cache'])}, "
         f"{'on' if drive['write_cache_enabled'] else 'off'}",
         "flush, FUA, trim": ", ".join(_yes(drive[key]) for key in ("flush", "fua", "trim")),
-        "health": _health(drive["smart"]),
+        "health": _health(drive),
     }
 
 
-def _health(smart: dict[str, Any] | None) -> str:
+def _health(drive: dict[str, Any]) -> str:
+    smart = drive["smart"]
+    if drive["offline"]:
+        return "out of service: the drive did not come back from a reset"
     if smart is None:
         return "the drive has no SMART"
     return "passed" if smart["healthy"] else "FAILING: a threshold is exceeded"

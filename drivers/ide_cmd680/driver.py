@@ -118,6 +118,7 @@ class Drive:
                 *(f"UDMA{n}" for n in range(7) if identity.udma_mask >> n & 1),
             ],
             "smart": None if self.smart is None else asdict(self.smart),
+            "offline": self.offline,
         }
 
     def rows(self) -> dict[str, str]:
@@ -520,12 +521,17 @@ class Controller(Closing):
 
         Of a drive that keeps us waiting it stays what it said last.
         """
+        until = time.monotonic() + HEALTH_TIMEOUT
         used = {drive.index // 2 for drive in self._drives if drive is not None}
-        with self._asking:
+        if not self._asking.acquire(timeout=HEALTH_TIMEOUT):
+            return
+        try:
             for number in used:
                 self._asked[number].clear()
                 if self._front.pause(number):
-                    self._asked[number].wait(HEALTH_TIMEOUT / len(used))
+                    self._asked[number].wait(max(until - time.monotonic(), 0) / 2)
+        finally:
+            self._asking.release()
 
     def _renew_health(self, channel: Channel) -> None:
         try:
