@@ -38,9 +38,6 @@ def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:
 
 def test_tcp_both_ways_and_udp(pair: tuple[Side, Side]) -> None:
     a, b = pair
-    for options in ((), ("-R",)):
-        end = iperf(a, b, "-n", "256M", *options)["end"]
-        assert end["sum_received"]["bytes"] >= (256 << 20) - IN_SOCKETS
 
     def lost() -> float:
         udp = iperf(a, b, "-u", "-b", "50M", "-t", "2")["end"]["sum"]
@@ -49,12 +46,30 @@ def test_tcp_both_ways_and_udp(pair: tuple[Side, Side]) -> None:
 
     # A receiver without a CPU loses what came.
     at_best(lost, lambda percent: percent < 1, "datagrams arrive, lost in percent")
-    stats = a.stats()
-    assert stats["tx_errors"] == stats["rx_errors"] == stats["resets"] == 0
-    assert stats["tx_frames"] > 5 * stats["tx_packets"], "the kernel hands over large packets"
-    assert stats["rx_frames"] > 3 * stats["rx_packets"], "and gets large ones back"
-    frames = stats["tx_frames"] + stats["rx_frames"]
-    assert stats["system_calls"] < frames / 2 and stats["copied"] < 80 * frames
+
+    def moved() -> dict[str, int]:
+        """What 256 MiB each way cost."""
+        before = a.stats()
+        for options in ((), ("-R",)):
+            end = iperf(a, b, "-n", "256M", *options)["end"]
+            assert end["sum_received"]["bytes"] >= (256 << 20) - IN_SOCKETS
+        after = a.stats()
+        assert after["tx_errors"] == after["rx_errors"] == after["resets"] == 0
+        counted = ("tx_frames", "tx_packets", "rx_frames", "rx_packets", "system_calls", "copied")
+        return {name: after[name] - before[name] for name in counted}
+
+    def in_large_packets(did: dict[str, int]) -> bool:
+        """The kernel hands over large packets and gets large ones back, in few calls and without copies."""
+        frames = did["tx_frames"] + did["rx_frames"]
+        return (
+            did["tx_frames"] > 5 * did["tx_packets"]
+            and did["rx_frames"] > 3 * did["rx_packets"]
+            and did["system_calls"] < frames / 2
+            and did["copied"] < 80 * frames
+        )
+
+    # Without a CPU for a while, one side finds little at once.
+    at_best(moved, in_large_packets, "large packets")
 
 
 def test_without_offloads(sides: tuple[Side, Side]) -> None:
