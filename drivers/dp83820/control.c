@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the control plane does with the data path: life, events. */
+/* What the control plane does with the data path: its life, and words to the dispatcher. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -42,24 +42,6 @@ int dp_create(struct usrdrv_dev *dev, const struct dp_config *config, struct dp 
 	return 0;
 }
 
-/* The dispatcher is under way: the chip receives, or there is an event that says why not. */
-void dp_started(struct dp *dp)
-{
-	pthread_mutex_lock(&dp->event_lock);
-	dp->started = true;
-	pthread_cond_broadcast(&dp->event_cond);
-	pthread_mutex_unlock(&dp->event_lock);
-}
-
-/* Whoever learns that we have started, or that there is a link, may send us a frame at once. */
-static void await_start(struct dp *dp)
-{
-	pthread_mutex_lock(&dp->event_lock);
-	while (!dp->started)
-		pthread_cond_wait(&dp->event_cond, &dp->event_lock);
-	pthread_mutex_unlock(&dp->event_lock);
-}
-
 /**
  * dp_start - begin to move frames; the chip receives when this returns
  * @dp:		device; the chip is set up but for rings and interrupts
@@ -78,38 +60,8 @@ int dp_start(struct dp *dp, struct usrdrv_net_port *port)
 	ret = -pthread_create(&dp->dispatcher, NULL, dp_dispatch, dp);
 	dp->running = !ret;
 	if (!ret)
-		await_start(dp);
+		dp_await_start(dp);
 	return ret;
-}
-
-/* Tell the control plane; from any thread. */
-void dp_post(struct dp *dp, int events)
-{
-	if (events & (DP_EVENT_GONE | DP_EVENT_PORT))
-		dp->frozen = true;
-	pthread_mutex_lock(&dp->event_lock);
-	dp->events |= events;
-	pthread_cond_broadcast(&dp->event_cond);
-	pthread_mutex_unlock(&dp->event_lock);
-}
-
-/**
- * dp_wait_event - sleep until the control plane is needed
- * @dp:	device
- *
- * Return: a mask of DP_EVENT_*, or -ESHUTDOWN after dp_stop().
- */
-int dp_wait_event(struct dp *dp)
-{
-	int events;
-
-	pthread_mutex_lock(&dp->event_lock);
-	while (!dp->events && !dp->shut_down)
-		pthread_cond_wait(&dp->event_cond, &dp->event_lock);
-	events = dp->shut_down ? -ESHUTDOWN : dp->events;
-	dp->events = 0;
-	pthread_mutex_unlock(&dp->event_lock);
-	return events;
 }
 
 static void kick(struct dp *dp)

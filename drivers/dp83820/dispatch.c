@@ -29,24 +29,6 @@
 
 enum { ON_IRQ, ON_KICK, ON_HANGUP };
 
-uint64_t dp_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-/* A posted register write; a device that is gone ends the dispatcher. */
-int dp_write(struct dp *dp, uint32_t reg, uint32_t value)
-{
-	int ret = usrdrv_write(dp->dev, DP_BAR, reg, 4, value);
-
-	if (ret == -ENODEV)
-		dp_post(dp, DP_EVENT_GONE);
-	return ret;
-}
-
 static void freeze(struct dp *dp, int event)
 {
 	if (dp->frozen)

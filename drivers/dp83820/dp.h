@@ -127,10 +127,12 @@ struct dp {
 	bool started, shut_down;
 };
 
+/* base.c */
 uint64_t dp_now_ms(void);
 int dp_write(struct dp *dp, uint32_t reg, uint32_t value);
 void dp_post(struct dp *dp, int events);
 void dp_started(struct dp *dp);
+void dp_await_start(struct dp *dp);
 
 /* tx.c */
 int dp_tx_alloc(struct dp *dp);
@@ -158,6 +160,8 @@ void dp_rx_free(struct dp *dp);
 void dp_rx_init(struct dp *dp);
 unsigned int dp_rx_poll(struct dp *dp);
 bool dp_rx_waiting(struct dp *dp);
+
+/* rx_ring.c */
 bool dp_rx_good(struct dp *dp, uint32_t status, uint32_t extsts, size_t len);
 unsigned int dp_rx_complete(struct dp *dp);
 static inline volatile struct dp_desc *dp_rx_desc(struct dp_rx *rx, uint32_t i)

@@ -9,8 +9,6 @@
 #include "dp.h"
 
 #define BUDGET		256u	/* frames in one round */
-#define RUNT_MIN	56u	/* bytes of a good frame whose tag was taken out (section 7) */
-#define FAULTY		(DP83820_RX_ABORT | DP83820_RX_OVERRUN | DP83820_RX_ISE | DP83820_RX_CRCE | DP83820_RX_FAE)
 
 static uint8_t *buffer(struct dp_rx *rx, uint32_t i)
 {
@@ -93,33 +91,6 @@ static void flush(struct dp *dp)
 	net_coalesce_reset(c);
 }
 
-/*
- * Whether the chip found nothing wrong with a frame, and it is not too long; counts it. Those that take more
- * than a chain come in parts, of which the last has no MORE.
- */
-bool dp_rx_good(struct dp *dp, uint32_t status, uint32_t extsts, size_t len)
-{
-	bool tagged = extsts & DP83820_VPKT, rest = dp->rx.rest;
-
-	dp->rx.rest = status & DP83820_MORE;
-	if (rest)
-		return false;
-	if (dp->rx.rest || len + (tagged ? 4 : 0) > dp_frame_max(dp)) {
-		dp->stats->rx_errors++;
-		return false;
-	}
-	if (!(status & DP83820_OK) &&
-	    !((status & DP83820_RX_RUNT) && !(status & FAULTY) && tagged && len >= RUNT_MIN)) {
-		dp->stats->rx_errors++;
-		dp->stats->rx_crc += (status & DP83820_RX_CRCE) != 0;
-		return false;
-	}
-	dp->stats->rx_frames++;
-	dp->stats->rx_bytes += len + (tagged ? 4 : 0);
-	dp->stats->rx_checked += (extsts & DP_RX_CHECKED) && !(extsts & DP_RX_WRONG);
-	return true;
-}
-
 /* One frame of n descriptors from rx->next on; status and extsts are its last one's. */
 static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extsts)
 {
@@ -149,26 +120,6 @@ static void frame(struct dp *dp, unsigned int n, uint32_t status, uint32_t extst
 	dp->stats->copied += c->frames == 1 ? c->h.payload : 0;
 	if (!dp->config.offloads)
 		flush(dp);
-}
-
-/* How many descriptors the frame at rx->next has; 0: it is not complete. */
-unsigned int dp_rx_complete(struct dp *dp)
-{
-	struct dp_rx *rx = &dp->rx;
-
-	for (unsigned int n = 0; n < DP_CHAIN_MAX; n++) {
-		uint32_t status;
-
-		if (rx->next + n == rx->armed)
-			return 0;
-		status = dp_rx_desc(rx, rx->next + n)->cmdsts;
-
-		if (!(status & DP83820_OWN))
-			return 0;
-		if (!(status & DP83820_MORE))
-			return n + 1;
-	}
-	return DP_CHAIN_MAX;	/* longer than any frame: what follows is its rest */
 }
 
 /* Whether there is a frame; looks at memory only. */

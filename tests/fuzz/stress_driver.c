@@ -63,7 +63,7 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 	/* two threads a drive, next to each other, so that merging crosses their border */
-	struct usrdrv_block *b = block_unit(ide_front(ide), w->number % IDE_DRIVES);
+	struct usrdrv_block *b = block_top_end(ide_front(ide), w->number % IDE_DRIVES);
 	uint64_t base = (uint64_t)(w->number / IDE_DRIVES) * AREA_SECTORS;
 
 	while (!atomic_load(&stop)) {

@@ -56,7 +56,7 @@ static int meets_bad(const struct worker *w, uint64_t start, uint64_t count)
 static void *work(void *arg)
 {
 	struct worker *w = arg;
-	struct usrdrv_block *b = block_unit(null_front(null), 0);
+	struct usrdrv_block *b = block_top_end(null_front(null), 0);
 	uint64_t base = (uint64_t)w->number * AREA;
 
 	while (!atomic_load(&stop)) {

@@ -64,7 +64,7 @@ class Rig:
         data = buf if buf is not None else ffi.new("char[]", max(sectors * 512, 1))
         size = 0 if op == lib.USRDRV_BLOCK_FLUSH else sectors * 512
         result = lib.usrdrv_block_submit(
-            lib.block_unit(self.front, 0), op, sector * 512, size, data, flags
+            lib.block_top_end(self.front, 0), op, sector * 512, size, data, flags
         )
         assert self.device.unmasked.wait(PATIENCE)
         return int(result)
@@ -188,7 +188,7 @@ def gathered() -> tuple[int, int, int, int]:
     release = threading.Event()
     plain = rig.react
     rig.device.on_write = lambda offset, value: plain(offset, value) if release.is_set() else None
-    block = lib.block_unit(rig.front, 0)
+    block = lib.block_top_end(rig.front, 0)
     buffers = [ffi.new("char[]", 4096) for _ in range(5)]
     results: list[int] = []
 
@@ -242,7 +242,7 @@ def test_bad_ranges_never_reach_the_drive(
 ) -> None:
     buf = ffi.new("char[]", 2048)
     assert lib.usrdrv_block_submit(
-        lib.block_unit(rig.front, 0), op, offset, size, buf, 0
+        lib.block_top_end(rig.front, 0), op, offset, size, buf, 0
     ) == -getattr(errno, error)
     assert rig.device.trace == []
 
@@ -250,7 +250,7 @@ def test_bad_ranges_never_reach_the_drive(
 def test_read_only_refuses_writes() -> None:
     rig = Rig()
     rig.configure(read_only=1)
-    block = lib.block_unit(rig.front, 0)
+    block = lib.block_top_end(rig.front, 0)
     buf = ffi.new("char[]", 512)
     assert lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_WRITE, 0, 512, buf, 0) == -errno.EROFS
     assert (
@@ -265,7 +265,7 @@ def test_an_access_that_fails_says_whether_the_device_is_gone(rig: Rig, error: i
     """One that was refused is our own fault, and says nothing about the device."""
     rig.device.error, rig.device.on_write = error, lambda offset, value: None
     buf = ffi.new("char[]", 512)
-    block = lib.block_unit(rig.front, 0)
+    block = lib.block_top_end(rig.front, 0)
     read = lib.usrdrv_block_submit(block, lib.USRDRV_BLOCK_READ, 0, 512, buf, 0)
     assert read == -errno.ENODEV, "there is no way on in either case"
     event = ffi.new("struct block_event *")

@@ -123,7 +123,7 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
     results: dict[str, int] = {}
 
     def submit(name: str, drive: int, sector: int, gate: Any = ffi.NULL) -> None:
-        block, data = lib.block_unit(front, drive), ffi.new("char[]", 512)
+        block, data = lib.block_top_end(front, drive), ffi.new("char[]", 512)
         if name == "first":
             device.submitter = threading.get_ident()
         results[name] = block.ops.submit_wait(

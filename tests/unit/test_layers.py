@@ -107,3 +107,53 @@ def test_arrows_point_down() -> None:
         and FLOOR.get(folder_of(path), 0) <= FLOOR.get(folder_of(other), 0)
     }
     assert not wrong, "\n".join(sorted(wrong))
+
+
+ONE_WAY = ("drivers/*", "usrdrv/*")
+"""Folders whose C files call each other in one direction."""
+DEFINED = re.compile(
+    r"^(?!static\b|extern\b|typedef\b)[a-z][\w *]*?\b(\w+)\([^;]*?\)\s*\{", re.MULTILINE
+)
+WORD = re.compile(r"\b\w+\b")
+REMARK = re.compile(r"/\*.*?\*/", re.DOTALL)
+
+
+def calls(folder: Path) -> dict[str, set[str]]:
+    """Return for each C file of a folder those whose functions it names."""
+    texts = {path.name: REMARK.sub("", path.read_text()) for path in folder.glob("[!_]*.c")}
+    where = {name: file for file, text in texts.items() for name in DEFINED.findall(text)}
+    return {
+        file: {where[word] for word in WORD.findall(text) if where.get(word, file) != file}
+        for file, text in texts.items()
+    }
+
+
+def reached(start: str, ways: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        more = ways[ahead.pop()] - found
+        found |= more
+        ahead += more
+    return found
+
+
+FOLDERS = [
+    path
+    for pattern in ONE_WAY
+    for path in sorted(ROOT.glob(pattern))
+    if not path.is_symlink() and any(calls(path))
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_circle_of_c_files(folder: Path) -> None:
+    ways = calls(folder)
+    circles = {file for file in ways if file in reached(file, ways)}
+    assert not circles, f"files that call each other in a circle: {sorted(circles)}"
+
+
+def test_circles_are_looked_for_where_there_are_calls() -> None:
+    folders = {str(path.relative_to(ROOT)) for path in FOLDERS}
+    assert {"drivers/ide_cmd680", "drivers/dp83820", "usrdrv/block"} <= folders
+    assert sum(map(len, calls(ROOT / "usrdrv/block").values())) > 20

@@ -154,13 +154,13 @@ void block_set_limits(struct block_front *front, const struct block_limits *limi
 }
 
 /**
- * block_unit - the top end of a unit
+ * block_top_end - the top end of a unit
  * @front:	front end
  * @unit:	its number
  *
  * Return: owned by @front; NULL if there is no such unit.
  */
-struct usrdrv_block *block_unit(struct block_front *front, unsigned int unit)
+struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit)
 {
 	return unit < BLOCK_MAX_UNITS && front->unit[unit].present ? &front->unit[unit].block : NULL;
 }

@@ -56,7 +56,7 @@ class FrontEnd:
 
     def block(self, unit: int) -> Block:
         """Return the top end of a unit."""
-        pointer = self._lib.block_unit(self._front, unit)
+        pointer = self._lib.block_top_end(self._front, unit)
         return Block(self._module, int(self._ffi.cast("uintptr_t", pointer)))
 
     def start(self) -> None:

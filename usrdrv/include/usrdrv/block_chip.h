@@ -102,7 +102,7 @@ int block_pause(struct block_front *front, unsigned int channel);
 void block_lost(struct block_front *front, int err);
 int block_offline(struct block_front *front, unsigned int unit, int err);
 void block_stop(struct block_front *front);
-struct usrdrv_block *block_unit(struct block_front *front, unsigned int unit);
+struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit);
 void block_get_counters(struct block_front *front, unsigned int channel, struct block_counters *out);
 int block_serve(struct block_front *front, unsigned int unit, int fd, const struct usrloop_attach *attach);
 uint64_t block_served_calls(struct block_front *front);
