@@ -2,6 +2,8 @@
 """The parts in C, and links in a source distribution; everything else is in pyproject.toml.
 
 USRDRV_ONLY=NAME, the folder of any _build.py (such as devices, backends or null), builds just that one.
+
+See docs/design/links.md.
 """
 
 import os

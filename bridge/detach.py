@@ -2,6 +2,8 @@
 """Before a disk is detached: whether somebody uses it, and writing out what the kernel caches.
 
 Both may have to wait for a driver that hangs, so both are given up after some time.
+
+See docs/design/write-errors.md.
 """
 
 from __future__ import annotations

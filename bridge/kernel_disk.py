@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A disk that the kernel has from us: who uses it, what is cached of it, and our claim before it goes."""
+"""A disk that the kernel has from us: who uses it, what is cached of it, and our claim before it goes.
+
+See docs/design/ownership.md.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Keeps a network interface: it is held here, its driver is a process that may die and come again."""
+"""Keeps a network interface: it is held here, its driver is a process that may die and come again.
+
+See docs/design/interface.md.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A driver that died is started again under whoever uses its drive; when that is given up."""
+"""A driver that died is started again under whoever uses its drive; when that is given up.
+
+See docs/design/restart.md.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 """The next process of a driver, started before it is wanted: a death does not cost the start of an interpreter.
 
 It has imported what a driver needs, waits for `open`, and holds nothing: no device, no memory for DMA.
+
+See docs/design/standby.md.
 """
 
 from __future__ import annotations

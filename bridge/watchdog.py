@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A driver that lives but completes nothing: seen in the kernel's account of its block devices."""
+"""A driver that lives but completes nothing: seen in the kernel's account of its block devices.
+
+See docs/design/hangs.md.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@
  * From 8 points on it is sent alone, before all others, which wait meanwhile; whatever its
  * server does then is its doing. One with 12 points ends with EIO: after three servers that did
  * nothing but die. A server that was sent away (DETACH), or had not seen any work, does not count.
+ *
+ * See docs/design/poison-request.md.
  */
 #include <linux/blk-mq.h>
 

@@ -5,6 +5,8 @@
  * Whoever can open /dev/usrloop may make devices. One without CAP_SYS_ADMIN must not make others
  * wait for it without end, use up what there is of devices, or have the kernel read what it did not
  * read before.
+ *
+ * See docs/design/rights.md.
  */
 #include <linux/blkdev.h>
 #include <linux/capability.h>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * /dev/usrloop: what a file is (controller, server), and every field that comes from user space.
+ *
+ * See docs/design/uapi.md.
  */
 #include <linux/capability.h>
 #include <linux/fs.h>

@@ -4,6 +4,8 @@
  *
  * A device's requests are served while each queue has an end of the session's. When the server
  * dies, the ends are taken away first; only then is it decided what becomes of what it had.
+ *
+ * See docs/design/sessions.md.
  */
 #include <linux/pid.h>
 #include <linux/rcupdate.h>

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A session's memory: rings of all queues, then the slots that data travels in. */
+/*
+ * A session's memory: rings of all queues, then the slots that data travels in.
+ *
+ * See docs/design/slots.md.
+ */
 #include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>

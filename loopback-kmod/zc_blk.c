@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Zero copy of disks: the pages of a request are mapped from when it is sent until it completes. */
+/*
+ * Zero copy of disks: the pages of a request are mapped from when it is sent until it completes.
+ *
+ * See docs/design/zero-copy-blocks.md.
+ */
 #include <linux/blk-mq.h>
 #include <linux/dma-mapping.h>
 #include <linux/scatterlist.h>

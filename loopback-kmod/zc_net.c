@@ -5,6 +5,8 @@
  * written into pages of ours, which go with them to the network stack; the slot gets a new one.
  *
  * Nothing is allocated on the way to the wire; on the way from it, what a NIC's driver does.
+ *
+ * See docs/design/zero-copy-packets.md.
  */
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>

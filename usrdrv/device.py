@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A claimed PCI function, for the Python part of a driver. The C part has struct usrdrv_dev (dev.h)."""
+"""A claimed PCI function, for the Python part of a driver. The C part has struct usrdrv_dev (dev.h).
+
+See docs/design/quiescing.md.
+"""
 
 from __future__ import annotations
 

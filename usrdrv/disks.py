@@ -7,6 +7,8 @@ does not claim what is below it, so loop devices are looked at as well. A progra
 is not seen: whoever just looks (blkid, udev) does that, too.
 
 A disk is named by its folder in sysfs, such as /sys/block/sda.
+
+See docs/design/in-use.md.
 """
 
 from __future__ import annotations

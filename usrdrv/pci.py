@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""PCI functions of this machine, as sysfs shows them (Linux, Documentation/ABI/testing/sysfs-bus-pci)."""
+"""PCI functions of this machine, as sysfs shows them (Linux, Documentation/ABI/testing/sysfs-bus-pci).
+
+See docs/design/taking-a-function.md.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""From a PCI function to its struct usrdrv_dev, through the system calls of usrdrv-patch."""
+"""From a PCI function to its struct usrdrv_dev, through the system calls of usrdrv-patch.
+
+See docs/design/claims.md.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* The controller as a whole: life, the regions (section 3), INTA# (section 5). */
+/*
+ * The controller as a whole: life, the regions (section 3), INTA# (section 5).
+ *
+ * See docs/design/models.md.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

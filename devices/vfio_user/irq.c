@@ -2,6 +2,8 @@
 /*
  * The INTx line of a served model: a level becomes one eventfd signal, which
  * masks the line until the client unmasks it.
+ *
+ * See docs/design/interrupt-level.md.
  */
 #define _GNU_SOURCE
 #include "server.h"

@@ -7,6 +7,8 @@
  * process dies. Who comes first listens, makes the memory and hands it to who comes second; the
  * connection lives as long as both ends. An end that lost the other one starts over: it listens
  * if nobody does. Only processes of the same user, or of root, are connected.
+ *
+ * See docs/design/cables.md.
  */
 #define _GNU_SOURCE
 #include <errno.h>

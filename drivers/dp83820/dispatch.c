@@ -5,6 +5,8 @@
  *
  * The chip's interrupt stays masked while there is work. Under load it is not even waited for:
  * short sleeps replace it until several of them found nothing, and the chip holds interrupts off.
+ *
+ * See docs/design/net-data.md.
  */
 #include <errno.h>
 #include <sys/epoll.h>

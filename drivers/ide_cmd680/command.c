@@ -6,6 +6,8 @@
  * Register reads are dear (each waits for the device), writes are posted. A
  * DMA command is started without a read and ended with two: bus-master status
  * and ATA status.
+ *
+ * See docs/design/durability.md.
  */
 #include <errno.h>
 #include <string.h>

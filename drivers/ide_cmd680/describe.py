@@ -1,9 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""What a drive says of itself, for people."""
+"""What a drive says of itself, for scripts and for people."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usrdrv.drivers.ide_cmd680.driver import Drive
+
+
+def known(drive: Drive) -> dict[str, Any]:
+    """Return what is known of a drive, as JSON has it."""
+    identity = drive.identity
+    return {
+        "drive": drive.index,
+        **asdict(identity),
+        "size": identity.size,
+        "mode": drive.mode,
+        "modes": [
+            *(f"PIO{n}" for n in range(identity.pio_highest + 1)),
+            *(f"MWDMA{n}" for n in range(3) if identity.mwdma_mask >> n & 1),
+            *(f"UDMA{n}" for n in range(7) if identity.udma_mask >> n & 1),
+        ],
+        "smart": None if drive.smart is None else asdict(drive.smart),
+        "offline": drive.offline,
+    }
 
 
 def human_size(size: int) -> str:
@@ -21,7 +43,7 @@ def _yes(value: bool) -> str:
 
 
 def rows(drive: dict[str, Any]) -> dict[str, str]:
-    """Return what there is to tell of a drive, and its value. drive: what Drive.describe() returns."""
+    """Return what there is to tell of a drive, and its value. drive: from known()."""
     return {
         "model": drive["model"],
         "serial": drive["serial"],

@@ -106,20 +106,7 @@ class Drive:
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of it, as JSON has it."""
-        identity = self.identity
-        return {
-            "drive": self.index,
-            **asdict(identity),
-            "size": identity.size,
-            "mode": self.mode,
-            "modes": [
-                *(f"PIO{n}" for n in range(identity.pio_highest + 1)),
-                *(f"MWDMA{n}" for n in range(3) if identity.mwdma_mask >> n & 1),
-                *(f"UDMA{n}" for n in range(7) if identity.udma_mask >> n & 1),
-            ],
-            "smart": None if self.smart is None else asdict(self.smart),
-            "offline": self.offline,
-        }
+        return describe.known(self)
 
     def rows(self) -> dict[str, str]:
         """Return the same for people."""

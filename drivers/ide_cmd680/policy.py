@@ -5,6 +5,8 @@ A request climbs down a ladder: the same again after a soft reset, a slower mode
 40-wire cable, PIO; what is left then fails alone. Errors spread over many requests slow the drive
 down by the counting rules that libata uses; but for a drive's own faults (DF), which libata counts as well, though
 no slower mode can mend them: a drive that cannot write for a while would stay in PIO for good.
+
+See docs/design/errors.md.
 """
 
 from __future__ import annotations

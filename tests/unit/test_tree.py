@@ -158,15 +158,17 @@ def test_readmes_name_every_source() -> None:
     assert not unnamed
 
 
-def test_decisions_name_the_code_that_follows_them() -> None:
-    """Each page is in the index, and each file that its last line names is there."""
+def test_decisions_and_code_name_each_other() -> None:
+    """Each page is in the index; each file that its last line names is there, and some file names the page."""
     folder = ROOT / "docs/design"
     index = (folder / "README.md").read_text()
     pages = [path for path in folder.glob("*.md") if path.name != "README.md"]
+    code = "".join(path.read_text() for path in tracked() if path.suffix in (".c", ".h", ".py"))
     assert len(pages) > 20
-    assert not [page.name for page in pages if f"({page.name})" not in index]
     for page in pages:
         last = page.read_text().rstrip().splitlines()[-1]
         named = re.findall(r"`([^`]+)`", last)
         assert last.startswith("Code: ") and named, page
         assert not [name for name in named if not list(ROOT.glob(name))], page
+        assert f"({page.name})" in index
+        assert f"docs/design/{page.name}" in code, page

@@ -2,6 +2,8 @@
 /*
  * The in-process backend: a device model called directly. A register access
  * is a function call; an interrupt that is held costs no system call.
+ *
+ * See docs/design/held-interrupts.md.
  */
 #define _GNU_SOURCE
 #include <errno.h>

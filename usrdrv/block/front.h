@@ -14,6 +14,8 @@
  *	base.c		the clock, a kick, register access
  *
  * Beside them epoll_port.c and usrloop_port.c, which know nothing of the front end but block_port.h.
+ *
+ * See docs/design/block-front-end.md.
  */
 #ifndef FRONT_H
 #define FRONT_H

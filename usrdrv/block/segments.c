@@ -2,6 +2,8 @@
 /*
  * Segments: how a request is cut into them, the pool that they come from, the queue that they wait in; and requests that are
  * complete. Functions that take a channel want its lock held; block_unlock() alone gives it up.
+ *
+ * See docs/design/segments.md.
  */
 #include <errno.h>
 #include <linux/futex.h>

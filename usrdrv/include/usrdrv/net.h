@@ -5,6 +5,8 @@
  * A packet is a struct usrdrv_net_header (the kernel's struct virtio_net_hdr with num_buffers, 12
  * bytes) in front of an Ethernet frame without FCS. The driver's dispatcher thread is the only
  * caller of a port; it sleeps in it, also for its interrupt.
+ *
+ * See docs/design/net-port.md.
  */
 #ifndef USRDRV_NET_H
 #define USRDRV_NET_H
