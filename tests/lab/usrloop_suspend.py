@@ -100,7 +100,7 @@ def forlorn() -> Iterator[None]:
         control.detach()
         ram.join(PATIENCE)
         waits = reader(device)
-        wait(lambda: in_flight(number), "it waits")
+        wait(lambda: in_flight(device), "it waits")
         yield
         assert STATES[control.query().state] == "quiesced", "its time is over"
         last = Ram(Server(second, attach(second, number)))
