@@ -292,9 +292,13 @@ def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Run
     plugin = world.folder / "plugin.py"
     plugin.write_text(source + FORGETFUL)
     endpoint = supervisor.Endpoint(path=world.folder / "n.sock")
-    server = supervisor.NbdServer(model.line, [0], endpoint, overdue=2)
-    server._argv = [str(plugin) if word.endswith("/plugin.py") else word for word in server._argv]
-    with server:
+
+    class Forgetful(supervisor.NbdServer):
+        def _command(self) -> list[str]:
+            words = super()._command()
+            return [str(plugin) if word.endswith("/plugin.py") else word for word in words]
+
+    with Forgetful(model.line, [0], endpoint, overdue=2) as server:
         client = nbd.NBD()
         client.connect_uri(endpoint.uri())
         forgotten = nbd.NBD()
