@@ -92,6 +92,7 @@ int dp83820_create(const struct dp83820_config *config, struct usrdrv_model **mo
 void dp83820_counters(struct usrdrv_model *model, struct dp83820_counters *counters);
 int dp83820_fault_add(struct usrdrv_model *model, const struct dp83820_fault *fault);
 int dp83820_fault_clear(struct usrdrv_model *model, uint32_t id);
+int dp83820_fault_list(struct usrdrv_model *model, struct dp83820_fault *faults, int max);
 int dp83820_link(struct usrdrv_model *model);	/* Mb/s; 0: down */
 /* cffi: end */
 

@@ -110,3 +110,16 @@ int dp83820_fault_clear(struct usrdrv_model *model, uint32_t id)
 	pthread_mutex_unlock(&n->lock);
 	return id && !cleared ? -ENOENT : cleared;
 }
+
+/* Copy at most max faults; returns how many there are. */
+int dp83820_fault_list(struct usrdrv_model *model, struct dp83820_fault *faults, int max)
+{
+	struct nic *n = to_nic(model);
+	int count;
+
+	pthread_mutex_lock(&n->lock);
+	count = (int)n->faults;
+	memcpy(faults, n->fault, (size_t)(count < max ? count : max) * sizeof(*faults));
+	pthread_mutex_unlock(&n->lock);
+	return count;
+}
