@@ -22,6 +22,7 @@ def test_who_is_gone_in_a_moment_is_no_user(
 
     monkeypatch.setattr(disks, "_open", open_disk)
     monkeypatch.setattr(disks, "MOMENT", 0)
+    monkeypatch.setattr(disks, "BLOCK", tmp_path)  # not this machine's loop devices
     assert disks.claim(tmp_path / "disk9") == 7
     assert not answers
 
@@ -34,5 +35,6 @@ def test_who_stays_is_a_user_also_if_nothing_says_who(
 
     monkeypatch.setattr(disks, "_open", busy)
     monkeypatch.setattr(disks, "MOMENT", 0)
+    monkeypatch.setattr(disks, "BLOCK", tmp_path)  # not this machine's loop devices
     with pytest.raises(disks.InUseError, match=r"/dev/disk9 is in use \(a file system or program"):
         disks.claim(tmp_path / "disk9")

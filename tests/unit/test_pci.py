@@ -70,6 +70,7 @@ class Kernel:
         self.opened: list[str] = []
         monkeypatch.setattr(disks, "_open", self.open)
         monkeypatch.setattr(disks, "MOMENT", 0)
+        monkeypatch.setattr(disks, "BLOCK", Path("/nothing"))  # not this machine's loop devices
 
     def open(self, disk: Path, flags: int) -> int:
         assert flags == os.O_RDONLY | os.O_EXCL
