@@ -81,7 +81,7 @@ def _leave_namespace(keep: set[Path]) -> None:
 class FuseAttachment:
     """nbdfuse and a loop device."""
 
-    restartable = False  # nbdfuse ends with its server
+    resumable = None  # nbdfuse ends with its server
     news: int | None = None
 
     def __init__(self, endpoint: Endpoint, name: str, export: Export, *, timeout: float) -> None:
@@ -139,12 +139,6 @@ class FuseAttachment:
 
     def lost_server(self) -> bool:
         return False
-
-    def hold(self) -> None:
-        raise NotImplementedError
-
-    def reconnect(self) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         try:

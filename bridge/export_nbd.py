@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pyroute2.netlink import (  # type: ignore[import-untyped]
     NLM_F_ACK,
@@ -185,13 +185,13 @@ def _inode(sock: socket.socket) -> int:
 class NbdAttachment:
     """A drive as /dev/nbdX.
 
-    A child holds the device open, and the kernel disconnects it with the last close: if we are killed,
-    it goes with whoever has it mounted. Not we ourselves: that close may wait for requests, and they for the
-    end of our stand-in, which as files of one process would end one after the other.
+    The kernel disconnects the device with its last close. A child keeps it open, so if the supervisor is killed the
+    device goes when the last mount ends. The supervisor itself does not keep it open: its end would wait for that
+    close, the close for requests, and they for the end of the stand-in, which the supervisor's end closes only
+    afterwards.
     """
 
     children: Sequence[Child] = ()
-    restartable = True
     news: int | None = None
 
     def __init__(
@@ -310,6 +310,10 @@ class NbdAttachment:
             with self._socket, suppress(OSError):  # OSError: the server was first
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket = None
+
+    @property
+    def resumable(self) -> Self:
+        return self
 
     def lost_server(self) -> bool:
         return False

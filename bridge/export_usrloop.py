@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from usrdrv import loop
 from usrdrv.base import errors
@@ -156,7 +156,6 @@ class LoopAttachment:
     """A drive as /dev/usrblkN."""
 
     children: Sequence[Child] = ()
-    restartable = True
 
     def __init__(
         self, server: LoopServer, number: int, *, patience: int = 0, overdue: float = 0
@@ -209,6 +208,10 @@ class LoopAttachment:
                 time.sleep(0.01)
             except OSError as error:
                 raise errors.DeviceError(f"{self.where}: {error.strerror}") from None
+
+    @property
+    def resumable(self) -> Self:
+        return self
 
     def lost_server(self) -> bool:
         return self._control.query().state in WITHOUT_SERVER

@@ -60,14 +60,21 @@ class Server(Protocol):
         """Start it again; DeviceError if it has another drive than before, InterruptedError if hurried."""
 
 
+class Resumable(Protocol):
+    """What keeps requests while a server that ended is started again."""
+
+    def hold(self) -> None:
+        """The server has ended: have requests wait for the next one. Idempotent."""
+
+    def reconnect(self) -> None:
+        """Go on with the restarted server."""
+
+
 class Attachment(Protocol):
     """A drive that is usable; `close` detaches it, also after everything behind it died."""
 
     where: str
     """A device path or an NBD address."""
-
-    restartable: bool
-    """Whether its server may end and come back, with hold() and reconnect()."""
 
     disks: Sequence[KernelDisk]
     """As the kernel has it; empty: the kernel has no part in it."""
@@ -82,11 +89,9 @@ class Attachment(Protocol):
     def children(self) -> Sequence[Child]:
         """Processes without which it does not work."""
 
-    def hold(self) -> None:
-        """The server has ended: have requests wait for the next one. Idempotent; only if `restartable`."""
-
-    def reconnect(self) -> None:
-        """Go on with the restarted server; only if `restartable`."""
+    @property
+    def resumable(self) -> Resumable | None:
+        """How it goes on with another server; None: it ends with this one."""
 
     def close(self) -> None:
         """Detach. Idempotent."""
@@ -96,7 +101,7 @@ class SocketAttachment:
     """The NBD server itself, for clients in user space."""
 
     children: Sequence[Child] = ()
-    restartable = False
+    resumable = None
     disks: Sequence[KernelDisk] = ()
     news: int | None = None
 
@@ -105,12 +110,6 @@ class SocketAttachment:
 
     def lost_server(self) -> bool:
         return False
-
-    def hold(self) -> None:
-        raise NotImplementedError
-
-    def reconnect(self) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         pass

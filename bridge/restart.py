@@ -16,7 +16,7 @@ from usrdrv.base.process import Child
 from usrdrv.base.signals import Signals
 from usrdrv.bridge import account, exports, presence
 from usrdrv.bridge.backoff import LONGEST, Backoff
-from usrdrv.bridge.exports import Attachment, Server
+from usrdrv.bridge.exports import Attachment, Resumable, Server
 from usrdrv.bridge.say import say
 from usrdrv.bridge.supervisor import START_TIMEOUT
 
@@ -41,7 +41,8 @@ class Restarter:
         self._server = server
         self._attachment = attachment
         self._signals = signals
-        self._patience = patience if attachment.restartable and outlived(server.device) else 0
+        self._resumable = attachment.resumable if outlived(server.device) else None
+        self._patience = patience if self._resumable is not None else 0
         self._backoff = Backoff(self._patience)
         self._count = 0
         self._begin()
@@ -83,17 +84,17 @@ class Restarter:
         died, dead = time.monotonic(), server.child
         how = dead.status() if dead.returncode is not None else "does not end"
         last = f"{server.device}: {dead.name} {how}"
-        if not self._patience:
+        if self._resumable is None or not self._patience:
             self.still_there(dead, died)
             raise errors.NoSuchDeviceError(last)
         worked, tried = self._worked(died), False
         for pause in self._backoff.pauses(died, worked):
             with suppress(errors.DeviceError):  # then they wait a little all the same
-                self._attachment.hold()
+                self._resumable.hold()
             self._sleep(pause)
             self.still_there(dead, died)
             try:
-                self._try()
+                self._try(self._resumable)
             except errors.UsrdrvError as error:
                 # A later try that only had no time left says less than the one before it.
                 if not tried or time.monotonic() < self._backoff.until:
@@ -110,8 +111,8 @@ class Restarter:
             f"{last}: no driver has completed a request for {self._patience} s; given up"
         )
 
-    def _try(self) -> None:
+    def _try(self, resumable: Resumable) -> None:
         left = max(self._backoff.until - time.monotonic(), 0.0)
         self._server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
         self._begin()
-        self._attachment.reconnect()
+        resumable.reconnect()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Self
 
 from usrdrv.base.process import Child
 from usrdrv.bridge.exports import Attachment
@@ -18,7 +19,8 @@ class Together:
     def __init__(self, device: str, attached: Sequence[Attachment]) -> None:
         self._attached = attached
         self.where = device
-        self.restartable = all(each.restartable for each in attached)
+        resumable = [each.resumable for each in attached]
+        self._resumable = [each for each in resumable if each is not None]
         self.disks: Sequence[KernelDisk] = [disk for each in attached for disk in each.disks]
         self._news = select.epoll()  # readable when one of them is
         for each in attached:
@@ -30,15 +32,19 @@ class Together:
     def children(self) -> Sequence[Child]:
         return [child for each in self._attached for child in each.children]
 
+    @property
+    def resumable(self) -> Self | None:
+        return self if len(self._resumable) == len(self._attached) else None
+
     def lost_server(self) -> bool:
         lost = [each.lost_server() for each in self._attached]  # ask all: they are quiet then
         return any(lost)
 
     def hold(self) -> None:
-        self._all([each.hold for each in self._attached])
+        self._all([each.hold for each in self._resumable])
 
     def reconnect(self) -> None:
-        self._all([each.reconnect for each in self._attached])
+        self._all([each.reconnect for each in self._resumable])
 
     def close(self) -> None:
         self._all([*(each.close for each in self._attached), self._news.close])

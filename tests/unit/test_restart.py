@@ -70,14 +70,12 @@ class Server:
 
 
 class Attachment:
-    restartable = True
     held = 0
     reconnected = 0
     disks: Sequence[Any] = ()
 
-    @property
-    def disk(self) -> Any:
-        return self
+    def __init__(self) -> None:
+        self.resumable: Any = self
 
     def hold(self) -> None:
         self.held += 1
@@ -306,7 +304,7 @@ def test_a_drive_in_the_drivers_own_memory_died_with_it() -> None:
 
 def test_not_for_an_export_that_ends_with_its_server_nor_if_declined() -> None:
     attachment = Attachment()
-    attachment.restartable = False
+    attachment.resumable = None
     for made in (restarter(Server(), attachment), restarter(Server(), patience=0)):
         with pytest.raises(errors.NoSuchDeviceError, match="SIGKILL"):
             made.bring_back()

@@ -21,7 +21,7 @@ from usrdrv.bridge.together import Together
 
 
 class Disk:
-    """One of the kernel. user: who has it; failure: of writing it out."""
+    """A disk as the kernel has it. user: what it is used by; failure: the error of writing it out."""
 
     def __init__(self, name: str, *, user: str = "", failure: OSError | None = None) -> None:
         self.where = f"/dev/{name}"
@@ -61,7 +61,6 @@ class Disk:
 class Attached:
     """An attachment of one disk. lost: what the kernel says of its server."""
 
-    restartable = True
     children: Sequence[Any] = ()
 
     def __init__(self, disk: Disk) -> None:
@@ -70,6 +69,10 @@ class Attached:
         self.news, self.kernel = os.pipe()
         self.lost = False
         self.did: list[str] = []
+
+    @property
+    def resumable(self) -> Any:
+        return self
 
     def lost_server(self) -> bool:
         os.read(self.news, 1)
