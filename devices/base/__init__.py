@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -26,9 +27,9 @@ class Model(Closing):
         self._model = pointer
 
     @classmethod
+    @abstractmethod
     def parse_fault(cls, words: Sequence[str]) -> Any:
-        """A fault from the words of a command line."""
-        raise NotImplementedError
+        """Return the fault that words of a command line name."""
 
     @property
     def pointer(self) -> int:

@@ -43,6 +43,14 @@ class FaultJson:
         return cls(**data)
 
 
+def check_words(kind: str, kinds: Collection[str], on: str, places: Collection[str]) -> None:
+    """Raise UsageError unless there is such a kind of fault, and such a place for it."""
+    if kind not in kinds:
+        raise UsageError(f"unknown fault {kind!r}: one of {', '.join(kinds)}")
+    if on not in places:
+        raise UsageError(f"{kind}: on={on}: one of {', '.join(places)}")
+
+
 def check_range(kind: str, name: str, value: float | None, low: float, high: float) -> None:
     """Raise UsageError unless the value is absent or within its limits."""
     if value is not None and not low <= value <= high:

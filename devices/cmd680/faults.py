@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from usrdrv.base.errors import UsageError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base.faults import FaultJson, check_range, split_words
+from usrdrv.devices.base.faults import FaultJson, check_range, check_words, split_words
 
 KINDS = {
     "bad-sector": lib.CMD680_FAULT_BAD_SECTOR,
@@ -66,10 +66,7 @@ class Fault(FaultJson):
     hits: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"unknown fault {self.kind!r}: one of {', '.join(KINDS)}")
-        if self.on not in ON:
-            raise UsageError(f"{self.kind}: on={self.on}: one of {', '.join(ON)}")
+        check_words(self.kind, KINDS, self.on, ON)
         check_range(self.kind, "drive", self.drive, 0, 3)
         check_range(self.kind, "opcode", self.opcode, 0, 255)
         check_range(self.kind, "above", self.above, 0, 6)

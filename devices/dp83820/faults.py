@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from usrdrv.base.errors import UsageError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base.faults import FaultJson, check_range, split_words
+from usrdrv.devices.base.faults import FaultJson, check_range, check_words, split_words
 
 KINDS: Final = {
     "lose": lib.DP83820_FAULT_LOSE,
@@ -47,10 +47,7 @@ class NicFault(FaultJson):
     hits: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"unknown fault {self.kind!r}: one of {', '.join(KINDS)}")
-        if self.on not in ON:
-            raise UsageError(f"{self.kind}: on={self.on}: one of {', '.join(ON)}")
+        check_words(self.kind, KINDS, self.on, ON)
         check_range(self.kind, "every", self.every, 1, (1 << 32) - 1)
         check_range(self.kind, "count", self.count, 0, (1 << 64) - 1)
         check_range(self.kind, "ms", self.ms, 0, 3.6e6)
