@@ -341,7 +341,7 @@ print("read", flush=True)
 
 
 def test_killed_in_a_transfer(guest: Guest, models: list[Model]) -> None:
-    """The drive is about to deliver; the process dies; whoever has its memory now keeps what he wrote."""
+    """The drive is about to deliver; the process dies; what its memory becomes keeps its contents."""
     (guest.share / "read_slowly.py").write_text(READ)
     socket = models[0].control
 

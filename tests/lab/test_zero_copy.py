@@ -210,7 +210,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
 @pytest.mark.parametrize("who", ["alone", "with_another"])
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
 def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
-    """The drive is about to deliver; its driver dies; the request fails, and whoever has its pages then keeps them.
+    """The driver dies as the drive is about to deliver: the request fails, its pages' next use keeps its contents.
 
     with_another: a process that has the claim open as well, which therefore does not end by itself.
     """
