@@ -28,6 +28,7 @@ from usrdrv.bridge.say import say
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 from usrdrv.bridge.together import Together
 from usrdrv.bridge.watchdog import Watchdog
+from usrdrv.chips import DISKS
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
@@ -119,7 +120,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Return the exit code."""
-    supported.check(args.device, supported.DISKS)
+    supported.check(args.device, DISKS)
     endpoint = _endpoint(args)
     drives = _drives(args.drive)
     wanted = args.export or ("auto" if args.port is None else "socket")
