@@ -30,7 +30,7 @@ def folders(pattern: str) -> list[str]:
     """The folders of ours that a word of FLOORS names: one, or each with files in it."""
     if "*" not in pattern:
         return [pattern]
-    return sorted({str(file.parent.relative_to(ROOT)) for file in ROOT.glob(f"{pattern}/*.[cp]*")})
+    return sorted({str(file.parent.relative_to(ROOT)) for file in ROOT.glob(f"{pattern}/*.py")})
 
 
 FLOOR = {
