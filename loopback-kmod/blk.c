@@ -307,7 +307,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	was_alone = usrloop_alone_ended(q, slot);
 	rq = free_slot(slot, cqe->seq);
 	if (was_alone)
-		usrloop_resend(q->dev, 0);
+		usrloop_dev_resend(q->dev, 0);
 	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
 		blk_mq_end_request(rq, errno_to_blk_status(result));
 	return good;
@@ -405,18 +405,12 @@ void usrloop_blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_hel
 		move_slots(q, SLOT_HELD, SLOT_FREE);
 }
 
-/**
- * usrloop_blk_resend() - send a request that was held, if it is one
- * @q:		its queue, which has a server
- * @tag:	its slot
- *
- * One that cannot be mapped now stays, and keeps its points: the block layer could give it another
- * slot. It is tried again later.
- *
- * Context: process, dev->lock held.
- * Return: false: it was held and is ended.
+/*
+ * Send a request that was held, if it is one. One that cannot be mapped now stays, and keeps its
+ * points: the block layer could give it another slot. It is tried again later. dev->lock held; the
+ * queue has a server. Return: false: it was held and is ended.
  */
-bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
+static bool send_again(struct usrloop_queue *q, u32 tag)
 {
 	struct usrloop_slot *slot = &q->slot[tag];
 	u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
@@ -432,7 +426,7 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	status = dispatch(q, rq, true, true);
 	rcu_read_unlock();
 	if (status == BLK_STS_RESOURCE) {
-		usrloop_resend(q->dev, msecs_to_jiffies(RETRY_MS));
+		usrloop_dev_resend(q->dev, msecs_to_jiffies(RETRY_MS));
 		return true;
 	}
 	if (status)
@@ -440,12 +434,44 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	return !status;
 }
 
-void usrloop_blk_attached(struct usrloop_queue *q)
+static void send_held(struct usrloop_queue *q)
 {
 	u32 i;
 
-	for (i = 0; !q->dev->alone && i < q->dev->info.depth; i++)
-		usrloop_blk_resend(q, i);
-	if (q->dev->alone && q->index == q->dev->info.queues - 1)
-		usrloop_alone_send(q->dev);
+	for (i = 0; i < q->dev->info.depth; i++)
+		send_again(q, i);
+}
+
+/*
+ * Send the next request that has to be alone, or all when there is none left. dev->lock held; all
+ * queues have a server.
+ */
+static void send_alone(struct usrloop_dev *dev)
+{
+	struct usrloop_queue *q;
+	unsigned int i;
+	u32 tag;
+
+	do {
+		if (usrloop_alone_next(dev, &q, &tag))
+			return;
+	} while (q && !send_again(q, tag));
+	if (q)
+		return;
+	WRITE_ONCE(dev->alone, false);
+	for (i = 0; i < dev->info.queues; i++) {
+		q = &dev->queue[i];
+		/* A request that saw the old value has been noted by then as one that waits. */
+		spin_lock(&q->lock);
+		spin_unlock(&q->lock);
+		send_held(q);
+	}
+}
+
+void usrloop_blk_attached(struct usrloop_queue *q)
+{
+	if (!q->dev->alone)
+		send_held(q);
+	else if (q->index == q->dev->info.queues - 1)
+		send_alone(q->dev);
 }

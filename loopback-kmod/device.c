@@ -14,16 +14,6 @@
 
 #include "usrloop.h"
 
-/* What it does lets requests of disks end: it must run when memory is short. */
-static struct workqueue_struct *disk_work;
-/* It waits for RTNL, whose owner may wait for memory, and so for a disk: none waits for it. */
-static struct workqueue_struct *net_work;
-
-struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev)
-{
-	return dev->info.type == USRLOOP_NET ? net_work : disk_work;
-}
-
 static void changed(struct usrloop_dev *dev)
 {
 	atomic_inc(&dev->changes);
@@ -34,31 +24,6 @@ static void set_state(struct usrloop_dev *dev, u32 state)
 {
 	WRITE_ONCE(dev->info.state, state);
 	changed(dev);
-}
-
-void usrloop_dev_get(struct usrloop_dev *dev)
-{
-	kref_get(&dev->ref);
-}
-
-static void dev_free(struct kref *ref)
-{
-	struct usrloop_dev *dev = container_of(ref, struct usrloop_dev, ref);
-	unsigned int i;
-
-	if (dev->kind_made)
-		dev->kind->free(dev);
-	for (i = 0; dev->queue && i < dev->info.queues; i++)
-		kvfree(dev->queue[i].slot);
-	kfree(dev->queue);
-	usrloop_uncharge(&dev->charge);
-	mutex_destroy(&dev->lock);
-	kfree(dev);
-}
-
-void usrloop_dev_put(struct usrloop_dev *dev)
-{
-	kref_put(&dev->ref, dev_free);
 }
 
 /* Give the queues their ends, so that requests go to the server. dev->lock held. */
@@ -181,6 +146,19 @@ static void revoke_work(struct work_struct *work)
 	usrloop_dev_put(dev);
 }
 
+/* Send what is held though there is a server: it could not be mapped, or waited for another one. */
+static void resend_work(struct work_struct *work)
+{
+	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, resend);
+	unsigned int i;
+
+	mutex_lock(&dev->lock);
+	for (i = 0; dev->info.state == USRLOOP_LIVE && i < dev->info.queues; i++)
+		dev->kind->attached(&dev->queue[i]);
+	mutex_unlock(&dev->lock);
+	usrloop_dev_put(dev);
+}
+
 static int stop(struct usrloop_dev *dev, bool force);
 
 static void vanish_work(struct work_struct *work)
@@ -193,38 +171,6 @@ static void vanish_work(struct work_struct *work)
 		stop(dev, true);
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
-}
-
-/* Have a work of a device done, which puts its reference to it. Context: any. */
-static void queue(struct usrloop_dev *dev, struct work_struct *work)
-{
-	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq(dev), work))
-		usrloop_dev_put(dev);	/* it is on its way already */
-}
-
-/**
- * usrloop_dev_vanish() - the kernel takes an interface away by itself: stop the device
- * @dev:	network device
- *
- * Context: any; it is done by a worker.
- */
-void usrloop_dev_vanish(struct usrloop_dev *dev)
-{
-	queue(dev, &dev->vanish);
-}
-
-/**
- * usrloop_dev_overdue() - a server did not answer in time: take the device away from it
- * @dev:	device
- * @generation:	the server's
- *
- * Context: any; it is done by a worker.
- */
-void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
-{
-	WRITE_ONCE(dev->overdue, generation);
-	queue(dev, &dev->revoke);
 }
 
 static int make_queues(struct usrloop_dev *dev)
@@ -278,7 +224,7 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
 	INIT_WORK(&dev->revoke, revoke_work);
 	INIT_WORK(&dev->vanish, vanish_work);
-	INIT_DELAYED_WORK(&dev->resend, usrloop_resend_work);
+	INIT_DELAYED_WORK(&dev->resend, resend_work);
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
@@ -574,23 +520,4 @@ int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 	}
 	mutex_unlock(&dev->lock);
 	return ret;
-}
-
-int usrloop_devices_init(void)
-{
-	disk_work = alloc_workqueue("usrloop", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	net_work = disk_work ? alloc_workqueue("usrloop_net", WQ_UNBOUND, 0) : NULL;
-	if (net_work)
-		return 0;
-	if (disk_work)
-		destroy_workqueue(disk_work);
-	return -ENOMEM;
-}
-
-/* No device is left: each keeps the module. Work of one that is gone may still be on its way. */
-void usrloop_devices_exit(void)
-{
-	destroy_workqueue(net_work);
-	destroy_workqueue(disk_work);
-	usrloop_registry_exit();
 }

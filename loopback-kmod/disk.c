@@ -163,4 +163,7 @@ const struct usrloop_kind usrloop_blk_kind = {
 	.resized	= blk_resized,
 	.collect	= usrloop_blk_collect,
 	.finish		= usrloop_blk_finish,
+#if IS_ENABLED(CONFIG_USRDRV)
+	.zc		= &usrloop_zc_blk,
+#endif
 };

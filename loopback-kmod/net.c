@@ -16,11 +16,6 @@
 
 #include "net.h"
 
-struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
-{
-	return *(struct usrloop_dev **)netdev_priv(netdev);
-}
-
 static unsigned int net_collect(struct usrloop_end *end)
 {
 	struct usrloop_netq *nq = end->queue->net;
@@ -377,4 +372,7 @@ const struct usrloop_kind usrloop_net_kind = {
 	.carrier	= net_carrier,
 	.netns		= net_netns,
 	.collect	= net_collect,
+#if IS_ENABLED(CONFIG_USRDRV)
+	.zc		= &usrloop_zc_net,
+#endif
 };

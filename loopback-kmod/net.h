@@ -49,6 +49,13 @@ struct usrloop_net {
 	struct usrloop_netq queue[];
 };
 
+static inline struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
+{
+	return *(struct usrloop_dev **)netdev_priv(netdev);
+}
+
+/* ethtool.c */
+extern const struct ethtool_ops usrloop_ethtool_ops;
 void usrloop_net_counts(struct usrloop_netq *nq, u64 *to);
 
 /* net_tx.c */
@@ -65,6 +72,7 @@ void usrloop_net_discard(struct usrloop_queue *q);
 
 /* zc_net.c */
 #if IS_ENABLED(CONFIG_USRDRV)
+extern const struct usrloop_zc_ops usrloop_zc_net;
 int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 head,
 		    struct usrloop_sqe *sqe);
 struct sk_buff *usrloop_zc_sent(struct usrloop_end *end, u32 slot);
@@ -88,7 +96,5 @@ static inline struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct
 	return NULL;
 }
 #endif
-
-extern const struct ethtool_ops usrloop_ethtool_ops;
 
 #endif

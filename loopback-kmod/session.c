@@ -72,11 +72,11 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 }
 
 /* What a server has the kernel keep for it. */
-static unsigned long pages_of(const struct usrloop_info *info, const struct usrloop_layout *layout)
+static unsigned long pages_of(const struct usrloop_dev *dev, const struct usrloop_layout *layout)
 {
 	unsigned long pages = layout->size >> PAGE_SHIFT;
 
-	return usrloop_zero_copy(info) ? pages + usrloop_zc_pages(info) : pages;
+	return usrloop_zero_copy(&dev->info) ? pages + usrloop_zc_pages(dev) : pages;
 }
 
 /**
@@ -103,7 +103,7 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	init_waitqueue_head(&s->poll);
 	ret = usrloop_layout(&dev->info, &s->layout);
 	if (!ret)
-		ret = usrloop_charge(&s->charge, pages_of(&dev->info, &s->layout));
+		ret = usrloop_charge(&s->charge, pages_of(dev, &s->layout));
 	if (ret)
 		goto err_free;
 	ret = -ENOMEM;

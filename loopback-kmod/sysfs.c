@@ -5,10 +5,9 @@
  * Shown without dev->lock: removing a disk waits for whoever reads here, with that lock held.
  */
 #include <linux/blkdev.h>
-#include <linux/netdevice.h>
 #include <linux/sysfs.h>
 
-#include "usrloop.h"
+#include "net.h"
 
 static const char *const state_names[] = {
 	[USRLOOP_NEW] = "new", [USRLOOP_LIVE] = "live", [USRLOOP_QUIESCED] = "quiesced",

@@ -9,8 +9,8 @@
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
+#include "blk.h"
 #include "compat.h"
-#include "usrloop.h"
 
 #if IS_ENABLED(CONFIG_USRDRV)
 #include "zerocopy.h"

@@ -70,20 +70,15 @@ static int begin(struct usrloop_session *s)
 	return ret;
 }
 
-static const struct usrloop_zc_ops *ops_of(const struct usrloop_info *info)
-{
-	return info->type == USRLOOP_NET ? &usrloop_zc_net : &usrloop_zc_blk;
-}
-
 /**
  * usrloop_zc_pages() - what zero copy takes besides the session's memory
- * @info:	device that has the feature
+ * @dev:	device that has the feature
  *
  * Return: pages of tables, and of what frames from the wire go to.
  */
-unsigned long usrloop_zc_pages(const struct usrloop_info *info)
+unsigned long usrloop_zc_pages(const struct usrloop_dev *dev)
 {
-	return ops_of(info)->pages(info);
+	return dev->kind->zc->pages(&dev->info);
 }
 
 /**
@@ -97,7 +92,7 @@ unsigned long usrloop_zc_pages(const struct usrloop_info *info)
 int usrloop_zc_begin(struct usrloop_session *s, int claim_fd)
 {
 	const struct usrloop_info *info = &s->dev->info;
-	const struct usrloop_zc_ops *ops = ops_of(info);
+	const struct usrloop_zc_ops *ops = s->dev->kind->zc;
 	struct usrloop_zc *zc;
 	unsigned int i;
 	int ret;

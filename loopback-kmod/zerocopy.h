@@ -43,9 +43,6 @@ struct usrloop_zc {
 
 void usrloop_zc_end_claim(struct usrloop_zc *zc);
 
-extern const struct usrloop_zc_ops usrloop_zc_blk;
-extern const struct usrloop_zc_ops usrloop_zc_net;
-
 static inline struct device *usrloop_zc_device(const struct usrloop_zc *zc)
 {
 	return usrdrv_claim_device(zc->claim);
