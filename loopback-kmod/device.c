@@ -78,12 +78,16 @@ static void part(struct usrloop_dev *dev)
 	wake_up_poll(&s->poll, EPOLLHUP);
 }
 
+/* Whether requests wait for the next server. */
+static bool holds(const struct usrloop_dev *dev)
+{
+	return dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
+}
+
 /* @died: it was not sent away, so requests that it has seen may be why. */
 static void lose_server(struct usrloop_dev *dev, bool died)
 {
-	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE ||
-		    dev->info.policy == USRLOOP_DEATH_REISSUE;
-	bool started = dev->info.state != USRLOOP_NEW;
+	bool started = dev->info.state != USRLOOP_NEW, hold = holds(dev);
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
 
@@ -114,21 +118,35 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 static void recovery_over(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
-
 	long left;
 
 	mutex_lock(&dev->lock);
+	if (dev->info.state != USRLOOP_QUIESCED || !holds(dev) || !dev->info.recovery_ms)
+		goto out;
 	left = dev->recover_by - usrloop_clock();
-	/* It meant a server before the last, or the clock has stood still. */
-	if (dev->info.state == USRLOOP_QUIESCED && left > 0) {
-		mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
-	} else if (dev->info.state == USRLOOP_QUIESCED) {
-		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name,
-			dev->info.id, dev->info.recovery_ms);
-		disconnect_queues(dev, NULL, MODE_FAIL, true);
-		set_state(dev, USRLOOP_FAILED);
+	if (left > 0) {
+		/* It meant a server before the last, or the clock has stood still. */
+		if (!usrloop_clock_stopped())
+			mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
+		goto out;
 	}
+	pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
+		dev->info.recovery_ms);
+	disconnect_queues(dev, NULL, MODE_FAIL, true);
+	set_state(dev, USRLOOP_FAILED);
+out:
 	mutex_unlock(&dev->lock);
+}
+
+static void continue_recovery(struct usrloop_dev *dev)
+{
+	mod_delayed_work(usrloop_wq(dev), &dev->recovery, 0);
+}
+
+/* The clock goes on: what is left of a device's recovery time is waited for. Context: process. */
+void usrloop_dev_continue(void)
+{
+	usrloop_dev_each(continue_recovery);
 }
 
 static void revoke_work(struct work_struct *work)
@@ -426,10 +444,11 @@ int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 	mutex_unlock(&dev->lock);
 	if (ret)
 		return ret;
+	usrloop_dev_forget(dev);
+	/* usrloop_dev_continue() does not find it any more. */
 	cancel_delayed_work_sync(&dev->recovery);
 	if (cancel_delayed_work_sync(&dev->resend))
 		usrloop_dev_put(dev);
-	usrloop_dev_forget(dev);
 	return 0;
 }
 

@@ -11,7 +11,7 @@ static int __init usrloop_init(void)
 	ret = usrloop_selftest();
 	if (ret)
 		goto err_selftest;
-	ret = usrloop_clock_init();
+	ret = usrloop_clock_init(usrloop_dev_continue);
 	if (ret)
 		goto err_clock;
 	ret = usrloop_work_init();

@@ -327,7 +327,6 @@ static struct net *net_netns(struct usrloop_dev *dev, u32 *ifindex)
 
 static void net_attached(struct usrloop_queue *q)
 {
-	q->net->still = 0;
 	if (q->index == q->dev->info.queues - 1)
 		usrloop_net_watch(q->dev->net);
 }

@@ -30,9 +30,7 @@ struct usrloop_netq {
 	/* of packets to the wire; head: the transmit lock, tail: queue->lock */
 	u32 head, tail;
 	u32 *bytes;			/* depth, of each packet */
-	/* of the watch: tail as it was seen last, and how often in a row with packets behind it */
-	u32 seen;
-	unsigned int still;
+	unsigned long since;		/* usrloop_clock(): tail is the oldest; queue->lock */
 	struct usrloop_counts tx;	/* the transmit lock */
 	struct usrloop_counts rx;	/* NAPI */
 	struct u64_stats_sync tx_sync, rx_sync;

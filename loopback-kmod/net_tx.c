@@ -123,6 +123,8 @@ netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	}
 	atomic_set(&q->slot[slot].word, usrloop_slot_word(seq, SLOT_SERVED));
 	nq->bytes[slot] = len;
+	if (nq->tail == nq->head)
+		nq->since = usrloop_clock();
 	nq->head++;
 	skb_tx_timestamp(skb);
 	/* Before the server can see it, and complete it. */
@@ -168,6 +170,7 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 	if (!packets)
 		return;
 	WRITE_ONCE(nq->tail, tail);
+	nq->since = usrloop_clock();
 	netdev_tx_completed_queue(nq->txq, packets, bytes);
 	/* Pairs with that in stop_if_full(). */
 	smp_mb();
@@ -254,21 +257,26 @@ void usrloop_net_watch(struct usrloop_net *net)
 				   max(msecs_to_jiffies(ms) / LOOKS, 1UL));
 }
 
-/* Whether a queue's oldest packet has been there for the whole time-out. */
-static bool is_still(struct usrloop_netq *nq)
+/* The generation of the server that has left a queue's oldest packet alone; 0: none has. */
+static u32 overdue(struct usrloop_queue *q)
 {
-	u32 tail = READ_ONCE(nq->tail);
+	unsigned long limit = msecs_to_jiffies(q->dev->info.timeout_ms);
+	const struct usrloop_netq *nq = q->net;
+	const struct usrloop_end *end;
+	u32 generation = 0;
 
-	if (tail != nq->seen || tail == READ_ONCE(nq->head))
-		nq->still = 0;
-	nq->seen = tail;
-	/* The first look may have come right after the packet. */
-	return nq->still++ > LOOKS;
+	spin_lock_bh(&q->lock);
+	end = rcu_dereference_protected(q->end, lockdep_is_held(&q->lock));
+	if (end && nq->tail != nq->head && time_after_eq(usrloop_clock(), nq->since + limit))
+		generation = end->session->generation;
+	spin_unlock_bh(&q->lock);
+	return generation;
 }
 
 /*
  * A server that leaves a packet alone counts as dead. The kernel's own watchdog would warn as if
- * that were a fault of ours, and looks at full queues only.
+ * that were a fault of the module, looks at full queues only, and goes on by jiffies while the
+ * server is frozen.
  */
 void usrloop_net_watch_work(struct work_struct *work)
 {
@@ -276,17 +284,11 @@ void usrloop_net_watch_work(struct work_struct *work)
 	struct usrloop_dev *dev = net->dev;
 	unsigned int i;
 
-	/* While the clock stands still the server cannot do better. */
-	for (i = 0; !usrloop_clock_stopped() && i < dev->info.queues; i++) {
-		struct usrloop_end *end;
+	for (i = 0; i < dev->info.queues; i++) {
+		u32 generation = overdue(&dev->queue[i]);
 
-		if (!is_still(&net->queue[i]))
-			continue;
-		rcu_read_lock();
-		end = rcu_dereference(dev->queue[i].end);
-		if (end)
-			usrloop_dev_overdue(dev, end->session->generation);
-		rcu_read_unlock();
+		if (generation)
+			usrloop_dev_overdue(dev, generation);
 	}
 	usrloop_net_watch(net);
 }

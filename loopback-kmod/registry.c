@@ -100,6 +100,25 @@ struct usrloop_dev *usrloop_dev_find(u32 type, u32 id)
 	return dev;
 }
 
+/**
+ * usrloop_dev_each() - do something to each device
+ * @act:	what; finds no device and makes none
+ *
+ * Context: process.
+ */
+void usrloop_dev_each(void (*act)(struct usrloop_dev *dev))
+{
+	struct usrloop_dev *dev;
+	int id;
+
+	mutex_lock(&idr_lock);
+	idr_for_each_entry(&blk_devices, dev, id)
+		act(dev);
+	idr_for_each_entry(&net_devices, dev, id)
+		act(dev);
+	mutex_unlock(&idr_lock);
+}
+
 /* No device is left: each keeps the module. */
 void usrloop_registry_exit(void)
 {

@@ -295,6 +295,7 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
 struct net *usrloop_dev_netns(struct usrloop_dev *dev, u32 *ifindex);
 int usrloop_dev_revoke(struct usrloop_dev *dev);
 int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
+void usrloop_dev_continue(void);
 
 static inline bool usrloop_zero_copy(const struct usrloop_info *info)
 {
@@ -316,12 +317,13 @@ void usrloop_work_exit(void);
 int usrloop_dev_publish(struct usrloop_dev *dev);
 void usrloop_dev_forget(struct usrloop_dev *dev);
 struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
+void usrloop_dev_each(void (*act)(struct usrloop_dev *dev));
 void usrloop_registry_exit(void);
 
 /* clock.c */
 unsigned long usrloop_clock(void);
 bool usrloop_clock_stopped(void);
-int usrloop_clock_init(void);
+int usrloop_clock_init(void (*on_continue)(void));
 void usrloop_clock_exit(void);
 
 /* check.c */
