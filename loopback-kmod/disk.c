@@ -14,6 +14,7 @@ struct usrloop_blk {
 	struct blk_mq_tag_set tags;
 	struct gendisk *disk;		/* between start and stop */
 	struct rw_semaphore telling;	/* user space of a new size; taken under dev->lock */
+	struct mutex resizing;		/* the disk; taken under telling alone */
 };
 
 /* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
@@ -58,6 +59,7 @@ static int blk_create(struct usrloop_dev *dev)
 		return ret;
 	}
 	init_rwsem(&blk->telling);
+	mutex_init(&blk->resizing);
 	dev->blk = blk;
 	return 0;
 }
@@ -65,6 +67,7 @@ static int blk_create(struct usrloop_dev *dev)
 static void blk_free(struct usrloop_dev *dev)
 {
 	blk_mq_free_tag_set(&dev->blk->tags);
+	mutex_destroy(&dev->blk->resizing);
 	kfree(dev->blk);
 }
 
@@ -86,8 +89,8 @@ static int blk_start(struct usrloop_dev *dev)
 	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
 	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
 	/*
-	 * Not now: who serves may be waiting for us. The first who opens it looks for
-	 * partitions.
+	 * Not now: the thread that serves may be in START. The first open() looks for partitions.
+	 * What udev reads in sysfs is complete by the uevent that device_add_disk() sends.
 	 */
 	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
 	/*
@@ -129,25 +132,24 @@ static bool blk_in_use(struct usrloop_dev *dev)
 
 static int blk_resize(struct usrloop_dev *dev, u64 size)
 {
-	struct gendisk *disk = dev->blk->disk;
-
 	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
 		return -EINVAL;
-	dev->info.blk.size = size;
-	if (!disk || get_capacity(disk) == size >> SECTOR_SHIFT)
+	WRITE_ONCE(dev->info.blk.size, size);
+	if (!dev->blk->disk)
 		return 0;
-	set_capacity(disk, size >> SECTOR_SHIFT);
 	down_read(&dev->blk->telling);	/* and so the disk stays */
 	return 1;
 }
 
-/* Tell user space, as set_capacity_and_notify() does. */
+/* Of several at once each sets the last size that was asked for. */
 static void blk_resized(struct usrloop_dev *dev)
 {
-	char *environment[2] = { "RESIZE=1" };
+	struct usrloop_blk *blk = dev->blk;
 
-	kobject_uevent_env(&disk_to_dev(dev->blk->disk)->kobj, KOBJ_CHANGE, environment);
-	up_read(&dev->blk->telling);
+	mutex_lock(&blk->resizing);
+	set_capacity_and_notify(blk->disk, READ_ONCE(dev->info.blk.size) >> SECTOR_SHIFT);
+	mutex_unlock(&blk->resizing);
+	up_read(&blk->telling);
 }
 
 const struct usrloop_kind usrloop_blk_kind = {
