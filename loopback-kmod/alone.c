@@ -21,7 +21,7 @@
 #define POINTS_ALONE	8
 #define POINTS_LAST	12
 
-static bool suspect(const struct usrloop_slot *slot)
+static bool alone_suspect(const struct usrloop_slot *slot)
 {
 	return READ_ONCE(slot->points) >= POINTS_ALONE;
 }
@@ -33,7 +33,7 @@ static bool suspect(const struct usrloop_slot *slot)
  */
 bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slot *slot)
 {
-	return READ_ONCE(q->dev->alone) && !suspect(slot);
+	return READ_ONCE(q->dev->alone) && !alone_suspect(slot);
 }
 
 /**
@@ -48,7 +48,7 @@ bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slo
 {
 	if (unlikely(!READ_ONCE(q->dev->worked)))
 		WRITE_ONCE(q->dev->worked, true);
-	return unlikely(suspect(slot));
+	return unlikely(alone_suspect(slot));
 }
 
 /**
@@ -67,7 +67,7 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
 	if (!READ_ONCE(q->told) || !READ_ONCE(slot->pushed))
 		return false;
 	WRITE_ONCE(slot->points, min(slot->points + points, POINTS_LAST));
-	if (suspect(slot))
+	if (alone_suspect(slot))
 		WRITE_ONCE(q->dev->alone, true);
 	if (points != POINTS_BARREN || slot->points < POINTS_LAST)
 		return false;
@@ -110,7 +110,7 @@ bool usrloop_alone_next(struct usrloop_dev *dev, struct usrloop_queue **q, u32 *
 			const struct usrloop_slot *slot = &dev->queue[i].slot[n];
 			u32 state = usrloop_slot_state(atomic_read_acquire(&slot->word));
 
-			if (state == SLOT_FREE || !suspect(slot))
+			if (state == SLOT_FREE || !alone_suspect(slot))
 				continue;
 			if (state != SLOT_HELD)
 				return true;

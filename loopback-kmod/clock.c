@@ -4,9 +4,9 @@
  * processes are frozen: a server cannot answer, and the next one cannot be started. So it stands
  * still from before they are frozen until they run again, however long that takes.
  *
- * It counts jiffies, which stand still themselves while the machine is off (as CLOCK_MONOTONIC does,
- * unlike CLOCK_BOOTTIME), but not while processes are being frozen and thawed, devices suspended
- * and resumed, and an image is written to a disk.
+ * It counts jiffies. While the machine is off these stand still by themselves, as CLOCK_MONOTONIC
+ * does and CLOCK_BOOTTIME does not; but they go on while processes are frozen and thawed, devices
+ * suspended and resumed, and an image is written to a disk.
  */
 #include <linux/jiffies.h>
 #include <linux/notifier.h>
@@ -45,7 +45,7 @@ bool usrloop_clock_stopped(void)
 	return READ_ONCE(stopped);
 }
 
-static void stop(void)
+static void clock_stop(void)
 {
 	write_seqlock_irq(&lock);
 	if (!stopped)
@@ -54,7 +54,7 @@ static void stop(void)
 	write_sequnlock_irq(&lock);
 }
 
-static void go_on(void)
+static void clock_continue(void)
 {
 	write_seqlock_irq(&lock);
 	if (stopped)
@@ -65,23 +65,23 @@ static void go_on(void)
 }
 
 /* PREPARE comes before processes are frozen, POST when they run again, or still do. */
-static int on_sleep(struct notifier_block *nb, unsigned long action, void *data)
+static int clock_on_sleep(struct notifier_block *nb, unsigned long action, void *data)
 {
 	switch (action) {
 	case PM_HIBERNATION_PREPARE:
 	case PM_SUSPEND_PREPARE:
 	case PM_RESTORE_PREPARE:
-		stop();
+		clock_stop();
 		break;
 	case PM_POST_HIBERNATION:
 	case PM_POST_SUSPEND:
 	case PM_POST_RESTORE:
-		go_on();
+		clock_continue();
 	}
 	return NOTIFY_DONE;
 }
 
-static struct notifier_block sleep = { .notifier_call = on_sleep };
+static struct notifier_block sleep = { .notifier_call = clock_on_sleep };
 
 /**
  * usrloop_clock_init() - have it go

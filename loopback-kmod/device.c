@@ -14,20 +14,20 @@
 
 #include "usrloop.h"
 
-static void changed(struct usrloop_dev *dev)
+static void dev_changed(struct usrloop_dev *dev)
 {
 	atomic_inc(&dev->changes);
 	wake_up_interruptible_poll(&dev->changed, EPOLLIN);
 }
 
-static void set_state(struct usrloop_dev *dev, u32 state)
+static void dev_set_state(struct usrloop_dev *dev, u32 state)
 {
 	WRITE_ONCE(dev->info.state, state);
-	changed(dev);
+	dev_changed(dev);
 }
 
 /* Give the queues their ends, so that requests go to the server. dev->lock held. */
-static void connect_queues(struct usrloop_dev *dev)
+static void dev_connect_queues(struct usrloop_dev *dev)
 {
 	unsigned int i;
 
@@ -45,8 +45,8 @@ static void connect_queues(struct usrloop_dev *dev)
  * Take the ends away: nobody touches the session, @s or NULL, when this returns, and its device
  * touches no data of ours. dev->lock held.
  */
-static void disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
-			      enum usrloop_mode mode, bool fail_lost)
+static void dev_disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
+				  enum usrloop_mode mode, bool fail_lost)
 {
 	unsigned int i;
 
@@ -66,7 +66,7 @@ static void disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s
 }
 
 /* The session is not the device's any more; whoever is in ENTER leaves. dev->lock held. */
-static void part(struct usrloop_dev *dev)
+static void dev_part(struct usrloop_dev *dev)
 {
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
@@ -79,21 +79,21 @@ static void part(struct usrloop_dev *dev)
 }
 
 /* Whether requests wait for the next server. */
-static bool holds(const struct usrloop_dev *dev)
+static bool dev_holds(const struct usrloop_dev *dev)
 {
 	return dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
 }
 
 /* @died: it was not sent away, so requests that it has seen may be why. */
-static void lose_server(struct usrloop_dev *dev, bool died)
+static void dev_lose_server(struct usrloop_dev *dev, bool died)
 {
-	bool started = dev->info.state != USRLOOP_NEW, hold = holds(dev);
+	bool started = dev->info.state != USRLOOP_NEW, hold = dev_holds(dev);
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
 
-	part(dev);
+	dev_part(dev);
 	if (!started) {
-		changed(dev);
+		dev_changed(dev);
 		return;
 	}
 	/* ENTER need not have told it: it may look into the ring by itself, and says so there. */
@@ -103,9 +103,10 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 
 		WRITE_ONCE(q->told, died && seen);
 	}
-	disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
-			  dev->info.policy != USRLOOP_DEATH_REISSUE);
-	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
+	dev_disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
+			      dev->info.policy != USRLOOP_DEATH_REISSUE);
+	dev_set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD :
+								    USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
 		unsigned long limit = msecs_to_jiffies(dev->info.recovery_ms);
 
@@ -115,13 +116,13 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 }
 
 /* Nobody came in time: what waited fails, until somebody comes after all. */
-static void recovery_over(struct work_struct *work)
+static void dev_recovery_over(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
 	long left;
 
 	mutex_lock(&dev->lock);
-	if (dev->info.state != USRLOOP_QUIESCED || !holds(dev) || !dev->info.recovery_ms)
+	if (dev->info.state != USRLOOP_QUIESCED || !dev_holds(dev) || !dev->info.recovery_ms)
 		goto out;
 	left = dev->recover_by - usrloop_clock();
 	if (left > 0) {
@@ -132,13 +133,13 @@ static void recovery_over(struct work_struct *work)
 	}
 	pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
 		dev->info.recovery_ms);
-	disconnect_queues(dev, NULL, MODE_FAIL, true);
-	set_state(dev, USRLOOP_FAILED);
+	dev_disconnect_queues(dev, NULL, MODE_FAIL, true);
+	dev_set_state(dev, USRLOOP_FAILED);
 out:
 	mutex_unlock(&dev->lock);
 }
 
-static void continue_recovery(struct usrloop_dev *dev)
+static void dev_continue_recovery(struct usrloop_dev *dev)
 {
 	mod_delayed_work(usrloop_wq(dev), &dev->recovery, 0);
 }
@@ -146,10 +147,10 @@ static void continue_recovery(struct usrloop_dev *dev)
 /* The clock goes on: what is left of a device's recovery time is waited for. Context: process. */
 void usrloop_dev_continue(void)
 {
-	usrloop_dev_each(continue_recovery);
+	usrloop_dev_each(dev_continue_recovery);
 }
 
-static void revoke_work(struct work_struct *work)
+static void dev_revoke_work(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, revoke);
 
@@ -158,14 +159,14 @@ static void revoke_work(struct work_struct *work)
 		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
 			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
 			dev->info.timeout_ms);
-		lose_server(dev, true);
+		dev_lose_server(dev, true);
 	}
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
 }
 
 /* Send what is held though there is a server: it could not be mapped, or waited for another one. */
-static void resend_work(struct work_struct *work)
+static void dev_resend_work(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, resend);
 	unsigned int i;
@@ -177,21 +178,21 @@ static void resend_work(struct work_struct *work)
 	usrloop_dev_put(dev);
 }
 
-static int stop(struct usrloop_dev *dev, bool force);
+static int dev_stop(struct usrloop_dev *dev, bool force);
 
-static void vanish_work(struct work_struct *work)
+static void dev_vanish_work(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, vanish);
 
 	mutex_lock(&dev->lock);
 	/* Or it was stopped meanwhile, and perhaps started again. */
 	if (dev->info.state != USRLOOP_NEW && dev->kind->vanished(dev))
-		stop(dev, true);
+		dev_stop(dev, true);
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
 }
 
-static int make_queues(struct usrloop_dev *dev)
+static int dev_make_queues(struct usrloop_dev *dev)
 {
 	/* Two kinds of lock to lockdep: only that of an interface is taken in a soft interrupt. */
 	static struct lock_class_key classes[2];
@@ -239,17 +240,17 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	kref_init(&dev->ref);
 	mutex_init(&dev->lock);
 	init_waitqueue_head(&dev->changed);
-	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
-	INIT_WORK(&dev->revoke, revoke_work);
-	INIT_WORK(&dev->vanish, vanish_work);
-	INIT_DELAYED_WORK(&dev->resend, resend_work);
+	INIT_DELAYED_WORK(&dev->recovery, dev_recovery_over);
+	INIT_WORK(&dev->revoke, dev_revoke_work);
+	INIT_WORK(&dev->vanish, dev_vanish_work);
+	INIT_DELAYED_WORK(&dev->resend, dev_resend_work);
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
 	dev->kind = info->type == USRLOOP_BLOCK ? &usrloop_blk_kind : &usrloop_net_kind;
 	ret = usrloop_check_rights(info, dev);
 	if (!ret)
-		ret = make_queues(dev);
+		ret = dev_make_queues(dev);
 	if (!ret)
 		ret = dev->kind->create(dev);
 	if (ret)
@@ -298,11 +299,11 @@ int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_ses
 		dev->session = s;
 		if (dev->info.state != USRLOOP_NEW) {
 			cancel_delayed_work(&dev->recovery);
-			connect_queues(dev);
-			set_state(dev, USRLOOP_LIVE);
+			dev_connect_queues(dev);
+			dev_set_state(dev, USRLOOP_LIVE);
 		} else {
 			WRITE_ONCE(dev->stopping, false);	/* that was for another server */
-			changed(dev);
+			dev_changed(dev);
 		}
 	}
 	mutex_unlock(&dev->lock);
@@ -320,7 +321,7 @@ void usrloop_dev_detach(struct usrloop_session *session)
 
 	mutex_lock(&dev->lock);
 	if (dev->session == session)
-		lose_server(dev, true);
+		dev_lose_server(dev, true);
 	mutex_unlock(&dev->lock);
 }
 
@@ -336,7 +337,7 @@ int usrloop_dev_revoke(struct usrloop_dev *dev)
 
 	mutex_lock(&dev->lock);
 	if (dev->session) {
-		lose_server(dev, false);
+		dev_lose_server(dev, false);
 		ret = 0;
 	}
 	mutex_unlock(&dev->lock);
@@ -367,11 +368,11 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 	if (!ret) {
 		WRITE_ONCE(dev->stopping, false);
 		/* Whoever is faster than us waits. */
-		disconnect_queues(dev, NULL, MODE_HOLD, false);
+		dev_disconnect_queues(dev, NULL, MODE_HOLD, false);
 		ret = dev->kind->start(dev);
 		if (!ret) {
-			connect_queues(dev);
-			set_state(dev, USRLOOP_LIVE);
+			dev_connect_queues(dev);
+			dev_set_state(dev, USRLOOP_LIVE);
 		}
 	}
 	mutex_unlock(&dev->lock);
@@ -379,7 +380,7 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 }
 
 /* dev->lock held */
-static int stop(struct usrloop_dev *dev, bool force)
+static int dev_stop(struct usrloop_dev *dev, bool force)
 {
 	unsigned int i;
 
@@ -389,9 +390,9 @@ static int stop(struct usrloop_dev *dev, bool force)
 		return -EBUSY;
 	cancel_delayed_work(&dev->recovery);
 	/* Requests fail from here on, so that taking the disk away cannot wait for any. */
-	disconnect_queues(dev, dev->session, MODE_FAIL, true);
+	dev_disconnect_queues(dev, dev->session, MODE_FAIL, true);
 	dev->kind->stop(dev);
-	set_state(dev, USRLOOP_NEW);
+	dev_set_state(dev, USRLOOP_NEW);
 	WRITE_ONCE(dev->stopping, true);
 	for (i = 0; dev->session && i < dev->info.queues; i++)
 		rcuwait_wake_up(&dev->session->end[i].wait);
@@ -417,7 +418,7 @@ int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
 	else if (dev->info.state == USRLOOP_DEAD)
 		ret = -EIO;
 	else
-		ret = stop(dev, force);
+		ret = dev_stop(dev, force);
 	mutex_unlock(&dev->lock);
 	return ret;
 }
@@ -434,12 +435,12 @@ int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 	int ret;
 
 	mutex_lock(&dev->lock);
-	ret = dev->deleted ? -ENODEV : stop(dev, force);
+	ret = dev->deleted ? -ENODEV : dev_stop(dev, force);
 	if (!ret) {
 		dev->deleted = true;
 		if (dev->session)
-			part(dev);
-		changed(dev);
+			dev_part(dev);
+		dev_changed(dev);
 	}
 	mutex_unlock(&dev->lock);
 	if (ret)
@@ -468,7 +469,7 @@ int usrloop_dev_resize(struct usrloop_dev *dev, u64 size)
 	mutex_lock(&dev->lock);
 	ret = dev->deleted ? -ENODEV : dev->kind->resize(dev, size);
 	if (ret >= 0)
-		changed(dev);
+		dev_changed(dev);
 	mutex_unlock(&dev->lock);
 	/* To tell takes memory, which may wait for this disk, and so for its next server. */
 	if (ret > 0)

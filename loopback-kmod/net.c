@@ -103,7 +103,7 @@ static const struct net_device_ops netdev_ops = {
 	.ndo_set_mac_address	= eth_mac_addr,
 };
 
-static int check_params(struct usrloop_info *info)
+static int net_check_params(struct usrloop_info *info)
 {
 	struct usrloop_net_params *p = &info->net;
 
@@ -142,7 +142,7 @@ static int net_create(struct usrloop_dev *dev)
 
 	if (!ns_capable(current->nsproxy->net_ns->user_ns, CAP_NET_ADMIN))
 		return -EPERM;
-	ret = check_params(&dev->info);
+	ret = net_check_params(&dev->info);
 	if (ret)
 		return ret;
 	dev->net = kzalloc(struct_size(dev->net, queue, dev->info.queues), GFP_KERNEL_ACCOUNT);
@@ -166,7 +166,7 @@ static int net_create(struct usrloop_dev *dev)
 	return 0;
 }
 
-static void set_features(struct net_device *netdev, u32 features)
+static void net_set_features(struct net_device *netdev, u32 features)
 {
 	netdev_features_t f = NETIF_F_SG | NETIF_F_FRAGLIST;
 
@@ -254,7 +254,7 @@ static int net_start(struct usrloop_dev *dev)
 	netdev->mtu = p->mtu;
 	netdev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
 	eth_hw_addr_set(netdev, p->mac);
-	set_features(netdev, dev->info.features);
+	net_set_features(netdev, dev->info.features);
 	for (i = 0; i < dev->info.queues; i++) {
 		struct usrloop_netq *nq = &dev->net->queue[i];
 

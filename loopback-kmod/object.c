@@ -25,7 +25,7 @@ void usrloop_dev_get(struct usrloop_dev *dev)
 	kref_get(&dev->ref);
 }
 
-static void dev_free(struct kref *ref)
+static void object_free(struct kref *ref)
 {
 	struct usrloop_dev *dev = container_of(ref, struct usrloop_dev, ref);
 	unsigned int i;
@@ -42,11 +42,11 @@ static void dev_free(struct kref *ref)
 
 void usrloop_dev_put(struct usrloop_dev *dev)
 {
-	kref_put(&dev->ref, dev_free);
+	kref_put(&dev->ref, object_free);
 }
 
 /* Have a work of a device done, which puts its reference to it. Context: any. */
-static void queue(struct usrloop_dev *dev, struct work_struct *work)
+static void object_queue(struct usrloop_dev *dev, struct work_struct *work)
 {
 	usrloop_dev_get(dev);
 	if (!queue_work(usrloop_wq(dev), work))
@@ -61,7 +61,7 @@ static void queue(struct usrloop_dev *dev, struct work_struct *work)
  */
 void usrloop_dev_vanish(struct usrloop_dev *dev)
 {
-	queue(dev, &dev->vanish);
+	object_queue(dev, &dev->vanish);
 }
 
 /**
@@ -74,7 +74,7 @@ void usrloop_dev_vanish(struct usrloop_dev *dev)
 void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
 {
 	WRITE_ONCE(dev->overdue, generation);
-	queue(dev, &dev->revoke);
+	object_queue(dev, &dev->revoke);
 }
 
 /**

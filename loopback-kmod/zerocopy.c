@@ -35,7 +35,7 @@ void usrloop_zc_end_claim(struct usrloop_zc *zc)
 }
 
 /* The claim ends. The function reaches no memory, and nobody is in the claim. */
-static int on_quiesced(struct notifier_block *nb, unsigned long action, void *data)
+static int zc_on_quiesced(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct usrloop_zc *zc = container_of(nb, struct usrloop_zc, quiesced);
 
@@ -44,7 +44,7 @@ static int on_quiesced(struct notifier_block *nb, unsigned long action, void *da
 }
 
 /* With the function bound, so that its limits are not another driver's. */
-static int begin(struct usrloop_session *s)
+static int zc_begin(struct usrloop_session *s)
 {
 	struct usrloop_zc *zc = s->zc;
 	int index, ret;
@@ -101,13 +101,13 @@ int usrloop_zc_begin(struct usrloop_session *s, int claim_fd)
 	if (!zc)
 		return -ENOMEM;
 	zc->ops = ops;
-	zc->quiesced.notifier_call = on_quiesced;
+	zc->quiesced.notifier_call = zc_on_quiesced;
 	zc->claim = usrdrv_claim_fdget(claim_fd);
 	ret = PTR_ERR_OR_ZERO(zc->claim);
 	if (ret)
 		goto err_free;
 	s->zc = zc;
-	ret = begin(s);
+	ret = zc_begin(s);
 	if (ret)
 		goto err_put;
 	for (i = 0; i < info->queues; i++)
@@ -123,7 +123,7 @@ err_free:
 }
 
 /* No server was told of what is mapped. */
-static void give_back(struct usrloop_zc *zc)
+static void zc_give_back(struct usrloop_zc *zc)
 {
 	int index = usrdrv_claim_enter(zc->claim);
 
@@ -142,7 +142,7 @@ void usrloop_zc_end(struct usrloop_session *s)
 	struct usrloop_zc *zc = s->zc;
 
 	if (!s->generation)
-		give_back(zc);
+		zc_give_back(zc);
 	else if (zc->ops->mapped(zc, true))
 		usrloop_zc_end_claim(zc);
 	usrdrv_claim_forget(zc->claim, &zc->quiesced);

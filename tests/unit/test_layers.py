@@ -112,7 +112,7 @@ def test_arrows_point_down() -> None:
 ONE_WAY = ("drivers/*", "loopback-kmod", "usrdrv/*")
 """Folders whose C files call each other in one direction."""
 DEFINED = re.compile(
-    r"^(?!static\b|extern\b|typedef\b)[a-z][\w *]*?\b(\w+)\([^;]*?\)\s*\{", re.MULTILINE
+    r"^(?!static\b|extern\b|typedef\b)[a-z_][\w *]*?\b(\w+)\([^;]*?\)\s*\{", re.MULTILINE
 )
 WORD = re.compile(r"\b\w+\b")
 REMARK = re.compile(r"/\*.*?\*/", re.DOTALL)
