@@ -56,7 +56,7 @@ bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slo
  * @q:		its queue
  * @slot:	its own
  *
- * Context: process, dev->lock held; nobody serves the queue.
+ * Context: process, dev->lock held; the queue has no server.
  * Return: whether the request is to fail.
  */
 bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slot)
@@ -71,7 +71,7 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
 		WRITE_ONCE(q->dev->alone, true);
 	if (points != POINTS_BARREN || slot->points < POINTS_LAST)
 		return false;
-	pr_warn("%s%u: servers died of a request of %u bytes at sector %llu: it fails\n",
+	pr_warn("%s%u: request of %u bytes at sector %llu fails: servers died of it\n",
 		q->dev->kind->name, q->dev->info.id, blk_rq_bytes(rq),
 		(unsigned long long)blk_rq_pos(rq));
 	return true;
@@ -81,7 +81,7 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
  * usrloop_alone_forget() - the next server has not done anything yet
  * @q:	a queue, after usrloop_alone_blame() for each of its requests
  *
- * Context: process, dev->lock held; nobody serves the queue.
+ * Context: process, dev->lock held; the queue has no server.
  */
 void usrloop_alone_forget(struct usrloop_queue *q)
 {

@@ -6,7 +6,7 @@
  *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
  *					or their addresses are written there (zc_blk.c)
  *			BUSY -> SERVED	in the submission ring
- *			BUSY -> HELD	nobody serves, by the policy it waits; or it waits
+ *			BUSY -> HELD	no server, by the policy it waits; or it waits
  *					for one that must be alone (alone.c)
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied,
  *					or the device is kept from them again
@@ -264,8 +264,8 @@ static struct request *blk_free_slot(struct usrloop_slot *slot, u32 seq)
 }
 
 /*
- * Make a slot BUSY that this server has been given. What he has no more is not his to end:
- * detaching waits until nobody is in here.
+ * Claim a slot for a completion: SERVED by this session becomes BUSY. A session that is detached
+ * completes nothing: clearing queue->end waits for the RCU readers here.
  */
 static bool blk_take_served(const struct usrloop_end *end, struct usrloop_slot *slot, u32 seq)
 {
@@ -348,7 +348,7 @@ unsigned int usrloop_blk_collect(struct usrloop_end *end)
 		end->cq_head = tail - (end->mask + 1);
 	}
 	while (end->cq_head != tail) {
-		/* Once, into memory of ours: the server can write to it at any time. */
+		/* Read once: the server can write to the entry at any time. */
 		struct usrloop_cqe cqe = {
 			.tag = READ_ONCE(end->cq[end->cq_head & end->mask].tag),
 			.seq = READ_ONCE(end->cq[end->cq_head & end->mask].seq),

@@ -19,13 +19,13 @@
 
 /* Roles are taken once, under lock, and are then read without it. */
 struct usrloop_file {
-	struct mutex lock;			/* who takes a role */
+	struct mutex lock;			/* for taking a role */
 	struct usrloop_dev *controls;		/* counted, or NULL */
 	struct usrloop_session *session;	/* or NULL */
 	int seen;				/* changes of the device that it has heard of */
 };
 
-/* Pairs with the release of ctl_attach(): whoever sees a session sees all of it. */
+/* Pairs with the release of ctl_attach(): a session that is seen is complete. */
 static struct usrloop_session *ctl_session(struct usrloop_file *f)
 {
 	return smp_load_acquire(&f->session);	/* see above */
@@ -193,7 +193,7 @@ static long ctl_query(struct usrloop_file *f, void __user *user)
 	if (dev == f->controls)
 		WRITE_ONCE(f->seen, atomic_read(&dev->changes));
 	ret = usrloop_dev_query(dev, &info);
-	/* Whose process serves is for those who may end that. */
+	/* The server's process is shown to callers that may detach it. */
 	if (!ret && !ctl_allowed(dev))
 		info.server_pid = 0;
 	usrloop_dev_put(dev);

@@ -42,8 +42,8 @@ static void dev_connect_queues(struct usrloop_dev *dev)
 }
 
 /*
- * Take the ends away: nobody touches the session, @s or NULL, when this returns, and its device
- * touches no data of ours. dev->lock held.
+ * Take the ends away. When this returns, no queue uses the session, @s or NULL, and its function
+ * reaches no data of a request. dev->lock held.
  */
 static void dev_disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
 				  enum usrloop_mode mode, bool fail_lost)
@@ -65,7 +65,7 @@ static void dev_disconnect_queues(struct usrloop_dev *dev, struct usrloop_sessio
 		dev->kind->detached(&dev->queue[i], fail_lost, mode == MODE_FAIL);
 }
 
-/* The session is not the device's any more; whoever is in ENTER leaves. dev->lock held. */
+/* Detach the session from the device; its threads return from ENTER. dev->lock held. */
 static void dev_part(struct usrloop_dev *dev)
 {
 	struct usrloop_session *s = dev->session;
@@ -84,7 +84,7 @@ static bool dev_holds(const struct usrloop_dev *dev)
 	return dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
 }
 
-/* @died: it was not sent away, so requests that it has seen may be why. */
+/* Detach the server. @died: by its death or time-out, of which its requests may be the cause. */
 static void dev_lose_server(struct usrloop_dev *dev, bool died)
 {
 	bool started = dev->info.state != USRLOOP_NEW, hold = dev_holds(dev);
@@ -96,7 +96,7 @@ static void dev_lose_server(struct usrloop_dev *dev, bool died)
 		dev_changed(dev);
 		return;
 	}
-	/* ENTER need not have told it: it may look into the ring by itself, and says so there. */
+	/* A server may find requests in the ring without ENTER; sq_head shows that. */
 	for (i = 0; i < dev->info.queues; i++) {
 		struct usrloop_queue *q = &dev->queue[i];
 		bool seen = READ_ONCE(q->told) || READ_ONCE(s->end[i].ring->sq_head);
@@ -115,7 +115,7 @@ static void dev_lose_server(struct usrloop_dev *dev, bool died)
 	}
 }
 
-/* Nobody came in time: what waited fails, until somebody comes after all. */
+/* No server attached in time: requests that waited fail, and new ones, until one attaches. */
 static void dev_recovery_over(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
@@ -126,13 +126,13 @@ static void dev_recovery_over(struct work_struct *work)
 		goto out;
 	left = dev->recover_by - usrloop_clock();
 	if (left > 0) {
-		/* It meant a server before the last, or the clock has stood still. */
+		/* Armed for a server before the last; or the clock has stood still. */
 		if (!usrloop_clock_stopped())
 			mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
 		goto out;
 	}
-	pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name, dev->info.id,
-		dev->info.recovery_ms);
+	pr_warn("%s%u: requests fail: no server attached within %u ms\n", dev->kind->name,
+		dev->info.id, dev->info.recovery_ms);
 	dev_disconnect_queues(dev, NULL, MODE_FAIL, true);
 	dev_set_state(dev, USRLOOP_FAILED);
 out:
@@ -156,9 +156,9 @@ static void dev_revoke_work(struct work_struct *work)
 
 	mutex_lock(&dev->lock);
 	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
-		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
+		pr_warn("%s%u: server %d is detached: %s not completed within %u ms\n",
 			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
-			dev->info.timeout_ms);
+			dev->info.type == USRLOOP_NET ? "packet" : "request", dev->info.timeout_ms);
 		dev_lose_server(dev, true);
 	}
 	mutex_unlock(&dev->lock);
@@ -367,7 +367,7 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 		ret = -ENOTCONN;
 	if (!ret) {
 		WRITE_ONCE(dev->stopping, false);
-		/* Whoever is faster than us waits. */
+		/* Requests that come before the queues have their ends wait. */
 		dev_disconnect_queues(dev, NULL, MODE_HOLD, false);
 		ret = dev->kind->start(dev);
 		if (!ret) {
@@ -404,7 +404,7 @@ static int dev_stop(struct usrloop_dev *dev, bool force)
 /**
  * usrloop_dev_stop() - take the disk or interface away; the device stays, and can be started again
  * @dev:	device
- * @force:	also while it is open: whoever uses it gets errors
+ * @force:	also while it is open: its users get errors
  *
  * Return: 0; -EBUSY it is open; -EIO it is dead, and can only be deleted; -ENODEV.
  */
@@ -428,7 +428,7 @@ int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
  * @dev:	device
  * @force:	also while it is open
  *
- * Return: 0; -EBUSY it is open; -ENODEV somebody was faster.
+ * Return: 0; -EBUSY it is open; -ENODEV it is deleted already.
  */
 int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 {

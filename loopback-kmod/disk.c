@@ -106,7 +106,7 @@ static int disk_start(struct usrloop_dev *dev)
 		put_disk(disk);
 		return ret;
 	}
-	/* Of a table that somebody without privileges wrote the kernel reads nothing at all. */
+	/* The kernel reads no partition table that a user without privileges may have written. */
 	if (dev->privileged) {
 		set_bit(GD_NEED_PART_SCAN, &disk->state);
 		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A request that is done is ended in the handler of the interrupt that says so, and its server need
- * not wake up for it: that has said beforehand, as a list of steps, how its device tells that it is
- * done, and how it is told that this was heard.
+ * A request is ended in the handler of the interrupt that its device raises for it, without waking
+ * its server. The server has described, as a list of steps, how the device reports the end of a
+ * request and how the interrupt is acknowledged.
  *
  * The steps are for registers of the function that the server has claimed, which it reaches anyway.
- * A word in the ring says who is to look at an interrupt: us, once, for the request that is named
- * beside it, or the server.
+ * A word in the ring says where an interrupt goes: armed, to the handler here, once, for the
+ * request that is named beside it; else to the server.
  */
 #include <linux/pci.h>
 #include <linux/sched/mm.h>
@@ -84,7 +84,7 @@ static enum usrdrv_irq_verdict finish_take(struct usrdrv_irq_filter *filter)
 	struct usrloop_ring *ring = f->end->ring;
 	enum usrdrv_irq_verdict verdict;
 
-	/* Another server has the device now, whose interrupt it is. */
+	/* The device has another server now, and the interrupt is that one's. */
 	if (rcu_access_pointer(f->end->queue->end) != f->end)
 		return USRDRV_IRQ_LEFT;
 	/* A barrier: what the server named before is there. */
@@ -95,7 +95,7 @@ static enum usrdrv_irq_verdict finish_take(struct usrdrv_irq_filter *filter)
 	f->seq = READ_ONCE(ring->finish_seq);
 	verdict = finish_run(f);
 	if (verdict != USRDRV_IRQ_TAKEN) {
-		/* Not ours; or for the server, who is told now, and disarms before he looks. */
+		/* Another device's; or for the server, which disarms before it looks. */
 		smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
 	}
 	return verdict;
@@ -107,7 +107,7 @@ static bool finish_taken(struct usrdrv_irq_filter *filter)
 	struct usrloop_end *end = f->end;
 	bool ended = end->queue->dev->kind->finish(end, f->tag, f->seq);
 
-	/* The server reads it with acquire: the request is ended; or was none, as he is told. */
+	/* The server reads it with acquire: by then the request is ended, if there was one. */
 	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
 	return ended;
 }
@@ -216,7 +216,7 @@ static int finish_set_steps(struct usrloop_end *end, const struct usrloop_finish
  *
  * Context: process.
  * Return: 0; -EOPNOTSUPP the device is none of a claimed function's, or an interface; -EBUSY
- * somebody is in ENTER for that queue, or another queue has steps for that function; -ENODEV the
+ * a thread is in ENTER for that queue, or another queue has steps for that function; -ENODEV the
  * claim has ended; -EINVAL, -ENOMEM.
  */
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want)

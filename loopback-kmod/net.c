@@ -176,7 +176,7 @@ static void net_set_features(struct net_device *netdev, u32 features)
 			f |= NETIF_F_IP_CSUM | NETIF_F_RXCSUM;
 		if (features & USRLOOP_NET_TSO)
 			f |= NETIF_F_TSO | NETIF_F_TSO_ECN;
-		/* They stay with us for a while. */
+		/* Packets are kept until the server has completed them. */
 		netdev->priv_flags &= ~IFF_TX_SKB_SHARING;
 		goto out;
 	}
@@ -195,7 +195,7 @@ out:
 /*
  * An interface goes with its network namespace, as a TAP does, or by "ip link delete": to init_net
  * goes only what has no such thing. The device is stopped later, as dev->lock comes before RTNL;
- * net_stop() lets go of the interface, for which whoever deletes it waits.
+ * net_stop() releases the interface, and its deletion waits for that.
  */
 static void net_dellink(struct net_device *netdev, struct list_head *head)
 {
@@ -222,7 +222,7 @@ void usrloop_net_exit(void)
 	rtnl_link_unregister(&link_ops);
 }
 
-/* The last that is called of an interface, when nobody uses it any more. */
+/* Called last of an interface, when its last reference is gone. */
 static void net_gone(struct net_device *netdev)
 {
 	complete(&usrloop_net_dev(netdev)->net->gone);

@@ -188,8 +188,8 @@ int usrloop_net_poll(struct napi_struct *napi, int budget)
 }
 
 /*
- * What came while the interface was down is nobody's, and its slots may be written to again.
- * Context: NAPI is off, so what it owns is ours.
+ * Drop what came while the interface was down: its slots may be written to again.
+ * Context: NAPI is off, so its part of the ring may be changed here.
  */
 void usrloop_net_discard(struct usrloop_queue *q)
 {

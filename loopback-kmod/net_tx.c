@@ -80,7 +80,7 @@ static bool net_tx_stop_if_full(struct usrloop_netq *nq, const struct usrloop_en
 	u64_stats_update_begin(&nq->tx_sync);
 	u64_stats_inc(&nq->tx.tx_full);
 	u64_stats_update_end(&nq->tx_sync);
-	/* Pairs with that in net_tx_reclaim(): one of us sees the other. */
+	/* Pairs with that in net_tx_reclaim(): one of the two sees the other's change. */
 	smp_mb();
 	if (nq->head - READ_ONCE(nq->tail) > end->mask)
 		return true;
@@ -232,7 +232,7 @@ unsigned int usrloop_net_collect(struct usrloop_end *end)
 		index = usrloop_zc_enter(end->zc);
 	__skb_queue_head_init(&sent);
 	spin_lock_bh(&q->lock);
-	/* Not started; or not ours any more, or soon not, as the claim is going. */
+	/* Not started; or the session is detached, or about to be, as its claim ends. */
 	if (rcu_access_pointer(q->end) != end || index < 0)
 		end->cq_head = tail;
 	else
@@ -313,7 +313,7 @@ static bool net_tx_plain_checksum(const struct sk_buff *skb)
 	return ip->protocol == IPPROTO_UDP && skb->csum_offset == offsetof(struct udphdr, check);
 }
 
-/* What the server's device fills in by itself, as nobody else sees the data. */
+/* Features that the server's device has for a packet whose data the server does not see. */
 netdev_features_t usrloop_net_features(struct sk_buff *skb, struct net_device *netdev,
 				       netdev_features_t features)
 {

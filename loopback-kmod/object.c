@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device as an object: who refers to it, and what is put off to a worker, which does too. What
- * the work is, device.c has.
+ * A device as an object: its references, and work that is put off to a worker and holds one. The
+ * work itself is in device.c.
  */
 #include <linux/kref.h>
 #include <linux/mm.h>

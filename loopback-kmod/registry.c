@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The numbers of devices: how they are found, and how many somebody may have. */
+/* The numbers of devices: how they are found, and how many a user may have. */
 #include <linux/cred.h>
 #include <linux/idr.h>
 #include <linux/module.h>
@@ -16,7 +16,7 @@ static struct idr *registry_of(u32 type)
 	return type == USRLOOP_NET ? &net_devices : &blk_devices;
 }
 
-/* How many devices of both kinds somebody without privileges has. idr_lock held. */
+/* How many devices of both kinds a user without privileges has. idr_lock held. */
 static unsigned int registry_count(kuid_t payer)
 {
 	struct usrloop_dev *dev;

@@ -162,7 +162,7 @@ int usrloop_session_mmap(struct usrloop_session *s, struct vm_area_struct *vma)
 
 /**
  * usrloop_session_free() - give everything back
- * @s:	detached; nobody is in ENTER, no mapping is left
+ * @s:	detached; no thread is in ENTER, no mapping is left
  */
 void usrloop_session_free(struct usrloop_session *s)
 {

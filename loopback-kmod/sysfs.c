@@ -2,7 +2,7 @@
 /*
  * The attributes in the folder "usrloop" of a disk and of an interface, for people and for udev.
  *
- * Shown without dev->lock: removing a disk waits for whoever reads here, with that lock held.
+ * Shown without dev->lock: removing a disk waits for readers here, with that lock held.
  */
 #include <linux/blkdev.h>
 #include <linux/sysfs.h>

@@ -25,10 +25,10 @@
  *	clock.c		the clock of time-outs
  *
  * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
- * not held while data is copied by us). A claim is ended with dev->lock held, entered with either.
- * A slot changes hands by a compare-and-exchange of its word. queue->end is also read under RCU:
- * whoever found it there may use its memory until he leaves. The handler of an interrupt that ends
- * a request takes no lock.
+ * not held while the module copies data). A claim is ended with dev->lock held, entered with
+ * either. A slot changes hands by a compare-and-exchange of its word. queue->end is also read under
+ * RCU: the session's memory lasts as long as such a reader. The handler of an interrupt that ends a
+ * request takes no lock.
  */
 #ifndef USRLOOP_H
 #define USRLOOP_H
@@ -84,12 +84,12 @@ struct usrloop_zc;
 struct usrloop_zc_ops;
 struct vm_area_struct;
 
-/* Who a slot belongs to; the low bits of its word, above them the count of its uses. */
+/* Where a slot's request is; the low bits of its word, above them the count of its uses. */
 enum usrloop_slot_state {
-	SLOT_FREE,		/* nobody's, or its request has just been ended */
+	SLOT_FREE,		/* no request, or one that has just been ended */
 	SLOT_SERVED,		/* a server has the request; seq tells which use this is */
 	SLOT_HELD,		/* there is no server: waits for the next one */
-	SLOT_BUSY,		/* somebody of ours is at it */
+	SLOT_BUSY,		/* the module is at it */
 };
 
 #define SLOT_STATE		3u
@@ -118,7 +118,7 @@ static inline u32 usrloop_slot_seq(u32 word)
 	return word >> SLOT_SEQ_SHIFT;
 }
 
-/* Take the slot from one owner to another; false: somebody was faster, or it was another use. */
+/* Take the slot from one state to another; false: it has left @from, or it was another use. */
 static inline bool usrloop_slot_move(struct usrloop_slot *slot, u32 seq,
 				     enum usrloop_slot_state from, enum usrloop_slot_state to)
 {
@@ -176,7 +176,7 @@ struct usrloop_queue {
 	struct usrloop_dev *dev;
 	unsigned int index;
 	spinlock_t lock;		/* end and mode; end->sq_tail */
-	struct usrloop_end __rcu *end;	/* NULL: nobody serves */
+	struct usrloop_end __rcu *end;	/* NULL: no server */
 	enum usrloop_mode mode;
 	bool told;			/* ENTER has told the server of work */
 	struct usrloop_slot *slot;	/* depth of them */
@@ -405,7 +405,7 @@ static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sq
 /* Let the server know of what was pushed. Context: any; under RCU. */
 static inline void usrloop_wake(struct usrloop_end *end)
 {
-	/* a full barrier: what was pushed is seen by whoever goes to sleep */
+	/* a full barrier: a thread that goes to sleep sees what was pushed */
 	rcuwait_wake_up(&end->wait);
 	/* That barrier serves here too. */
 	if (waitqueue_active(&end->session->poll))

@@ -11,7 +11,7 @@
 #include "compat.h"
 #include "usrloop.h"
 
-/* Look for what ENTER reports. The barrier of whoever set it pairs with that of going to sleep. */
+/* Look for what ENTER reports. The barrier after setting it pairs with that of going to sleep. */
 static long wait_ready(struct usrloop_end *end)
 {
 	long mask = 0;
@@ -129,10 +129,7 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	return mask;
 }
 
-/*
- * Somebody signalled an eventfd of ours. Context: any, also a hard interrupt; the eventfd's
- * lock is held.
- */
+/* A registered eventfd was signalled. Context: any, also a hard interrupt; its lock is held. */
 static int wait_eventfd_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, void *key)
 {
 	struct usrloop_event *event = container_of(entry, struct usrloop_event, entry);
@@ -175,7 +172,7 @@ static int wait_eventfd_register(struct usrloop_event *event, const struct usrlo
 	struct eventfd_ctx *ctx, *ack = NULL;
 	struct file *file;
 
-	/* The file, not just its context: so it cannot hang up on us. */
+	/* The file, not just its context: it does not go away while it is registered. */
 	file = eventfd_fget(want->fd);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
@@ -209,7 +206,7 @@ static int wait_eventfd_register(struct usrloop_event *event, const struct usrlo
  * @want:	what; replaces what had that index
  *
  * Context: process. The eventfd's file is kept open.
- * Return: 0; -EBUSY somebody is in ENTER for that queue; -EINVAL, -EBADF: no eventfd.
+ * Return: 0; -EBUSY a thread is in ENTER for that queue; -EINVAL, -EBADF: no eventfd.
  */
 int usrloop_event_set(struct usrloop_session *session, const struct usrloop_eventfd *want)
 {

@@ -159,7 +159,7 @@ static int zcb_map(struct usrloop_end *end, struct request *rq, struct usrloop_s
 
 /**
  * usrloop_zc_map() - let the server's function reach a request's data
- * @end:	who is to have the request
+ * @end:	the server's end that is to have the request
  * @rq:		request, whose slot is BUSY
  * @sqe:	what the server is told of it
  *
@@ -182,7 +182,7 @@ int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_s
 
 /**
  * usrloop_zc_unmap() - the server is done with a request
- * @end:	who had it
+ * @end:	the server's end that had it
  * @tag:	its slot, BUSY
  *
  * Context: process, no locks.
@@ -200,7 +200,7 @@ void usrloop_zc_unmap(struct usrloop_end *end, u32 tag)
 	usrloop_zc_exit(end->zc, index);
 }
 
-/* The same, for who has entered the claim. Context: any. */
+/* The same, for a caller that has entered the claim. Context: any. */
 void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag)
 {
 	zcb_unmap(end->zc, zcb_map_of(end, tag));

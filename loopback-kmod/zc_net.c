@@ -2,7 +2,8 @@
 /*
  * Zero copy of interfaces. A packet to the wire stays, mapped, until the server says that it was
  * sent; its headers are copied, since the server has to read them. Frames from the wire are
- * written into pages of ours, which go with them to the network stack; the slot gets a new one.
+ * written into pages of the module, which go with them to the network stack; the slot gets a new
+ * one.
  *
  * Nothing is allocated on the way to the wire; on the way from it, what a NIC's driver does.
  *
@@ -68,7 +69,7 @@ static void zcn_unmap_sent(struct device *device, struct usrloop_sent *sent)
 		else
 			dma_unmap_page(device, piece->addr, piece->len, DMA_TO_DEVICE);
 	}
-	/* Pairs with zcn_mapped(): what is unmapped is so for whoever sees this. */
+	/* Pairs with zcn_mapped(): unmapping came before. */
 	smp_store_release(&sent->pieces, 0);
 }
 
@@ -251,9 +252,9 @@ static int zcn_map_rest(struct device *device, struct usrloop_sent *sent, struct
 
 /**
  * usrloop_zc_send() - let the server's function reach a packet
- * @end:	who is to send it
+ * @end:	the server's end that is to send it
  * @slot:	free
- * @skb:	packet of less than USRLOOP_NET_SEGMENTS fragments; ours then, unless it fails
+ * @skb:	packet of less than USRLOOP_NET_SEGMENTS fragments; kept then, unless it fails
  * @head:	bytes that were copied
  * @sqe:	what the server is told of it
  *
@@ -289,7 +290,7 @@ int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 
 
 /**
  * usrloop_zc_sent() - the server is done with a packet
- * @end:	who sent it
+ * @end:	the server's end that sent it
  * @slot:	it was in
  *
  * Context: any, queue->lock held; the claim was entered.
@@ -339,7 +340,7 @@ static int zcn_make_places(struct device *device, struct usrloop_place *place, u
 
 /**
  * usrloop_zc_receive() - make an skb of a frame from the wire
- * @end:	who received it; its next slots are those of the frame
+ * @end:	the server's end that received it; its next slots are those of the frame
  * @napi:	whose poll function this is called in
  * @len:	bytes in each of them, of frame
  * @n:		slots, 1 to MAX_SKB_FRAGS

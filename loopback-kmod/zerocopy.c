@@ -7,8 +7,8 @@
  * ends, for which the function loses the bus and is reset. So before anything is taken from a
  * server that has not said so, its claim is ended.
  *
- * What is mapped changes between usrdrv_claim_enter() and usrdrv_claim_exit(), by who has the
- * slot; or when nobody can enter any more, by the notifier.
+ * What is mapped changes between usrdrv_claim_enter() and usrdrv_claim_exit(), by the owner of the
+ * slot; or when the claim cannot be entered any more, by the notifier.
  */
 #include <linux/module.h>
 #include <linux/sched/mm.h>
@@ -34,7 +34,7 @@ void usrloop_zc_end_claim(struct usrloop_zc *zc)
 	memalloc_noio_restore(flags);
 }
 
-/* The claim ends. The function reaches no memory, and nobody is in the claim. */
+/* The claim ends. The function reaches no memory, and no thread is in the claim. */
 static int zc_on_quiesced(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct usrloop_zc *zc = container_of(nb, struct usrloop_zc, quiesced);
