@@ -14,14 +14,14 @@
  */
 #include <linux/blk-mq.h>
 
-#include "usrloop.h"
+#include "blk.h"
 
 #define POINTS_DEATH	1
 #define POINTS_BARREN	4
 #define POINTS_ALONE	8
 #define POINTS_LAST	12
 
-static bool suspect(const struct usrloop_slot *slot)
+static bool alone_suspect(const struct usrloop_slot *slot)
 {
 	return READ_ONCE(slot->points) >= POINTS_ALONE;
 }
@@ -33,7 +33,7 @@ static bool suspect(const struct usrloop_slot *slot)
  */
 bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slot *slot)
 {
-	return READ_ONCE(q->dev->alone) && !suspect(slot);
+	return READ_ONCE(q->dev->alone) && !alone_suspect(slot);
 }
 
 /**
@@ -42,13 +42,13 @@ bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slo
  * @slot:	which was the request's; not free yet
  *
  * Context: any.
- * Return: whether usrloop_resend() is to be called when the slot is free.
+ * Return: whether the next one is to be sent when the slot is free.
  */
 bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slot)
 {
 	if (unlikely(!READ_ONCE(q->dev->worked)))
 		WRITE_ONCE(q->dev->worked, true);
-	return unlikely(suspect(slot));
+	return unlikely(alone_suspect(slot));
 }
 
 /**
@@ -56,7 +56,7 @@ bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slo
  * @q:		its queue
  * @slot:	its own
  *
- * Context: process, dev->lock held; nobody serves the queue.
+ * Context: process, dev->lock held; the queue has no server.
  * Return: whether the request is to fail.
  */
 bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slot)
@@ -67,11 +67,11 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
 	if (!READ_ONCE(q->told) || !READ_ONCE(slot->pushed))
 		return false;
 	WRITE_ONCE(slot->points, min(slot->points + points, POINTS_LAST));
-	if (suspect(slot))
+	if (alone_suspect(slot))
 		WRITE_ONCE(q->dev->alone, true);
 	if (points != POINTS_BARREN || slot->points < POINTS_LAST)
 		return false;
-	pr_warn("%s%u: servers died of a request of %u bytes at sector %llu: it fails\n",
+	pr_warn("%s%u: request of %u bytes at sector %llu fails: servers died of it\n",
 		q->dev->kind->name, q->dev->info.id, blk_rq_bytes(rq),
 		(unsigned long long)blk_rq_pos(rq));
 	return true;
@@ -81,7 +81,7 @@ bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slo
  * usrloop_alone_forget() - the next server has not done anything yet
  * @q:	a queue, after usrloop_alone_blame() for each of its requests
  *
- * Context: process, dev->lock held; nobody serves the queue.
+ * Context: process, dev->lock held; the queue has no server.
  */
 void usrloop_alone_forget(struct usrloop_queue *q)
 {
@@ -90,11 +90,16 @@ void usrloop_alone_forget(struct usrloop_queue *q)
 		q->dev->worked = false;
 }
 
-/*
- * Look for requests that are to be alone. Return: whether there is one that a server has; else *tag
- * and *q are those of the next, or *q is NULL.
+/**
+ * usrloop_alone_next() - look for requests that are to be alone
+ * @dev:	block device
+ * @q:		result: the queue of the next one; NULL: there is none
+ * @tag:	result: its slot
+ *
+ * Context: process, dev->lock held.
+ * Return: whether there is one that a server has; then there is no next one.
  */
-static bool look(struct usrloop_dev *dev, struct usrloop_queue **q, u32 *tag)
+bool usrloop_alone_next(struct usrloop_dev *dev, struct usrloop_queue **q, u32 *tag)
 {
 	unsigned int i;
 	u32 n;
@@ -105,7 +110,7 @@ static bool look(struct usrloop_dev *dev, struct usrloop_queue **q, u32 *tag)
 			const struct usrloop_slot *slot = &dev->queue[i].slot[n];
 			u32 state = usrloop_slot_state(atomic_read_acquire(&slot->word));
 
-			if (state == SLOT_FREE || !suspect(slot))
+			if (state == SLOT_FREE || !alone_suspect(slot))
 				continue;
 			if (state != SLOT_HELD)
 				return true;
@@ -116,61 +121,4 @@ static bool look(struct usrloop_dev *dev, struct usrloop_queue **q, u32 *tag)
 		}
 	}
 	return false;
-}
-
-/**
- * usrloop_alone_send() - send the next request that has to be alone, or all when there is none left
- * @dev:	block device, all queues of which have a server
- *
- * Context: process, dev->lock held.
- */
-void usrloop_alone_send(struct usrloop_dev *dev)
-{
-	struct usrloop_queue *q;
-	unsigned int i;
-	u32 tag;
-
-	if (!dev->alone)
-		return;
-	do {
-		if (look(dev, &q, &tag))
-			return;
-	} while (q && !usrloop_blk_resend(q, tag));
-	if (q)
-		return;
-	WRITE_ONCE(dev->alone, false);
-	for (i = 0; i < dev->info.queues; i++) {
-		q = &dev->queue[i];
-		/* Who has seen the old value has noted by then that his request waits. */
-		spin_lock(&q->lock);
-		spin_unlock(&q->lock);
-		dev->kind->attached(q);
-	}
-}
-
-/* dev->resend */
-void usrloop_resend_work(struct work_struct *work)
-{
-	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, resend);
-	unsigned int i;
-
-	mutex_lock(&dev->lock);
-	for (i = 0; dev->info.state == USRLOOP_LIVE && i < dev->info.queues; i++)
-		dev->kind->attached(&dev->queue[i]);
-	mutex_unlock(&dev->lock);
-	usrloop_dev_put(dev);
-}
-
-/**
- * usrloop_resend() - send what is held though there is a server
- * @dev:	block device
- * @delay:	jiffies from now; 0: a request that was alone has ended
- *
- * Context: any; it is done by a worker.
- */
-void usrloop_resend(struct usrloop_dev *dev, unsigned long delay)
-{
-	usrloop_dev_get(dev);
-	if (mod_delayed_work(usrloop_wq(dev), &dev->resend, delay))
-		usrloop_dev_put(dev);	/* it was on its way already */
 }

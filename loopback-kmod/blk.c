@@ -6,7 +6,7 @@
  *	queue_rq(s)	FREE -> BUSY	data of a write are copied to the slot of the session,
  *					or their addresses are written there (zc_blk.c)
  *			BUSY -> SERVED	in the submission ring
- *			BUSY -> HELD	nobody serves, by the policy it waits; or it waits
+ *			BUSY -> HELD	no server, by the policy it waits; or it waits
  *					for one that must be alone (alone.c)
  *	ENTER		SERVED -> BUSY	a completion names tag and seq; data of a read are copied,
  *					or the device is kept from them again
@@ -27,7 +27,7 @@
 
 #define RETRY_MS	10u	/* until a request that was held is mapped again */
 
-static void copy_out(struct usrloop_end *end, const struct request *rq)
+static void blk_copy_out(struct usrloop_end *end, const struct request *rq)
 {
 	void *to = usrloop_data(end, rq->tag);
 	struct req_iterator iter;
@@ -39,7 +39,7 @@ static void copy_out(struct usrloop_end *end, const struct request *rq)
 	}
 }
 
-static void copy_in(struct usrloop_end *end, const struct request *rq)
+static void blk_copy_in(struct usrloop_end *end, const struct request *rq)
 {
 	const void *from = usrloop_data(end, rq->tag);
 	struct req_iterator iter;
@@ -51,7 +51,7 @@ static void copy_in(struct usrloop_end *end, const struct request *rq)
 	}
 }
 
-static void describe(const struct request *rq, struct usrloop_sqe *sqe)
+static void blk_describe(const struct request *rq, struct usrloop_sqe *sqe)
 {
 	*sqe = (struct usrloop_sqe) {
 		.tag = rq->tag,
@@ -85,7 +85,7 @@ static void describe(const struct request *rq, struct usrloop_sqe *sqe)
  * Return: BLK_STS_OK; BLK_STS_RESOURCE it must be tried again, and was @held as it is now; or why
  * it must be ended.
  */
-static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool last, bool held)
+static blk_status_t blk_dispatch(struct usrloop_queue *q, struct request *rq, bool last, bool held)
 {
 	struct usrloop_slot *slot = &q->slot[rq->tag];
 	struct usrloop_end *end, *copied = NULL;
@@ -93,12 +93,12 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	int mapped = 0;
 	u32 seq;
 
-	describe(rq, &sqe);
+	blk_describe(rq, &sqe);
 	slot->request = rq;
 	for (;;) {
 		end = rcu_dereference(q->end);
 		if (end && end != copied && sqe.op == USRLOOP_OP_WRITE && !end->zc)
-			copy_out(end, rq);
+			blk_copy_out(end, rq);
 		copied = end;
 		spin_lock(&q->lock);
 		if (likely(rcu_access_pointer(q->end) == end))
@@ -141,29 +141,29 @@ static blk_status_t dispatch(struct usrloop_queue *q, struct request *rq, bool l
 	return BLK_STS_IOERR;
 }
 
-/* What comes before dispatch() when a request is new. */
-static void begin(struct usrloop_queue *q, struct request *rq)
+/* What comes before blk_dispatch() when a request is new. */
+static void blk_begin(struct usrloop_queue *q, struct request *rq)
 {
 	WRITE_ONCE(q->slot[rq->tag].since, usrloop_clock());
 	WRITE_ONCE(q->slot[rq->tag].points, 0);
 	usrloop_start_request(rq);
 }
 
-static blk_status_t queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_queue_data *bd)
+static blk_status_t blk_queue_rq(struct blk_mq_hw_ctx *hctx, const struct blk_mq_queue_data *bd)
 {
 	struct usrloop_queue *q = hctx->driver_data;
 	struct request *rq = bd->rq;
 	blk_status_t status;
 
-	begin(q, rq);
+	blk_begin(q, rq);
 	rcu_read_lock();
-	status = dispatch(q, rq, bd->last, false);
+	status = blk_dispatch(q, rq, bd->last, false);
 	rcu_read_unlock();
 	return status;
 }
 
 /* Let a queue's server know. Context: any, RCU. */
-static void wake(struct usrloop_queue *q)
+static void blk_wake(struct usrloop_queue *q)
 {
 	struct usrloop_end *end = rcu_dereference(q->end);
 
@@ -172,15 +172,15 @@ static void wake(struct usrloop_queue *q)
 }
 
 /* The last requests of a batch did not come after all. */
-static void commit_rqs(struct blk_mq_hw_ctx *hctx)
+static void blk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 {
 	rcu_read_lock();
-	wake(hctx->driver_data);
+	blk_wake(hctx->driver_data);
 	rcu_read_unlock();
 }
 
 /* All that a task has gathered, when there is no scheduler. */
-static void queue_rqs(USRLOOP_RQ_LIST *list)
+static void blk_queue_rqs(USRLOOP_RQ_LIST *list)
 {
 	struct usrloop_queue *q = NULL;
 	struct request *rq;
@@ -192,17 +192,17 @@ static void queue_rqs(USRLOOP_RQ_LIST *list)
 
 		/* Seldom: the task came to another processor meanwhile. */
 		if (q && q != of)
-			wake(q);
+			blk_wake(q);
 		q = of;
-		begin(q, rq);
-		status = dispatch(q, rq, false, false);
+		blk_begin(q, rq);
+		status = blk_dispatch(q, rq, false, false);
 		if (status == BLK_STS_RESOURCE)
 			blk_mq_requeue_request(rq, true);
 		else if (status)
 			blk_mq_end_request(rq, status);
 	}
 	if (q)
-		wake(q);
+		blk_wake(q);
 	rcu_read_unlock();
 }
 
@@ -210,7 +210,7 @@ static void queue_rqs(USRLOOP_RQ_LIST *list)
  * The block layer counts from the first time that a request was sent, we from when this server
  * got it.
  */
-static enum blk_eh_timer_return timed_out(struct request *rq)
+static enum blk_eh_timer_return blk_timed_out(struct request *rq)
 {
 	struct usrloop_queue *q = rq->mq_hctx->driver_data;
 	unsigned long limit = msecs_to_jiffies(q->dev->info.timeout_ms);
@@ -235,7 +235,7 @@ static enum blk_eh_timer_return timed_out(struct request *rq)
 	return BLK_EH_RESET_TIMER;
 }
 
-static int init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
+static int blk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
 {
 	struct usrloop_dev *dev = data;
 
@@ -244,18 +244,18 @@ static int init_hctx(struct blk_mq_hw_ctx *hctx, void *data, unsigned int index)
 }
 
 const struct blk_mq_ops usrloop_blk_ops = {
-	.queue_rq	= queue_rq,
-	.queue_rqs	= queue_rqs,
-	.commit_rqs	= commit_rqs,
-	.timeout	= timed_out,
-	.init_hctx	= init_hctx,
+	.queue_rq	= blk_queue_rq,
+	.queue_rqs	= blk_queue_rqs,
+	.commit_rqs	= blk_commit_rqs,
+	.timeout	= blk_timed_out,
+	.init_hctx	= blk_init_hctx,
 };
 
 /*
  * Give up a slot that we made BUSY. Return: its request, to be ended, which frees the tag for
  * the next one.
  */
-static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
+static struct request *blk_free_slot(struct usrloop_slot *slot, u32 seq)
 {
 	struct request *rq = slot->request;
 
@@ -264,10 +264,10 @@ static struct request *free_slot(struct usrloop_slot *slot, u32 seq)
 }
 
 /*
- * Make a slot BUSY that this server has been given. What he has no more is not his to end:
- * detaching waits until nobody is in here.
+ * Claim a slot for a completion: SERVED by this session becomes BUSY. A session that is detached
+ * completes nothing: clearing queue->end waits for the RCU readers here.
  */
-static bool take_served(const struct usrloop_end *end, struct usrloop_slot *slot, u32 seq)
+static bool blk_take_served(const struct usrloop_end *end, struct usrloop_slot *slot, u32 seq)
 {
 	bool taken;
 
@@ -282,8 +282,8 @@ static bool take_served(const struct usrloop_end *end, struct usrloop_slot *slot
  * What the server says of one request; it is ended, or put into @batch. @entered: its claim is, by
  * the caller. Return: whether it was one in flight.
  */
-static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe,
-			    struct io_comp_batch *batch, bool entered)
+static bool blk_take_completion(struct usrloop_end *end, const struct usrloop_cqe *cqe,
+				struct io_comp_batch *batch, bool entered)
 {
 	struct usrloop_queue *q = end->queue;
 	struct usrloop_slot *slot;
@@ -294,7 +294,7 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	if (cqe->tag > end->mask)
 		return false;
 	slot = &q->slot[cqe->tag];
-	if (!take_served(end, slot, cqe->seq))
+	if (!blk_take_served(end, slot, cqe->seq))
 		return false;
 	if (!good)
 		result = -EIO;
@@ -303,19 +303,19 @@ static bool take_completion(struct usrloop_end *end, const struct usrloop_cqe *c
 	else if (end->zc)
 		usrloop_zc_unmap(end, cqe->tag);
 	else if (!result && req_op(slot->request) == REQ_OP_READ)
-		copy_in(end, slot->request);
+		blk_copy_in(end, slot->request);
 	was_alone = usrloop_alone_ended(q, slot);
-	rq = free_slot(slot, cqe->seq);
+	rq = blk_free_slot(slot, cqe->seq);
 	if (was_alone)
-		usrloop_resend(q->dev, 0);
+		usrloop_dev_resend(q->dev, 0);
 	if (result || !blk_mq_add_to_batch(rq, batch, 0, blk_mq_end_request_batch))
 		blk_mq_end_request(rq, errno_to_blk_status(result));
 	return good;
 }
 
 /* Have batched requests ended. Return: what ENTER says of those that were refused. */
-static unsigned int end_batch(struct usrloop_end *end, struct io_comp_batch *batch,
-			      unsigned int refused)
+static unsigned int blk_end_batch(struct usrloop_end *end, struct io_comp_batch *batch,
+				  unsigned int refused)
 {
 	if (batch->complete)
 		batch->complete(batch);
@@ -330,7 +330,7 @@ bool usrloop_blk_finish(struct usrloop_end *end, u32 tag, u32 seq)
 	const struct usrloop_cqe cqe = { .tag = tag, .seq = seq };
 	DEFINE_IO_COMP_BATCH(batch);
 
-	return !end_batch(end, &batch, !take_completion(end, &cqe, &batch, true));
+	return !blk_end_batch(end, &batch, !blk_take_completion(end, &cqe, &batch, true));
 }
 
 unsigned int usrloop_blk_collect(struct usrloop_end *end)
@@ -348,7 +348,7 @@ unsigned int usrloop_blk_collect(struct usrloop_end *end)
 		end->cq_head = tail - (end->mask + 1);
 	}
 	while (end->cq_head != tail) {
-		/* Once, into memory of ours: the server can write to it at any time. */
+		/* Read once: the server can write to the entry at any time. */
 		struct usrloop_cqe cqe = {
 			.tag = READ_ONCE(end->cq[end->cq_head & end->mask].tag),
 			.seq = READ_ONCE(end->cq[end->cq_head & end->mask].seq),
@@ -357,14 +357,14 @@ unsigned int usrloop_blk_collect(struct usrloop_end *end)
 		};
 
 		end->cq_head++;
-		refused += !take_completion(end, &cqe, &batch, false);
+		refused += !blk_take_completion(end, &cqe, &batch, false);
 	}
-	return end_batch(end, &batch, refused);
+	return blk_end_batch(end, &batch, refused);
 }
 
 /* Do to each request that is in state @from what the caller wants. */
-static void move_slots(struct usrloop_queue *q, enum usrloop_slot_state from,
-		       enum usrloop_slot_state to)
+static void blk_move_slots(struct usrloop_queue *q, enum usrloop_slot_state from,
+			   enum usrloop_slot_state to)
 {
 	u32 i;
 
@@ -376,12 +376,12 @@ static void move_slots(struct usrloop_queue *q, enum usrloop_slot_state from,
 		    !usrloop_slot_move(slot, seq, from, to == SLOT_FREE ? SLOT_BUSY : to))
 			continue;
 		if (to == SLOT_FREE)
-			blk_mq_end_request(free_slot(slot, seq), BLK_STS_IOERR);
+			blk_mq_end_request(blk_free_slot(slot, seq), BLK_STS_IOERR);
 	}
 }
 
 /* Of what a server died with, end that of which others died before. */
-static void fail_guilty(struct usrloop_queue *q)
+static void blk_fail_guilty(struct usrloop_queue *q)
 {
 	u32 i;
 
@@ -391,32 +391,26 @@ static void fail_guilty(struct usrloop_queue *q)
 
 		if (usrloop_slot_state(word) == SLOT_SERVED && usrloop_alone_blame(q, slot) &&
 		    usrloop_slot_move(slot, seq, SLOT_SERVED, SLOT_BUSY))
-			blk_mq_end_request(free_slot(slot, seq), BLK_STS_IOERR);
+			blk_mq_end_request(blk_free_slot(slot, seq), BLK_STS_IOERR);
 	}
 }
 
 void usrloop_blk_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held)
 {
 	if (!fail_lost)
-		fail_guilty(q);
+		blk_fail_guilty(q);
 	usrloop_alone_forget(q);
-	move_slots(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
+	blk_move_slots(q, SLOT_SERVED, fail_lost ? SLOT_FREE : SLOT_HELD);
 	if (fail_held)
-		move_slots(q, SLOT_HELD, SLOT_FREE);
+		blk_move_slots(q, SLOT_HELD, SLOT_FREE);
 }
 
-/**
- * usrloop_blk_resend() - send a request that was held, if it is one
- * @q:		its queue, which has a server
- * @tag:	its slot
- *
- * One that cannot be mapped now stays, and keeps its points: the block layer could give it another
- * slot. It is tried again later.
- *
- * Context: process, dev->lock held.
- * Return: false: it was held and is ended.
+/*
+ * Send a request that was held, if it is one. One that cannot be mapped now stays, and keeps its
+ * points: the block layer could give it another slot. It is tried again later. dev->lock held; the
+ * queue has a server. Return: false: it was held and is ended.
  */
-bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
+static bool blk_send_again(struct usrloop_queue *q, u32 tag)
 {
 	struct usrloop_slot *slot = &q->slot[tag];
 	u32 word = atomic_read(&slot->word), seq = usrloop_slot_seq(word);
@@ -429,10 +423,10 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	rq = slot->request;
 	WRITE_ONCE(slot->since, usrloop_clock());
 	rcu_read_lock();
-	status = dispatch(q, rq, true, true);
+	status = blk_dispatch(q, rq, true, true);
 	rcu_read_unlock();
 	if (status == BLK_STS_RESOURCE) {
-		usrloop_resend(q->dev, msecs_to_jiffies(RETRY_MS));
+		usrloop_dev_resend(q->dev, msecs_to_jiffies(RETRY_MS));
 		return true;
 	}
 	if (status)
@@ -440,12 +434,44 @@ bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag)
 	return !status;
 }
 
-void usrloop_blk_attached(struct usrloop_queue *q)
+static void blk_send_held(struct usrloop_queue *q)
 {
 	u32 i;
 
-	for (i = 0; !q->dev->alone && i < q->dev->info.depth; i++)
-		usrloop_blk_resend(q, i);
-	if (q->dev->alone && q->index == q->dev->info.queues - 1)
-		usrloop_alone_send(q->dev);
+	for (i = 0; i < q->dev->info.depth; i++)
+		blk_send_again(q, i);
+}
+
+/*
+ * Send the next request that has to be alone, or all when there is none left. dev->lock held; all
+ * queues have a server.
+ */
+static void blk_send_alone(struct usrloop_dev *dev)
+{
+	struct usrloop_queue *q;
+	unsigned int i;
+	u32 tag;
+
+	do {
+		if (usrloop_alone_next(dev, &q, &tag))
+			return;
+	} while (q && !blk_send_again(q, tag));
+	if (q)
+		return;
+	WRITE_ONCE(dev->alone, false);
+	for (i = 0; i < dev->info.queues; i++) {
+		q = &dev->queue[i];
+		/* A request that saw the old value has been noted by then as one that waits. */
+		spin_lock(&q->lock);
+		spin_unlock(&q->lock);
+		blk_send_held(q);
+	}
+}
+
+void usrloop_blk_attached(struct usrloop_queue *q)
+{
+	if (!q->dev->alone)
+		blk_send_held(q);
+	else if (q->index == q->dev->info.queues - 1)
+		blk_send_alone(q->dev);
 }

@@ -19,13 +19,13 @@
 
 #include "usrloop.h"
 
-static bool power_in_range(u32 value, u32 from, u32 to)
+static bool check_power_in_range(u32 value, u32 from, u32 to)
 {
 	return value >= from && value <= to && is_power_of_2(value);
 }
 
 /* Fields that only we fill in, and the room behind what the type uses. */
-static bool unused_is_zero(const struct usrloop_info *info)
+static bool check_unused_is_zero(const struct usrloop_info *info)
 {
 	size_t used = info->type == USRLOOP_BLOCK ? sizeof(info->blk) : sizeof(info->net);
 
@@ -55,8 +55,8 @@ int usrloop_check_info(const struct usrloop_info *info)
 	if (info->id != USRLOOP_ANY && info->id >= USRLOOP_MAX_DEVICES)
 		return -EINVAL;
 	if (!info->queues || info->queues > USRLOOP_MAX_QUEUES ||
-	    !power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
-	    info->poll_us > USRLOOP_MAX_POLL_US || !unused_is_zero(info))
+	    !check_power_in_range(info->depth, 1, USRLOOP_MAX_DEPTH) ||
+	    info->poll_us > USRLOOP_MAX_POLL_US || !check_unused_is_zero(info))
 		return -EINVAL;
 	if (strnlen(info->label, sizeof(info->label)) == sizeof(info->label))
 		return -EINVAL;
@@ -66,7 +66,7 @@ int usrloop_check_info(const struct usrloop_info *info)
 	return 0;
 }
 
-static bool is_short(u32 ms)
+static bool check_is_short(u32 ms)
 {
 	return ms && ms <= USRLOOP_USER_MS;
 }
@@ -99,8 +99,8 @@ int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *de
 	if (usrloop_zero_copy(info) && !capable(CAP_SYS_RAWIO))
 		return -EPERM;
 	if (!dev->privileged && info->type == USRLOOP_BLOCK &&
-	    (info->policy == USRLOOP_DEATH_REISSUE || !is_short(info->recovery_ms) ||
-	     !is_short(info->timeout_ms)))
+	    (info->policy == USRLOOP_DEATH_REISSUE || !check_is_short(info->recovery_ms) ||
+	     !check_is_short(info->timeout_ms)))
 		return -EPERM;
 	return 0;
 }

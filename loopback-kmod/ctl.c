@@ -19,25 +19,25 @@
 
 /* Roles are taken once, under lock, and are then read without it. */
 struct usrloop_file {
-	struct mutex lock;			/* who takes a role */
+	struct mutex lock;			/* for taking a role */
 	struct usrloop_dev *controls;		/* counted, or NULL */
 	struct usrloop_session *session;	/* or NULL */
 	int seen;				/* changes of the device that it has heard of */
 };
 
-/* Pairs with the release of do_attach(): whoever sees a session sees all of it. */
-static struct usrloop_session *session_of(struct usrloop_file *f)
+/* Pairs with the release of ctl_attach(): a session that is seen is complete. */
+static struct usrloop_session *ctl_session(struct usrloop_file *f)
 {
 	return smp_load_acquire(&f->session);	/* see above */
 }
 
-/* Pairs with the release of do_create(). */
-static struct usrloop_dev *controlled_by(struct usrloop_file *f)
+/* Pairs with the release of ctl_create(). */
+static struct usrloop_dev *ctl_device(struct usrloop_file *f)
 {
 	return smp_load_acquire(&f->controls);	/* see above */
 }
 
-static int usrloop_open(struct inode *inode, struct file *file)
+static int ctl_open(struct inode *inode, struct file *file)
 {
 	struct usrloop_file *f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
 
@@ -48,7 +48,7 @@ static int usrloop_open(struct inode *inode, struct file *file)
 	return nonseekable_open(inode, file);
 }
 
-static int usrloop_release(struct inode *inode, struct file *file)
+static int ctl_release(struct inode *inode, struct file *file)
 {
 	struct usrloop_file *f = file->private_data;
 
@@ -67,16 +67,16 @@ static int usrloop_release(struct inode *inode, struct file *file)
 }
 
 /* Whether the caller may do anything to a device: its owner may, and an administrator. */
-static bool allowed(const struct usrloop_dev *dev)
+static bool ctl_allowed(const struct usrloop_dev *dev)
 {
 	return uid_eq(current_euid(), dev->owner) || capable(CAP_SYS_ADMIN);
 }
 
 /* The device that a call is for, counted; the file's own, or one of the caller's. */
-static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id, bool change)
+static struct usrloop_dev *ctl_find_target(struct usrloop_file *f, u32 type, u32 id, bool change)
 {
-	struct usrloop_session *s = session_of(f);
-	struct usrloop_dev *dev = controlled_by(f);
+	struct usrloop_session *s = ctl_session(f);
+	struct usrloop_dev *dev = ctl_device(f);
 
 	if (id != USRLOOP_ANY) {
 		dev = usrloop_dev_find(type, id);
@@ -87,7 +87,7 @@ static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id,
 	}
 	if (!dev)
 		return ERR_PTR(-ENODEV);
-	if (change && !allowed(dev)) {
+	if (change && !ctl_allowed(dev)) {
 		usrloop_dev_put(dev);
 		return ERR_PTR(-EPERM);
 	}
@@ -98,7 +98,7 @@ static struct usrloop_dev *find_target(struct usrloop_file *f, u32 type, u32 id,
  * Every structure begins with its size as the caller knows it. @least: that of its first version.
  * Return: 0; -EINVAL too small; -E2BIG it asks for what we do not know; -EFAULT.
  */
-static int get_args(void *args, size_t size, size_t least, const void __user *user)
+static int ctl_get_args(void *args, size_t size, size_t least, const void __user *user)
 {
 	u32 argsz;
 	int ret;
@@ -116,7 +116,7 @@ static int get_args(void *args, size_t size, size_t least, const void __user *us
 }
 
 /* As much as the caller knows; what it knows besides was zero and stays so. */
-static long put_args(void __user *user, const void *args, size_t size)
+static long ctl_put_args(void __user *user, const void *args, size_t size)
 {
 	return copy_to_user(user, args, min_t(size_t, size, *(u32 *)args)) ? -EFAULT : 0;
 }
@@ -136,12 +136,12 @@ static_assert(offsetofend(struct usrloop_attach, size) == ATTACH_VER0);
 static_assert(offsetofend(struct usrloop_eventfd, ack_fd) == EVENTFD_VER0);
 static_assert(offsetofend(struct usrloop_finish, step) == FINISH_VER0);
 
-static long do_version(void __user *user)
+static long ctl_version(void __user *user)
 {
 	struct usrloop_version version;
 	int ret;
 
-	ret = get_args(&version, sizeof(version), VERSION_VER0, user);
+	ret = ctl_get_args(&version, sizeof(version), VERSION_VER0, user);
 	if (ret)
 		return ret;
 	if (version.flags)
@@ -155,16 +155,16 @@ static long do_version(void __user *user)
 		.create_flags = USRLOOP_FLAGS,
 		.policies = BIT(USRLOOP_POLICIES) - 1,
 	};
-	return put_args(user, &version, sizeof(version));
+	return ctl_put_args(user, &version, sizeof(version));
 }
 
-static long do_create(struct usrloop_file *f, void __user *user)
+static long ctl_create(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_info info;
 	struct usrloop_dev *dev;
 	int ret;
 
-	ret = get_args(&info, sizeof(info), INFO_VER0, user);
+	ret = ctl_get_args(&info, sizeof(info), INFO_VER0, user);
 	if (ret)
 		return ret;
 	mutex_lock(&f->lock);
@@ -173,35 +173,35 @@ static long do_create(struct usrloop_file *f, void __user *user)
 	if (!ret)
 		ret = usrloop_dev_create(&info, &dev);
 	if (!ret)
-		smp_store_release(&f->controls, dev);	/* for controlled_by() */
+		smp_store_release(&f->controls, dev);	/* for ctl_device() */
 	mutex_unlock(&f->lock);
-	return ret ?: put_args(user, &info, sizeof(info));
+	return ret ?: ctl_put_args(user, &info, sizeof(info));
 }
 
-static long do_query(struct usrloop_file *f, void __user *user)
+static long ctl_query(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_info info;
 	struct usrloop_dev *dev;
 	int ret;
 
-	ret = get_args(&info, sizeof(info), INFO_VER0, user);
+	ret = ctl_get_args(&info, sizeof(info), INFO_VER0, user);
 	if (ret)
 		return ret;
-	dev = find_target(f, info.type, info.id, false);
+	dev = ctl_find_target(f, info.type, info.id, false);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	if (dev == f->controls)
 		WRITE_ONCE(f->seen, atomic_read(&dev->changes));
 	ret = usrloop_dev_query(dev, &info);
-	/* Whose process serves is for those who may end that. */
-	if (!ret && !allowed(dev))
+	/* The server's process is shown to callers that may detach it. */
+	if (!ret && !ctl_allowed(dev))
 		info.server_pid = 0;
 	usrloop_dev_put(dev);
-	return ret ?: put_args(user, &info, sizeof(info));
+	return ret ?: ctl_put_args(user, &info, sizeof(info));
 }
 
 /* Whether what ATTACH hands over has no bits that mean nothing yet. */
-static int check_attach(const struct usrloop_attach *attach)
+static int ctl_check_attach(const struct usrloop_attach *attach)
 {
 	if (attach->flags || attach->generation ||
 	    memchr_inv(&attach->queues, 0, ATTACH_VER0 - offsetof(struct usrloop_attach, queues)))
@@ -209,7 +209,7 @@ static int check_attach(const struct usrloop_attach *attach)
 	return attach->version == USRLOOP_VERSION ? 0 : -EPROTONOSUPPORT;
 }
 
-static long do_attach(struct usrloop_file *f, void __user *user)
+static long ctl_attach(struct usrloop_file *f, void __user *user)
 {
 	const struct usrloop_layout *l;
 	struct usrloop_attach attach;
@@ -217,21 +217,21 @@ static long do_attach(struct usrloop_file *f, void __user *user)
 	struct usrloop_dev *dev;
 	int ret;
 
-	ret = get_args(&attach, sizeof(attach), ATTACH_VER0, user);
+	ret = ctl_get_args(&attach, sizeof(attach), ATTACH_VER0, user);
 	if (ret)
 		return ret;
-	dev = find_target(f, attach.type, attach.id, true);
+	dev = ctl_find_target(f, attach.type, attach.id, true);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	mutex_lock(&f->lock);
 	if (f->session)
 		ret = -EBUSY;
 	if (!ret)
-		ret = check_attach(&attach);
+		ret = ctl_check_attach(&attach);
 	if (!ret)
 		ret = usrloop_dev_attach(dev, attach.claim_fd, &s);
 	if (!ret)
-		smp_store_release(&f->session, s);	/* for session_of() */
+		smp_store_release(&f->session, s);	/* for ctl_session() */
 	mutex_unlock(&f->lock);
 	usrloop_dev_put(dev);
 	if (ret)
@@ -245,10 +245,10 @@ static long do_attach(struct usrloop_file *f, void __user *user)
 		.slot_size = l->slot_size, .data = l->data, .data_stride = l->data_stride,
 		.size = l->size,
 	};
-	return put_args(user, &attach, sizeof(attach));
+	return ctl_put_args(user, &attach, sizeof(attach));
 }
 
-static int do_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
+static int ctl_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
 {
 	switch (cmd) {
 	case USRLOOP_IOC_START:
@@ -267,35 +267,35 @@ static int do_target(struct usrloop_dev *dev, unsigned int cmd, u64 arg)
 	return -ENOTTY;
 }
 
-static long do_eventfd(struct usrloop_file *f, void __user *user)
+static long ctl_eventfd(struct usrloop_file *f, void __user *user)
 {
-	struct usrloop_session *s = session_of(f);
+	struct usrloop_session *s = ctl_session(f);
 	struct usrloop_eventfd event;
 	int ret;
 
 	if (!s)
 		return -ENOTCONN;
-	ret = get_args(&event, sizeof(event), EVENTFD_VER0, user);
+	ret = ctl_get_args(&event, sizeof(event), EVENTFD_VER0, user);
 	if (ret)
 		return ret;
 	return event.flags ? -EINVAL : usrloop_event_set(s, &event);
 }
 
-static long do_finish(struct usrloop_file *f, void __user *user)
+static long ctl_finish(struct usrloop_file *f, void __user *user)
 {
-	struct usrloop_session *s = session_of(f);
+	struct usrloop_session *s = ctl_session(f);
 	struct usrloop_finish finish;
 	int ret;
 
 	if (!s)
 		return -ENOTCONN;
-	ret = get_args(&finish, sizeof(finish), FINISH_VER0, user);
+	ret = ctl_get_args(&finish, sizeof(finish), FINISH_VER0, user);
 	if (ret)
 		return ret;
 	return finish.flags ? -EINVAL : usrloop_finish_set(s, &finish);
 }
 
-static long do_netns(struct usrloop_file *f, void __user *user)
+static long ctl_netns(struct usrloop_file *f, void __user *user)
 {
 	struct usrloop_target target;
 	struct usrloop_dev *dev;
@@ -303,12 +303,12 @@ static long do_netns(struct usrloop_file *f, void __user *user)
 	struct net *net;
 	long ret;
 
-	ret = get_args(&target, sizeof(target), TARGET_VER0, user);
+	ret = ctl_get_args(&target, sizeof(target), TARGET_VER0, user);
 	if (ret)
 		return ret;
 	if (target.flags || target.arg)
 		return -EINVAL;
-	dev = find_target(f, target.type, target.id, true);
+	dev = ctl_find_target(f, target.type, target.id, true);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	net = usrloop_dev_netns(dev, &ifindex);
@@ -319,14 +319,14 @@ static long do_netns(struct usrloop_file *f, void __user *user)
 	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
 		ret = -EPERM;
 	else
-		ret = put_args(user, &target, sizeof(target));
+		ret = ctl_put_args(user, &target, sizeof(target));
 	if (!ret)
 		ret = open_related_ns(&net->ns, get_net_ns);
 	put_net(net);
 	return ret;
 }
 
-static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+static long ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct usrloop_file *f = file->private_data;
 	void __user *user = (void __user *)arg;
@@ -337,22 +337,22 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 
 	switch (cmd) {
 	case USRLOOP_IOC_ENTER:	/* first: it is the one that counts */
-		s = session_of(f);
+		s = ctl_session(f);
 		return s ? usrloop_enter(s, arg) : -ENOTCONN;
 	case USRLOOP_IOC_VERSION:
-		return do_version(user);
+		return ctl_version(user);
 	case USRLOOP_IOC_CREATE:
-		return do_create(f, user);
+		return ctl_create(f, user);
 	case USRLOOP_IOC_QUERY:
-		return do_query(f, user);
+		return ctl_query(f, user);
 	case USRLOOP_IOC_ATTACH:
-		return do_attach(f, user);
+		return ctl_attach(f, user);
 	case USRLOOP_IOC_EVENTFD:
-		return do_eventfd(f, user);
+		return ctl_eventfd(f, user);
 	case USRLOOP_IOC_FINISH:
-		return do_finish(f, user);
+		return ctl_finish(f, user);
 	case USRLOOP_IOC_NETNS:
-		return do_netns(f, user);
+		return ctl_netns(f, user);
 	default:	/* said before anything is read */
 		return -ENOTTY;
 	case USRLOOP_IOC_START:
@@ -363,23 +363,23 @@ static long usrloop_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	case USRLOOP_IOC_CARRIER:
 		break;
 	}
-	ret = get_args(&target, sizeof(target), TARGET_VER0, user);
+	ret = ctl_get_args(&target, sizeof(target), TARGET_VER0, user);
 	if (ret)
 		return ret;
 	if (target.flags)
 		return -EINVAL;
-	dev = find_target(f, target.type, target.id, true);
+	dev = ctl_find_target(f, target.type, target.id, true);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
-	ret = do_target(dev, cmd, target.arg);
+	ret = ctl_target(dev, cmd, target.arg);
 	usrloop_dev_put(dev);
 	return ret;
 }
 
-static int usrloop_mmap(struct file *file, struct vm_area_struct *vma)
+static int ctl_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct usrloop_file *f = file->private_data;
-	struct usrloop_session *s = session_of(f);
+	struct usrloop_session *s = ctl_session(f);
 
 	if (!s)
 		return -ENOTCONN;
@@ -388,11 +388,11 @@ static int usrloop_mmap(struct file *file, struct vm_area_struct *vma)
 	return usrloop_session_mmap(s, vma);
 }
 
-static __poll_t usrloop_poll(struct file *file, poll_table *wait)
+static __poll_t ctl_poll(struct file *file, poll_table *wait)
 {
 	struct usrloop_file *f = file->private_data;
-	struct usrloop_session *s = session_of(f);
-	struct usrloop_dev *dev = controlled_by(f);
+	struct usrloop_session *s = ctl_session(f);
+	struct usrloop_dev *dev = ctl_device(f);
 	__poll_t mask = 0;
 
 	if (dev) {
@@ -407,30 +407,30 @@ static __poll_t usrloop_poll(struct file *file, poll_table *wait)
 	return dev || s ? mask : EPOLLERR;
 }
 
-static const struct file_operations usrloop_fops = {
+static const struct file_operations ctl_fops = {
 	.owner		= THIS_MODULE,
-	.open		= usrloop_open,
-	.release	= usrloop_release,
-	.unlocked_ioctl	= usrloop_ioctl,
+	.open		= ctl_open,
+	.release	= ctl_release,
+	.unlocked_ioctl	= ctl_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
-	.mmap		= usrloop_mmap,
-	.poll		= usrloop_poll,
+	.mmap		= ctl_mmap,
+	.poll		= ctl_poll,
 };
 
-static struct miscdevice usrloop_misc = {
+static struct miscdevice ctl_misc = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "usrloop",
-	.fops	= &usrloop_fops,
+	.fops	= &ctl_fops,
 	.mode	= 0600,
 };
 
 int usrloop_ctl_init(void)
 {
-	return misc_register(&usrloop_misc);
+	return misc_register(&ctl_misc);
 }
 
 void usrloop_ctl_exit(void)
 {
-	misc_deregister(&usrloop_misc);
+	misc_deregister(&ctl_misc);
 }
 

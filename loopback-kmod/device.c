@@ -14,55 +14,20 @@
 
 #include "usrloop.h"
 
-/* What it does lets requests of disks end: it must run when memory is short. */
-static struct workqueue_struct *disk_work;
-/* It waits for RTNL, whose owner may wait for memory, and so for a disk: none waits for it. */
-static struct workqueue_struct *net_work;
-
-struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev)
-{
-	return dev->info.type == USRLOOP_NET ? net_work : disk_work;
-}
-
-static void changed(struct usrloop_dev *dev)
+static void dev_changed(struct usrloop_dev *dev)
 {
 	atomic_inc(&dev->changes);
 	wake_up_interruptible_poll(&dev->changed, EPOLLIN);
 }
 
-static void set_state(struct usrloop_dev *dev, u32 state)
+static void dev_set_state(struct usrloop_dev *dev, u32 state)
 {
 	WRITE_ONCE(dev->info.state, state);
-	changed(dev);
-}
-
-void usrloop_dev_get(struct usrloop_dev *dev)
-{
-	kref_get(&dev->ref);
-}
-
-static void dev_free(struct kref *ref)
-{
-	struct usrloop_dev *dev = container_of(ref, struct usrloop_dev, ref);
-	unsigned int i;
-
-	if (dev->kind_made)
-		dev->kind->free(dev);
-	for (i = 0; dev->queue && i < dev->info.queues; i++)
-		kvfree(dev->queue[i].slot);
-	kfree(dev->queue);
-	usrloop_uncharge(&dev->charge);
-	mutex_destroy(&dev->lock);
-	kfree(dev);
-}
-
-void usrloop_dev_put(struct usrloop_dev *dev)
-{
-	kref_put(&dev->ref, dev_free);
+	dev_changed(dev);
 }
 
 /* Give the queues their ends, so that requests go to the server. dev->lock held. */
-static void connect_queues(struct usrloop_dev *dev)
+static void dev_connect_queues(struct usrloop_dev *dev)
 {
 	unsigned int i;
 
@@ -77,11 +42,11 @@ static void connect_queues(struct usrloop_dev *dev)
 }
 
 /*
- * Take the ends away: nobody touches the session, @s or NULL, when this returns, and its device
- * touches no data of ours. dev->lock held.
+ * Take the ends away. When this returns, no queue uses the session, @s or NULL, and its function
+ * reaches no data of a request. dev->lock held.
  */
-static void disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
-			      enum usrloop_mode mode, bool fail_lost)
+static void dev_disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s,
+				  enum usrloop_mode mode, bool fail_lost)
 {
 	unsigned int i;
 
@@ -100,8 +65,8 @@ static void disconnect_queues(struct usrloop_dev *dev, struct usrloop_session *s
 		dev->kind->detached(&dev->queue[i], fail_lost, mode == MODE_FAIL);
 }
 
-/* The session is not the device's any more; whoever is in ENTER leaves. dev->lock held. */
-static void part(struct usrloop_dev *dev)
+/* Detach the session from the device; its threads return from ENTER. dev->lock held. */
+static void dev_part(struct usrloop_dev *dev)
 {
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
@@ -113,30 +78,35 @@ static void part(struct usrloop_dev *dev)
 	wake_up_poll(&s->poll, EPOLLHUP);
 }
 
-/* @died: it was not sent away, so requests that it has seen may be why. */
-static void lose_server(struct usrloop_dev *dev, bool died)
+/* Whether requests wait for the next server. */
+static bool dev_holds(const struct usrloop_dev *dev)
 {
-	bool hold = dev->info.policy == USRLOOP_DEATH_QUEUE ||
-		    dev->info.policy == USRLOOP_DEATH_REISSUE;
-	bool started = dev->info.state != USRLOOP_NEW;
+	return dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
+}
+
+/* Detach the server. @died: by its death or time-out, of which its requests may be the cause. */
+static void dev_lose_server(struct usrloop_dev *dev, bool died)
+{
+	bool started = dev->info.state != USRLOOP_NEW, hold = dev_holds(dev);
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
 
-	part(dev);
+	dev_part(dev);
 	if (!started) {
-		changed(dev);
+		dev_changed(dev);
 		return;
 	}
-	/* ENTER need not have told it: it may look into the ring by itself, and says so there. */
+	/* A server may find requests in the ring without ENTER; sq_head shows that. */
 	for (i = 0; i < dev->info.queues; i++) {
 		struct usrloop_queue *q = &dev->queue[i];
 		bool seen = READ_ONCE(q->told) || READ_ONCE(s->end[i].ring->sq_head);
 
 		WRITE_ONCE(q->told, died && seen);
 	}
-	disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
-			  dev->info.policy != USRLOOP_DEATH_REISSUE);
-	set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD : USRLOOP_QUIESCED);
+	dev_disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
+			      dev->info.policy != USRLOOP_DEATH_REISSUE);
+	dev_set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD :
+								    USRLOOP_QUIESCED);
 	if (hold && dev->info.recovery_ms) {
 		unsigned long limit = msecs_to_jiffies(dev->info.recovery_ms);
 
@@ -145,89 +115,84 @@ static void lose_server(struct usrloop_dev *dev, bool died)
 	}
 }
 
-/* Nobody came in time: what waited fails, until somebody comes after all. */
-static void recovery_over(struct work_struct *work)
+/* No server attached in time: requests that waited fail, and new ones, until one attaches. */
+static void dev_recovery_over(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, recovery);
-
 	long left;
 
 	mutex_lock(&dev->lock);
+	if (dev->info.state != USRLOOP_QUIESCED || !dev_holds(dev) || !dev->info.recovery_ms)
+		goto out;
 	left = dev->recover_by - usrloop_clock();
-	/* It meant a server before the last, or the clock has stood still. */
-	if (dev->info.state == USRLOOP_QUIESCED && left > 0) {
-		mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
-	} else if (dev->info.state == USRLOOP_QUIESCED) {
-		pr_warn("%s%u: no server within %u ms: requests fail\n", dev->kind->name,
-			dev->info.id, dev->info.recovery_ms);
-		disconnect_queues(dev, NULL, MODE_FAIL, true);
-		set_state(dev, USRLOOP_FAILED);
+	if (left > 0) {
+		/* Armed for a server before the last; or the clock has stood still. */
+		if (!usrloop_clock_stopped())
+			mod_delayed_work(usrloop_wq(dev), &dev->recovery, left);
+		goto out;
 	}
+	pr_warn("%s%u: requests fail: no server attached within %u ms\n", dev->kind->name,
+		dev->info.id, dev->info.recovery_ms);
+	dev_disconnect_queues(dev, NULL, MODE_FAIL, true);
+	dev_set_state(dev, USRLOOP_FAILED);
+out:
 	mutex_unlock(&dev->lock);
 }
 
-static void revoke_work(struct work_struct *work)
+static void dev_continue_recovery(struct usrloop_dev *dev)
+{
+	mod_delayed_work(usrloop_wq(dev), &dev->recovery, 0);
+}
+
+/* The clock goes on: what is left of a device's recovery time is waited for. Context: process. */
+void usrloop_dev_continue(void)
+{
+	usrloop_dev_each(dev_continue_recovery);
+}
+
+static void dev_revoke_work(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, revoke);
 
 	mutex_lock(&dev->lock);
 	if (dev->session && dev->session->generation == READ_ONCE(dev->overdue)) {
-		pr_warn("%s%u: server %d left a request alone for %u ms: taken for dead\n",
+		pr_warn("%s%u: server %d is detached: %s not completed within %u ms\n",
 			dev->kind->name, dev->info.id, pid_nr(dev->session->pid),
-			dev->info.timeout_ms);
-		lose_server(dev, true);
+			dev->info.type == USRLOOP_NET ? "packet" : "request", dev->info.timeout_ms);
+		dev_lose_server(dev, true);
 	}
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
 }
 
-static int stop(struct usrloop_dev *dev, bool force);
+/* Send what is held though there is a server: it could not be mapped, or waited for another one. */
+static void dev_resend_work(struct work_struct *work)
+{
+	struct usrloop_dev *dev = container_of(to_delayed_work(work), struct usrloop_dev, resend);
+	unsigned int i;
 
-static void vanish_work(struct work_struct *work)
+	mutex_lock(&dev->lock);
+	for (i = 0; dev->info.state == USRLOOP_LIVE && i < dev->info.queues; i++)
+		dev->kind->attached(&dev->queue[i]);
+	mutex_unlock(&dev->lock);
+	usrloop_dev_put(dev);
+}
+
+static int dev_stop(struct usrloop_dev *dev, bool force);
+
+static void dev_vanish_work(struct work_struct *work)
 {
 	struct usrloop_dev *dev = container_of(work, struct usrloop_dev, vanish);
 
 	mutex_lock(&dev->lock);
 	/* Or it was stopped meanwhile, and perhaps started again. */
 	if (dev->info.state != USRLOOP_NEW && dev->kind->vanished(dev))
-		stop(dev, true);
+		dev_stop(dev, true);
 	mutex_unlock(&dev->lock);
 	usrloop_dev_put(dev);
 }
 
-/* Have a work of a device done, which puts its reference to it. Context: any. */
-static void queue(struct usrloop_dev *dev, struct work_struct *work)
-{
-	usrloop_dev_get(dev);
-	if (!queue_work(usrloop_wq(dev), work))
-		usrloop_dev_put(dev);	/* it is on its way already */
-}
-
-/**
- * usrloop_dev_vanish() - the kernel takes an interface away by itself: stop the device
- * @dev:	network device
- *
- * Context: any; it is done by a worker.
- */
-void usrloop_dev_vanish(struct usrloop_dev *dev)
-{
-	queue(dev, &dev->vanish);
-}
-
-/**
- * usrloop_dev_overdue() - a server did not answer in time: take the device away from it
- * @dev:	device
- * @generation:	the server's
- *
- * Context: any; it is done by a worker.
- */
-void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation)
-{
-	WRITE_ONCE(dev->overdue, generation);
-	queue(dev, &dev->revoke);
-}
-
-static int make_queues(struct usrloop_dev *dev)
+static int dev_make_queues(struct usrloop_dev *dev)
 {
 	/* Two kinds of lock to lockdep: only that of an interface is taken in a soft interrupt. */
 	static struct lock_class_key classes[2];
@@ -275,17 +240,17 @@ int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out)
 	kref_init(&dev->ref);
 	mutex_init(&dev->lock);
 	init_waitqueue_head(&dev->changed);
-	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
-	INIT_WORK(&dev->revoke, revoke_work);
-	INIT_WORK(&dev->vanish, vanish_work);
-	INIT_DELAYED_WORK(&dev->resend, usrloop_resend_work);
+	INIT_DELAYED_WORK(&dev->recovery, dev_recovery_over);
+	INIT_WORK(&dev->revoke, dev_revoke_work);
+	INIT_WORK(&dev->vanish, dev_vanish_work);
+	INIT_DELAYED_WORK(&dev->resend, dev_resend_work);
 	dev->info = *info;
 	dev->info.state = USRLOOP_NEW;
 	dev->info.queues = min_t(u32, info->queues, nr_cpu_ids);
 	dev->kind = info->type == USRLOOP_BLOCK ? &usrloop_blk_kind : &usrloop_net_kind;
 	ret = usrloop_check_rights(info, dev);
 	if (!ret)
-		ret = make_queues(dev);
+		ret = dev_make_queues(dev);
 	if (!ret)
 		ret = dev->kind->create(dev);
 	if (ret)
@@ -334,11 +299,11 @@ int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_ses
 		dev->session = s;
 		if (dev->info.state != USRLOOP_NEW) {
 			cancel_delayed_work(&dev->recovery);
-			connect_queues(dev);
-			set_state(dev, USRLOOP_LIVE);
+			dev_connect_queues(dev);
+			dev_set_state(dev, USRLOOP_LIVE);
 		} else {
 			WRITE_ONCE(dev->stopping, false);	/* that was for another server */
-			changed(dev);
+			dev_changed(dev);
 		}
 	}
 	mutex_unlock(&dev->lock);
@@ -356,7 +321,7 @@ void usrloop_dev_detach(struct usrloop_session *session)
 
 	mutex_lock(&dev->lock);
 	if (dev->session == session)
-		lose_server(dev, true);
+		dev_lose_server(dev, true);
 	mutex_unlock(&dev->lock);
 }
 
@@ -372,7 +337,7 @@ int usrloop_dev_revoke(struct usrloop_dev *dev)
 
 	mutex_lock(&dev->lock);
 	if (dev->session) {
-		lose_server(dev, false);
+		dev_lose_server(dev, false);
 		ret = 0;
 	}
 	mutex_unlock(&dev->lock);
@@ -402,12 +367,12 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 		ret = -ENOTCONN;
 	if (!ret) {
 		WRITE_ONCE(dev->stopping, false);
-		/* Whoever is faster than us waits. */
-		disconnect_queues(dev, NULL, MODE_HOLD, false);
+		/* Requests that come before the queues have their ends wait. */
+		dev_disconnect_queues(dev, NULL, MODE_HOLD, false);
 		ret = dev->kind->start(dev);
 		if (!ret) {
-			connect_queues(dev);
-			set_state(dev, USRLOOP_LIVE);
+			dev_connect_queues(dev);
+			dev_set_state(dev, USRLOOP_LIVE);
 		}
 	}
 	mutex_unlock(&dev->lock);
@@ -415,7 +380,7 @@ int usrloop_dev_start(struct usrloop_dev *dev)
 }
 
 /* dev->lock held */
-static int stop(struct usrloop_dev *dev, bool force)
+static int dev_stop(struct usrloop_dev *dev, bool force)
 {
 	unsigned int i;
 
@@ -425,9 +390,9 @@ static int stop(struct usrloop_dev *dev, bool force)
 		return -EBUSY;
 	cancel_delayed_work(&dev->recovery);
 	/* Requests fail from here on, so that taking the disk away cannot wait for any. */
-	disconnect_queues(dev, dev->session, MODE_FAIL, true);
+	dev_disconnect_queues(dev, dev->session, MODE_FAIL, true);
 	dev->kind->stop(dev);
-	set_state(dev, USRLOOP_NEW);
+	dev_set_state(dev, USRLOOP_NEW);
 	WRITE_ONCE(dev->stopping, true);
 	for (i = 0; dev->session && i < dev->info.queues; i++)
 		rcuwait_wake_up(&dev->session->end[i].wait);
@@ -439,7 +404,7 @@ static int stop(struct usrloop_dev *dev, bool force)
 /**
  * usrloop_dev_stop() - take the disk or interface away; the device stays, and can be started again
  * @dev:	device
- * @force:	also while it is open: whoever uses it gets errors
+ * @force:	also while it is open: its users get errors
  *
  * Return: 0; -EBUSY it is open; -EIO it is dead, and can only be deleted; -ENODEV.
  */
@@ -453,7 +418,7 @@ int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
 	else if (dev->info.state == USRLOOP_DEAD)
 		ret = -EIO;
 	else
-		ret = stop(dev, force);
+		ret = dev_stop(dev, force);
 	mutex_unlock(&dev->lock);
 	return ret;
 }
@@ -463,27 +428,28 @@ int usrloop_dev_stop(struct usrloop_dev *dev, bool force)
  * @dev:	device
  * @force:	also while it is open
  *
- * Return: 0; -EBUSY it is open; -ENODEV somebody was faster.
+ * Return: 0; -EBUSY it is open; -ENODEV it is deleted already.
  */
 int usrloop_dev_delete(struct usrloop_dev *dev, bool force)
 {
 	int ret;
 
 	mutex_lock(&dev->lock);
-	ret = dev->deleted ? -ENODEV : stop(dev, force);
+	ret = dev->deleted ? -ENODEV : dev_stop(dev, force);
 	if (!ret) {
 		dev->deleted = true;
 		if (dev->session)
-			part(dev);
-		changed(dev);
+			dev_part(dev);
+		dev_changed(dev);
 	}
 	mutex_unlock(&dev->lock);
 	if (ret)
 		return ret;
+	usrloop_dev_forget(dev);
+	/* usrloop_dev_continue() does not find it any more. */
 	cancel_delayed_work_sync(&dev->recovery);
 	if (cancel_delayed_work_sync(&dev->resend))
 		usrloop_dev_put(dev);
-	usrloop_dev_forget(dev);
 	return 0;
 }
 
@@ -503,7 +469,7 @@ int usrloop_dev_resize(struct usrloop_dev *dev, u64 size)
 	mutex_lock(&dev->lock);
 	ret = dev->deleted ? -ENODEV : dev->kind->resize(dev, size);
 	if (ret >= 0)
-		changed(dev);
+		dev_changed(dev);
 	mutex_unlock(&dev->lock);
 	/* To tell takes memory, which may wait for this disk, and so for its next server. */
 	if (ret > 0)
@@ -574,23 +540,4 @@ int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info)
 	}
 	mutex_unlock(&dev->lock);
 	return ret;
-}
-
-int usrloop_devices_init(void)
-{
-	disk_work = alloc_workqueue("usrloop", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	net_work = disk_work ? alloc_workqueue("usrloop_net", WQ_UNBOUND, 0) : NULL;
-	if (net_work)
-		return 0;
-	if (disk_work)
-		destroy_workqueue(disk_work);
-	return -ENOMEM;
-}
-
-/* No device is left: each keeps the module. Work of one that is gone may still be on its way. */
-void usrloop_devices_exit(void)
-{
-	destroy_workqueue(net_work);
-	destroy_workqueue(disk_work);
-	usrloop_registry_exit();
 }

@@ -14,10 +14,11 @@ struct usrloop_blk {
 	struct blk_mq_tag_set tags;
 	struct gendisk *disk;		/* between start and stop */
 	struct rw_semaphore telling;	/* user space of a new size; taken under dev->lock */
+	struct mutex resizing;		/* the disk; taken under telling alone */
 };
 
 /* What the block layer keeps for requests, with a scheduler's: it accounts nothing itself. */
-static unsigned long pages_of(const struct usrloop_info *info)
+static unsigned long disk_pages(const struct usrloop_info *info)
 {
 	unsigned long requests = info->depth + min(2 * info->depth, 256u);
 
@@ -25,14 +26,14 @@ static unsigned long pages_of(const struct usrloop_info *info)
 			    PAGE_SIZE);
 }
 
-static int blk_create(struct usrloop_dev *dev)
+static int disk_create(struct usrloop_dev *dev)
 {
 	struct usrloop_blk *blk;
 	int ret;
 
 	ret = usrloop_check_disk(&dev->info);
 	if (!ret)
-		ret = usrloop_charge(&dev->charge, pages_of(&dev->info));
+		ret = usrloop_charge(&dev->charge, disk_pages(&dev->info));
 	if (ret)
 		return ret;
 	blk = kzalloc(sizeof(*blk), GFP_KERNEL_ACCOUNT);
@@ -58,21 +59,23 @@ static int blk_create(struct usrloop_dev *dev)
 		return ret;
 	}
 	init_rwsem(&blk->telling);
+	mutex_init(&blk->resizing);
 	dev->blk = blk;
 	return 0;
 }
 
-static void blk_free(struct usrloop_dev *dev)
+static void disk_free(struct usrloop_dev *dev)
 {
 	blk_mq_free_tag_set(&dev->blk->tags);
+	mutex_destroy(&dev->blk->resizing);
 	kfree(dev->blk);
 }
 
-static const struct block_device_operations blk_fops = {
+static const struct block_device_operations disk_fops = {
 	.owner = THIS_MODULE,
 };
 
-static int blk_start(struct usrloop_dev *dev)
+static int disk_start(struct usrloop_dev *dev)
 {
 	struct gendisk *disk;
 	int ret;
@@ -81,13 +84,13 @@ static int blk_start(struct usrloop_dev *dev)
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 	snprintf(disk->disk_name, sizeof(disk->disk_name), "usrblk%u", dev->info.id);
-	disk->fops = &blk_fops;
+	disk->fops = &disk_fops;
 	disk->private_data = dev;
 	set_capacity(disk, dev->info.blk.size >> SECTOR_SHIFT);
 	set_disk_ro(disk, dev->info.features & USRLOOP_BLK_READ_ONLY);
 	/*
-	 * Not now: who serves may be waiting for us. The first who opens it looks for
-	 * partitions.
+	 * Not now: the thread that serves may be in START. The first open() looks for partitions.
+	 * What udev reads in sysfs is complete by the uevent that device_add_disk() sends.
 	 */
 	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
 	/*
@@ -103,7 +106,7 @@ static int blk_start(struct usrloop_dev *dev)
 		put_disk(disk);
 		return ret;
 	}
-	/* Of a table that somebody without privileges wrote the kernel reads nothing at all. */
+	/* The kernel reads no partition table that a user without privileges may have written. */
 	if (dev->privileged) {
 		set_bit(GD_NEED_PART_SCAN, &disk->state);
 		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
@@ -112,9 +115,9 @@ static int blk_start(struct usrloop_dev *dev)
 	return 0;
 }
 
-static void blk_stop(struct usrloop_dev *dev)
+static void disk_stop(struct usrloop_dev *dev)
 {
-	/* What blk_resized() may wait for has failed by now. */
+	/* What disk_resized() may wait for has failed by now. */
 	down_write(&dev->blk->telling);
 	up_write(&dev->blk->telling);
 	del_gendisk(dev->blk->disk);
@@ -122,45 +125,47 @@ static void blk_stop(struct usrloop_dev *dev)
 	dev->blk->disk = NULL;
 }
 
-static bool blk_in_use(struct usrloop_dev *dev)
+static bool disk_in_use(struct usrloop_dev *dev)
 {
 	return disk_openers(dev->blk->disk) > 0;
 }
 
-static int blk_resize(struct usrloop_dev *dev, u64 size)
+static int disk_resize(struct usrloop_dev *dev, u64 size)
 {
-	struct gendisk *disk = dev->blk->disk;
-
 	if (!size || size % dev->info.blk.logical_block || size > (u64)LLONG_MAX)
 		return -EINVAL;
-	dev->info.blk.size = size;
-	if (!disk || get_capacity(disk) == size >> SECTOR_SHIFT)
+	WRITE_ONCE(dev->info.blk.size, size);
+	if (!dev->blk->disk)
 		return 0;
-	set_capacity(disk, size >> SECTOR_SHIFT);
 	down_read(&dev->blk->telling);	/* and so the disk stays */
 	return 1;
 }
 
-/* Tell user space, as set_capacity_and_notify() does. */
-static void blk_resized(struct usrloop_dev *dev)
+/* Of several at once each sets the last size that was asked for. */
+static void disk_resized(struct usrloop_dev *dev)
 {
-	char *environment[2] = { "RESIZE=1" };
+	struct usrloop_blk *blk = dev->blk;
 
-	kobject_uevent_env(&disk_to_dev(dev->blk->disk)->kobj, KOBJ_CHANGE, environment);
-	up_read(&dev->blk->telling);
+	mutex_lock(&blk->resizing);
+	set_capacity_and_notify(blk->disk, READ_ONCE(dev->info.blk.size) >> SECTOR_SHIFT);
+	mutex_unlock(&blk->resizing);
+	up_read(&blk->telling);
 }
 
 const struct usrloop_kind usrloop_blk_kind = {
 	.name		= "usrblk",
-	.create		= blk_create,
-	.free		= blk_free,
-	.start		= blk_start,
-	.stop		= blk_stop,
-	.in_use		= blk_in_use,
+	.create		= disk_create,
+	.free		= disk_free,
+	.start		= disk_start,
+	.stop		= disk_stop,
+	.in_use		= disk_in_use,
 	.attached	= usrloop_blk_attached,
 	.detached	= usrloop_blk_detached,
-	.resize		= blk_resize,
-	.resized	= blk_resized,
+	.resize		= disk_resize,
+	.resized	= disk_resized,
 	.collect	= usrloop_blk_collect,
 	.finish		= usrloop_blk_finish,
+#if IS_ENABLED(CONFIG_USRDRV)
+	.zc		= &usrloop_zc_blk,
+#endif
 };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A request that is done is ended in the handler of the interrupt that says so, and its server need
- * not wake up for it: that has said beforehand, as a list of steps, how its device tells that it is
- * done, and how it is told that this was heard.
+ * A request is ended in the handler of the interrupt that its device raises for it, without waking
+ * its server. The server has described, as a list of steps, how the device reports the end of a
+ * request and how the interrupt is acknowledged.
  *
  * The steps are for registers of the function that the server has claimed, which it reaches anyway.
- * A word in the ring says who is to look at an interrupt: us, once, for the request that is named
- * beside it, or the server.
+ * A word in the ring says where an interrupt goes: armed, to the handler here, once, for the
+ * request that is named beside it; else to the server.
  */
 #include <linux/pci.h>
 #include <linux/sched/mm.h>
@@ -33,7 +33,7 @@ struct usrloop_finish_steps {
 	struct finish_step step[USRLOOP_STEPS];
 };
 
-static u32 get(const struct finish_step *step)
+static u32 finish_get(const struct finish_step *step)
 {
 	switch (step->is.width) {
 	case 1:
@@ -44,7 +44,7 @@ static u32 get(const struct finish_step *step)
 	return ioread32(step->at);
 }
 
-static void put(const struct finish_step *step, u32 value)
+static void finish_put(const struct finish_step *step, u32 value)
 {
 	switch (step->is.width) {
 	case 1:
@@ -59,9 +59,9 @@ static void put(const struct finish_step *step, u32 value)
 }
 
 /* Take the steps, up to the first that finds something else than it expects. */
-static enum usrdrv_irq_verdict run(const struct usrloop_finish_steps *f)
+static enum usrdrv_irq_verdict finish_run(const struct usrloop_finish_steps *f)
 {
-	u32 first = get(&f->step[0]);
+	u32 first = finish_get(&f->step[0]);
 	unsigned int i;
 
 	/* It has only been looked at: the interrupt may be another device's. */
@@ -71,20 +71,20 @@ static enum usrdrv_irq_verdict run(const struct usrloop_finish_steps *f)
 		const struct usrloop_step *is = &f->step[i].is;
 
 		if (is->op == USRLOOP_STEP_WRITE)
-			put(&f->step[i], (first >> is->shift & is->mask) | is->value);
-		else if ((get(&f->step[i]) & is->mask) != is->value)
+			finish_put(&f->step[i], (first >> is->shift & is->mask) | is->value);
+		else if ((finish_get(&f->step[i]) & is->mask) != is->value)
 			return USRDRV_IRQ_PASSED;
 	}
 	return USRDRV_IRQ_TAKEN;
 }
 
-static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
+static enum usrdrv_irq_verdict finish_take(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
 	struct usrloop_ring *ring = f->end->ring;
 	enum usrdrv_irq_verdict verdict;
 
-	/* Another server has the device now, whose interrupt it is. */
+	/* The device has another server now, and the interrupt is that one's. */
 	if (rcu_access_pointer(f->end->queue->end) != f->end)
 		return USRDRV_IRQ_LEFT;
 	/* A barrier: what the server named before is there. */
@@ -93,26 +93,26 @@ static enum usrdrv_irq_verdict take_interrupt(struct usrdrv_irq_filter *filter)
 		return USRDRV_IRQ_LEFT;
 	f->tag = READ_ONCE(ring->finish_tag);
 	f->seq = READ_ONCE(ring->finish_seq);
-	verdict = run(f);
+	verdict = finish_run(f);
 	if (verdict != USRDRV_IRQ_TAKEN) {
-		/* Not ours; or for the server, who is told now, and disarms before he looks. */
+		/* Another device's; or for the server, which disarms before it looks. */
 		smp_store_release(&ring->finish, USRLOOP_FINISH_ARMED);
 	}
 	return verdict;
 }
 
-static bool interrupt_taken(struct usrdrv_irq_filter *filter)
+static bool finish_taken(struct usrdrv_irq_filter *filter)
 {
 	struct usrloop_finish_steps *f = container_of(filter, struct usrloop_finish_steps, filter);
 	struct usrloop_end *end = f->end;
 	bool ended = end->queue->dev->kind->finish(end, f->tag, f->seq);
 
-	/* The server reads it with acquire: the request is ended; or was none, as he is told. */
+	/* The server reads it with acquire: by then the request is ended, if there was one. */
 	smp_store_release(&end->ring->finish, USRLOOP_FINISH_DONE);
 	return ended;
 }
 
-static int check_step(struct pci_dev *pdev, const struct usrloop_step *is, bool first)
+static int finish_check_step(struct pci_dev *pdev, const struct usrloop_step *is, bool first)
 {
 	/* What comes without a look at the device may be another's interrupt. */
 	if (first && (is->op != USRLOOP_STEP_EXPECT || !is->mask))
@@ -128,7 +128,7 @@ static int check_step(struct pci_dev *pdev, const struct usrloop_step *is, bool 
 	return 0;
 }
 
-static void free_steps(struct usrloop_finish_steps *f)
+static void finish_free_steps(struct usrloop_finish_steps *f)
 {
 	unsigned int i;
 
@@ -138,8 +138,8 @@ static void free_steps(struct usrloop_finish_steps *f)
 }
 
 /* The claim was entered. */
-static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
-					       const struct usrloop_finish *want)
+static struct usrloop_finish_steps *finish_make_steps(struct pci_dev *pdev,
+						      const struct usrloop_finish *want)
 {
 	struct usrloop_finish_steps *f;
 	int ret;
@@ -147,14 +147,14 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
 	if (!f)
 		return ERR_PTR(-ENOMEM);
-	f->filter.take = take_interrupt;
-	f->filter.taken = interrupt_taken;
+	f->filter.take = finish_take;
+	f->filter.taken = finish_taken;
 	f->pdev = pdev;
 	for (; f->n < want->steps; f->n++) {
 		struct finish_step *step = &f->step[f->n];
 
 		step->is = want->step[f->n];
-		ret = check_step(pdev, &step->is, !f->n);
+		ret = finish_check_step(pdev, &step->is, !f->n);
 		if (ret)
 			goto err_free;
 		ret = -ENOMEM;
@@ -165,7 +165,7 @@ static struct usrloop_finish_steps *make_steps(struct pci_dev *pdev,
 	return f;
 
 err_free:
-	free_steps(f);
+	finish_free_steps(f);
 	return ERR_PTR(ret);
 }
 
@@ -174,12 +174,12 @@ void usrloop_finish_clear(struct usrloop_end *end)
 {
 	if (end->finish) {
 		usrdrv_claim_irq_unfilter(end->zc->claim, &end->finish->filter);
-		free_steps(end->finish);
+		finish_free_steps(end->finish);
 	}
 	end->finish = NULL;
 }
 
-static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
+static int finish_set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 {
 	struct usrdrv_claim *claim = end->zc->claim;
 	struct usrloop_finish_steps *f;
@@ -194,7 +194,7 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 		return index;
 	/* Memory must not be had by waiting for this disk, whose end waits for the claim. */
 	flags = memalloc_noio_save();
-	f = make_steps(usrdrv_claim_pci_dev(claim), want);
+	f = finish_make_steps(usrdrv_claim_pci_dev(claim), want);
 	memalloc_noio_restore(flags);
 	usrloop_zc_exit(end->zc, index);
 	if (IS_ERR(f))
@@ -202,7 +202,7 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
 	f->end = end;
 	ret = usrdrv_claim_irq_filter(claim, &f->filter);
 	if (ret) {
-		free_steps(f);
+		finish_free_steps(f);
 		return ret;
 	}
 	end->finish = f;
@@ -216,7 +216,7 @@ static int set_steps(struct usrloop_end *end, const struct usrloop_finish *want)
  *
  * Context: process.
  * Return: 0; -EOPNOTSUPP the device is none of a claimed function's, or an interface; -EBUSY
- * somebody is in ENTER for that queue, or another queue has steps for that function; -ENODEV the
+ * a thread is in ENTER for that queue, or another queue has steps for that function; -ENODEV the
  * claim has ended; -EINVAL, -ENOMEM.
  */
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want)
@@ -233,7 +233,7 @@ int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_fin
 	end = &session->end[want->queue];
 	if (test_and_set_bit_lock(0, &end->entered))
 		return -EBUSY;
-	ret = set_steps(end, want);
+	ret = finish_set_steps(end, want);
 	clear_bit_unlock(0, &end->entered);
 	return ret;
 }

@@ -11,12 +11,12 @@ static int __init usrloop_init(void)
 	ret = usrloop_selftest();
 	if (ret)
 		goto err_selftest;
-	ret = usrloop_clock_init();
+	ret = usrloop_clock_init(usrloop_dev_continue);
 	if (ret)
 		goto err_clock;
-	ret = usrloop_devices_init();
+	ret = usrloop_work_init();
 	if (ret)
-		goto err_devices;
+		goto err_work;
 	ret = usrloop_net_init();
 	if (ret)
 		goto err_net;
@@ -28,8 +28,8 @@ static int __init usrloop_init(void)
 err_ctl:
 	usrloop_net_exit();
 err_net:
-	usrloop_devices_exit();
-err_devices:
+	usrloop_work_exit();
+err_work:
 	usrloop_clock_exit();
 err_clock:
 err_selftest:
@@ -40,7 +40,8 @@ static void __exit usrloop_exit(void)
 {
 	usrloop_ctl_exit();
 	usrloop_net_exit();
-	usrloop_devices_exit();
+	usrloop_registry_exit();
+	usrloop_work_exit();
 	usrloop_clock_exit();
 }
 

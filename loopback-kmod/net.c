@@ -16,11 +16,6 @@
 
 #include "net.h"
 
-struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
-{
-	return *(struct usrloop_dev **)netdev_priv(netdev);
-}
-
 static unsigned int net_collect(struct usrloop_end *end)
 {
 	struct usrloop_netq *nq = end->queue->net;
@@ -108,7 +103,7 @@ static const struct net_device_ops netdev_ops = {
 	.ndo_set_mac_address	= eth_mac_addr,
 };
 
-static int check_params(struct usrloop_info *info)
+static int net_check_params(struct usrloop_info *info)
 {
 	struct usrloop_net_params *p = &info->net;
 
@@ -147,7 +142,7 @@ static int net_create(struct usrloop_dev *dev)
 
 	if (!ns_capable(current->nsproxy->net_ns->user_ns, CAP_NET_ADMIN))
 		return -EPERM;
-	ret = check_params(&dev->info);
+	ret = net_check_params(&dev->info);
 	if (ret)
 		return ret;
 	dev->net = kzalloc(struct_size(dev->net, queue, dev->info.queues), GFP_KERNEL_ACCOUNT);
@@ -171,7 +166,7 @@ static int net_create(struct usrloop_dev *dev)
 	return 0;
 }
 
-static void set_features(struct net_device *netdev, u32 features)
+static void net_set_features(struct net_device *netdev, u32 features)
 {
 	netdev_features_t f = NETIF_F_SG | NETIF_F_FRAGLIST;
 
@@ -181,7 +176,7 @@ static void set_features(struct net_device *netdev, u32 features)
 			f |= NETIF_F_IP_CSUM | NETIF_F_RXCSUM;
 		if (features & USRLOOP_NET_TSO)
 			f |= NETIF_F_TSO | NETIF_F_TSO_ECN;
-		/* They stay with us for a while. */
+		/* Packets are kept until the server has completed them. */
 		netdev->priv_flags &= ~IFF_TX_SKB_SHARING;
 		goto out;
 	}
@@ -200,7 +195,7 @@ out:
 /*
  * An interface goes with its network namespace, as a TAP does, or by "ip link delete": to init_net
  * goes only what has no such thing. The device is stopped later, as dev->lock comes before RTNL;
- * net_stop() lets go of the interface, for which whoever deletes it waits.
+ * net_stop() releases the interface, and its deletion waits for that.
  */
 static void net_dellink(struct net_device *netdev, struct list_head *head)
 {
@@ -227,7 +222,7 @@ void usrloop_net_exit(void)
 	rtnl_link_unregister(&link_ops);
 }
 
-/* The last that is called of an interface, when nobody uses it any more. */
+/* Called last of an interface, when its last reference is gone. */
 static void net_gone(struct net_device *netdev)
 {
 	complete(&usrloop_net_dev(netdev)->net->gone);
@@ -259,7 +254,7 @@ static int net_start(struct usrloop_dev *dev)
 	netdev->mtu = p->mtu;
 	netdev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
 	eth_hw_addr_set(netdev, p->mac);
-	set_features(netdev, dev->info.features);
+	net_set_features(netdev, dev->info.features);
 	for (i = 0; i < dev->info.queues; i++) {
 		struct usrloop_netq *nq = &dev->net->queue[i];
 
@@ -332,7 +327,6 @@ static struct net *net_netns(struct usrloop_dev *dev, u32 *ifindex)
 
 static void net_attached(struct usrloop_queue *q)
 {
-	q->net->still = 0;
 	if (q->index == q->dev->info.queues - 1)
 		usrloop_net_watch(q->dev->net);
 }
@@ -377,4 +371,7 @@ const struct usrloop_kind usrloop_net_kind = {
 	.carrier	= net_carrier,
 	.netns		= net_netns,
 	.collect	= net_collect,
+#if IS_ENABLED(CONFIG_USRDRV)
+	.zc		= &usrloop_zc_net,
+#endif
 };

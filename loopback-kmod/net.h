@@ -30,9 +30,7 @@ struct usrloop_netq {
 	/* of packets to the wire; head: the transmit lock, tail: queue->lock */
 	u32 head, tail;
 	u32 *bytes;			/* depth, of each packet */
-	/* of the watch: tail as it was seen last, and how often in a row with packets behind it */
-	u32 seen;
-	unsigned int still;
+	unsigned long since;		/* usrloop_clock(): tail is the oldest; queue->lock */
 	struct usrloop_counts tx;	/* the transmit lock */
 	struct usrloop_counts rx;	/* NAPI */
 	struct u64_stats_sync tx_sync, rx_sync;
@@ -49,6 +47,13 @@ struct usrloop_net {
 	struct usrloop_netq queue[];
 };
 
+static inline struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev)
+{
+	return *(struct usrloop_dev **)netdev_priv(netdev);
+}
+
+/* ethtool.c */
+extern const struct ethtool_ops usrloop_ethtool_ops;
 void usrloop_net_counts(struct usrloop_netq *nq, u64 *to);
 
 /* net_tx.c */
@@ -65,6 +70,7 @@ void usrloop_net_discard(struct usrloop_queue *q);
 
 /* zc_net.c */
 #if IS_ENABLED(CONFIG_USRDRV)
+extern const struct usrloop_zc_ops usrloop_zc_net;
 int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 head,
 		    struct usrloop_sqe *sqe);
 struct sk_buff *usrloop_zc_sent(struct usrloop_end *end, u32 slot);
@@ -88,7 +94,5 @@ static inline struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct
 	return NULL;
 }
 #endif
-
-extern const struct ethtool_ops usrloop_ethtool_ops;
 
 #endif

@@ -14,7 +14,7 @@
 #define COPY_WHOLE	2048u	/* bytes of a frame that get a linear skb */
 #define COPY_HEAD	256u	/* of a larger one, what the stack looks at */
 
-static struct sk_buff *make_skb(struct usrloop_netq *nq, const void *frame, u32 len)
+static struct sk_buff *net_rx_make_skb(struct usrloop_netq *nq, const void *frame, u32 len)
 {
 	struct sk_buff *skb;
 	int err;
@@ -42,7 +42,7 @@ static struct sk_buff *make_skb(struct usrloop_netq *nq, const void *frame, u32 
 }
 
 /* Whether a packet from the wire asks for no more than was agreed on. */
-static bool offload_allowed(const struct virtio_net_hdr *h, u32 features)
+static bool net_rx_offload_allowed(const struct virtio_net_hdr *h, u32 features)
 {
 	if (h->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
 		return false;
@@ -64,8 +64,8 @@ static bool offload_allowed(const struct virtio_net_hdr *h, u32 features)
  * Take a frame out of the page of its slot, or of more slots: @entries are there. Return: skb; NULL
  * there is no memory, -EINVAL, as a pointer, nonsense. *len: bytes; *used: slots.
  */
-static struct sk_buff *take_pages(struct usrloop_netq *nq, struct usrloop_end *end, u32 entries,
-				  u32 *len, u32 *used)
+static struct sk_buff *net_rx_take_pages(struct usrloop_netq *nq, struct usrloop_end *end,
+					 u32 entries, u32 *len, u32 *used)
 {
 	const struct virtio_net_hdr_mrg_rxbuf *header;
 	u32 sizes[MAX_SKB_FRAGS], n, i;
@@ -84,21 +84,21 @@ static struct sk_buff *take_pages(struct usrloop_netq *nq, struct usrloop_end *e
 }
 
 /* Likewise, out of the slot itself. */
-static struct sk_buff *take_slot(struct usrloop_netq *nq, struct usrloop_end *end, u32 *len)
+static struct sk_buff *net_rx_take_slot(struct usrloop_netq *nq, struct usrloop_end *end, u32 *len)
 {
 	u32 slot = end->rx_head & end->mask, size = READ_ONCE(end->rx[slot].len);
 
 	if (size < HEADER + ETH_HLEN || size > end->slot_size)
 		return ERR_PTR(-EINVAL);
 	*len = size - HEADER;
-	return make_skb(nq, usrloop_data(end, end->mask + 1 + slot) + HEADER, *len);
+	return net_rx_make_skb(nq, usrloop_data(end, end->mask + 1 + slot) + HEADER, *len);
 }
 
 /*
  * One packet from the wire. Its header is copied before it is looked at: the server can write
  * to it at any time. Return: slots that it took of @entries.
  */
-static u32 receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 entries)
+static u32 net_rx_receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 entries)
 {
 	const struct virtio_net_hdr_mrg_rxbuf *header;
 	struct virtio_net_hdr h;
@@ -108,7 +108,10 @@ static u32 receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 entries
 	header = usrloop_data(end, end->mask + 1 + (end->rx_head & end->mask));
 	memcpy(&h, &header->hdr, sizeof(h));
 	barrier();	/* or the compiler might read it again */
-	skb = end->zc ? take_pages(nq, end, entries, &len, &used) : take_slot(nq, end, &len);
+	if (end->zc)
+		skb = net_rx_take_pages(nq, end, entries, &len, &used);
+	else
+		skb = net_rx_take_slot(nq, end, &len);
 	if (IS_ERR(skb))
 		goto err;
 	if (!skb) {
@@ -117,7 +120,7 @@ static u32 receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 entries
 		u64_stats_update_end(&nq->rx_sync);
 		return used;
 	}
-	if (!offload_allowed(&h, nq->queue->dev->info.features))
+	if (!net_rx_offload_allowed(&h, nq->queue->dev->info.features))
 		goto err_free;
 	if (h.flags & VIRTIO_NET_HDR_F_DATA_VALID && nq->napi.dev->features & NETIF_F_RXCSUM)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
@@ -143,7 +146,8 @@ err:
 }
 
 /* Packets up to @tail, at most @budget. */
-static int receive_all(struct usrloop_netq *nq, struct usrloop_end *end, u32 tail, int budget)
+static int net_rx_receive_all(struct usrloop_netq *nq, struct usrloop_end *end, u32 tail,
+			      int budget)
 {
 	int done = 0;
 
@@ -151,8 +155,11 @@ static int receive_all(struct usrloop_netq *nq, struct usrloop_end *end, u32 tai
 		atomic64_inc(&nq->queue->dev->refused);
 		WRITE_ONCE(end->rx_head, tail - (end->mask + 1));
 	}
-	for (; done < budget && end->rx_head != tail; done++)
-		WRITE_ONCE(end->rx_head, end->rx_head + receive(nq, end, tail - end->rx_head));
+	for (; done < budget && end->rx_head != tail; done++) {
+		u32 used = net_rx_receive(nq, end, tail - end->rx_head);
+
+		WRITE_ONCE(end->rx_head, end->rx_head + used);
+	}
 	/* Their slots may be written to again. */
 	smp_store_release(&end->ring->rx_head, end->rx_head);
 	return done;
@@ -171,7 +178,7 @@ int usrloop_net_poll(struct napi_struct *napi, int budget)
 		index = usrloop_zc_enter(end->zc);
 	if (end && index >= 0)
 		/* Pairs with the server's release: the packets are there. */
-		done = receive_all(nq, end, smp_load_acquire(&end->ring->rx_tail), budget);
+		done = net_rx_receive_all(nq, end, smp_load_acquire(&end->ring->rx_tail), budget);
 	if (end && end->zc && index >= 0)
 		usrloop_zc_exit(end->zc, index);
 	rcu_read_unlock();
@@ -181,8 +188,8 @@ int usrloop_net_poll(struct napi_struct *napi, int budget)
 }
 
 /*
- * What came while the interface was down is nobody's, and its slots may be written to again.
- * Context: NAPI is off, so what it owns is ours.
+ * Drop what came while the interface was down: its slots may be written to again.
+ * Context: NAPI is off, so its part of the ring may be changed here.
  */
 void usrloop_net_discard(struct usrloop_queue *q)
 {

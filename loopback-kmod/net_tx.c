@@ -20,7 +20,7 @@
 #define HEADER		USRLOOP_NET_HEADER
 #define PLAIN_HEAD	128u	/* bytes of a packet whose headers nobody asks for */
 
-static void drop(struct usrloop_netq *nq, struct sk_buff *skb)
+static void net_tx_drop(struct usrloop_netq *nq, struct sk_buff *skb)
 {
 	u64_stats_update_begin(&nq->tx_sync);
 	u64_stats_inc(&nq->tx.tx_dropped);
@@ -32,7 +32,7 @@ static void drop(struct usrloop_netq *nq, struct sk_buff *skb)
  * Bytes of headers, or more; of a large packet exactly up to the data, as of what needs a checksum
  * and is not copied as a whole.
  */
-static u32 head_len(const struct sk_buff *skb)
+static u32 net_tx_head_len(const struct sk_buff *skb)
 {
 	int start = skb_checksum_start_offset(skb);
 	const struct tcphdr *tcp;
@@ -52,10 +52,10 @@ static u32 head_len(const struct sk_buff *skb)
  * The packet as the server sees it, or its first bytes. Return: how many of the frame's; 0: it
  * cannot be said in a header, or is too large.
  */
-static u32 copy_packet(struct usrloop_end *end, u32 slot, struct sk_buff *skb)
+static u32 net_tx_copy(struct usrloop_end *end, u32 slot, struct sk_buff *skb)
 {
 	struct virtio_net_hdr_mrg_rxbuf *header = usrloop_data(end, slot);
-	u32 len = end->zc ? head_len(skb) : skb->len;
+	u32 len = end->zc ? net_tx_head_len(skb) : skb->len;
 	struct virtio_net_hdr h;
 
 	if (len > (end->zc ? USRLOOP_NET_HEAD : end->slot_size - HEADER) ||
@@ -72,7 +72,7 @@ static u32 copy_packet(struct usrloop_end *end, u32 slot, struct sk_buff *skb)
  * Stop the queue while all slots are on their way. Under the transmit lock. Return: whether it
  * is stopped.
  */
-static bool stop_if_full(struct usrloop_netq *nq, const struct usrloop_end *end)
+static bool net_tx_stop_if_full(struct usrloop_netq *nq, const struct usrloop_end *end)
 {
 	if (likely(nq->head - READ_ONCE(nq->tail) <= end->mask))
 		return false;
@@ -80,7 +80,7 @@ static bool stop_if_full(struct usrloop_netq *nq, const struct usrloop_end *end)
 	u64_stats_update_begin(&nq->tx_sync);
 	u64_stats_inc(&nq->tx.tx_full);
 	u64_stats_update_end(&nq->tx_sync);
-	/* Pairs with that in reclaim(): one of us sees the other. */
+	/* Pairs with that in net_tx_reclaim(): one of the two sees the other's change. */
 	smp_mb();
 	if (nq->head - READ_ONCE(nq->tail) > end->mask)
 		return true;
@@ -103,13 +103,13 @@ netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	if (!end)
 		goto err_drop;
 	/* Not stopped though it is full: the interface was down and is up again. */
-	if (unlikely(stop_if_full(nq, end))) {
+	if (unlikely(net_tx_stop_if_full(nq, end))) {
 		usrloop_wake(end);
 		rcu_read_unlock();
 		return NETDEV_TX_BUSY;
 	}
 	slot = nq->head & end->mask;
-	copied = copy_packet(end, slot, skb);
+	copied = net_tx_copy(end, slot, skb);
 	if (!copied)
 		goto err_drop;
 	seq = usrloop_slot_seq(usrloop_slot_word(nq->head, 0));
@@ -123,6 +123,8 @@ netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	}
 	atomic_set(&q->slot[slot].word, usrloop_slot_word(seq, SLOT_SERVED));
 	nq->bytes[slot] = len;
+	if (nq->tail == nq->head)
+		nq->since = usrloop_clock();
 	nq->head++;
 	skb_tx_timestamp(skb);
 	/* Before the server can see it, and complete it. */
@@ -138,7 +140,7 @@ netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev)
 	u64_stats_add(&nq->tx.tx_bytes, len);
 	u64_stats_add(&nq->tx.tx_copied, copied);
 	u64_stats_update_end(&nq->tx_sync);
-	if (stop_if_full(nq, end) || wake)
+	if (net_tx_stop_if_full(nq, end) || wake)
 		usrloop_wake(end);
 	rcu_read_unlock();
 	return NETDEV_TX_OK;
@@ -148,12 +150,12 @@ err_drop:
 	if (end && !netdev_xmit_more())
 		usrloop_wake(end);
 	rcu_read_unlock();
-	drop(nq, skb);
+	net_tx_drop(nq, skb);
 	return NETDEV_TX_OK;
 }
 
 /* Take back slots in the ring's order. queue->lock held. */
-static void reclaim(struct usrloop_queue *q, u32 mask)
+static void net_tx_reclaim(struct usrloop_queue *q, u32 mask)
 {
 	struct usrloop_netq *nq = q->net;
 	unsigned int packets = 0, bytes = 0;
@@ -168,8 +170,9 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
 	if (!packets)
 		return;
 	WRITE_ONCE(nq->tail, tail);
+	nq->since = usrloop_clock();
 	netdev_tx_completed_queue(nq->txq, packets, bytes);
-	/* Pairs with that in stop_if_full(). */
+	/* Pairs with that in net_tx_stop_if_full(). */
 	smp_mb();
 	if (netif_tx_queue_stopped(nq->txq))
 		netif_tx_wake_queue(nq->txq);
@@ -179,7 +182,7 @@ static void reclaim(struct usrloop_queue *q, u32 mask)
  * What the server says it has sent, up to @tail. queue->lock held. Packets to be freed go to
  * @sent.
  */
-static unsigned int take_sent(struct usrloop_end *end, u32 tail, struct sk_buff_head *sent)
+static unsigned int net_tx_take_sent(struct usrloop_end *end, u32 tail, struct sk_buff_head *sent)
 {
 	struct usrloop_queue *q = end->queue;
 	unsigned int refused = 0;
@@ -202,7 +205,7 @@ static unsigned int take_sent(struct usrloop_end *end, u32 tail, struct sk_buff_
 		if (skb)
 			__skb_queue_tail(sent, skb);
 	}
-	reclaim(q, end->mask);
+	net_tx_reclaim(q, end->mask);
 	return refused;
 }
 
@@ -229,11 +232,11 @@ unsigned int usrloop_net_collect(struct usrloop_end *end)
 		index = usrloop_zc_enter(end->zc);
 	__skb_queue_head_init(&sent);
 	spin_lock_bh(&q->lock);
-	/* Not started; or not ours any more, or soon not, as the claim is going. */
+	/* Not started; or the session is detached, or about to be, as its claim ends. */
 	if (rcu_access_pointer(q->end) != end || index < 0)
 		end->cq_head = tail;
 	else
-		refused = take_sent(end, tail, &sent);
+		refused = net_tx_take_sent(end, tail, &sent);
 	spin_unlock_bh(&q->lock);
 	if (end->zc && index >= 0)
 		usrloop_zc_exit(end->zc, index);
@@ -254,21 +257,26 @@ void usrloop_net_watch(struct usrloop_net *net)
 				   max(msecs_to_jiffies(ms) / LOOKS, 1UL));
 }
 
-/* Whether a queue's oldest packet has been there for the whole time-out. */
-static bool is_still(struct usrloop_netq *nq)
+/* The generation of the server that has left a queue's oldest packet alone; 0: none has. */
+static u32 net_tx_overdue(struct usrloop_queue *q)
 {
-	u32 tail = READ_ONCE(nq->tail);
+	unsigned long limit = msecs_to_jiffies(q->dev->info.timeout_ms);
+	const struct usrloop_netq *nq = q->net;
+	const struct usrloop_end *end;
+	u32 generation = 0;
 
-	if (tail != nq->seen || tail == READ_ONCE(nq->head))
-		nq->still = 0;
-	nq->seen = tail;
-	/* The first look may have come right after the packet. */
-	return nq->still++ > LOOKS;
+	spin_lock_bh(&q->lock);
+	end = rcu_dereference_protected(q->end, lockdep_is_held(&q->lock));
+	if (end && nq->tail != nq->head && time_after_eq(usrloop_clock(), nq->since + limit))
+		generation = end->session->generation;
+	spin_unlock_bh(&q->lock);
+	return generation;
 }
 
 /*
  * A server that leaves a packet alone counts as dead. The kernel's own watchdog would warn as if
- * that were a fault of ours, and looks at full queues only.
+ * that were a fault of the module, looks at full queues only, and goes on by jiffies while the
+ * server is frozen.
  */
 void usrloop_net_watch_work(struct work_struct *work)
 {
@@ -276,23 +284,17 @@ void usrloop_net_watch_work(struct work_struct *work)
 	struct usrloop_dev *dev = net->dev;
 	unsigned int i;
 
-	/* While the clock stands still the server cannot do better. */
-	for (i = 0; !usrloop_clock_stopped() && i < dev->info.queues; i++) {
-		struct usrloop_end *end;
+	for (i = 0; i < dev->info.queues; i++) {
+		u32 generation = net_tx_overdue(&dev->queue[i]);
 
-		if (!is_still(&net->queue[i]))
-			continue;
-		rcu_read_lock();
-		end = rcu_dereference(dev->queue[i].end);
-		if (end)
-			usrloop_dev_overdue(dev, end->session->generation);
-		rcu_read_unlock();
+		if (generation)
+			usrloop_dev_overdue(dev, generation);
 	}
 	usrloop_net_watch(net);
 }
 
 /* Whether a checksum is that of TCP or UDP right behind the outer header, which is IPv4. */
-static bool plain_checksum(const struct sk_buff *skb)
+static bool net_tx_plain_checksum(const struct sk_buff *skb)
 {
 	int at = skb_network_offset(skb);
 	const struct iphdr *ip;
@@ -311,7 +313,7 @@ static bool plain_checksum(const struct sk_buff *skb)
 	return ip->protocol == IPPROTO_UDP && skb->csum_offset == offsetof(struct udphdr, check);
 }
 
-/* What the server's device fills in by itself, as nobody else sees the data. */
+/* Features that the server's device has for a packet whose data the server does not see. */
 netdev_features_t usrloop_net_features(struct sk_buff *skb, struct net_device *netdev,
 				       netdev_features_t features)
 {
@@ -324,7 +326,7 @@ netdev_features_t usrloop_net_features(struct sk_buff *skb, struct net_device *n
 		return features;
 	if (skb->encapsulation || !skb_transport_header_was_set(skb) ||
 	    skb_checksum_start_offset(skb) != skb_transport_offset(skb) ||
-	    !plain_checksum(skb) || head_len(skb) + tag > USRLOOP_NET_HEAD ||
+	    !net_tx_plain_checksum(skb) || net_tx_head_len(skb) + tag > USRLOOP_NET_HEAD ||
 	    (skb_is_gso(skb) ? !skb_gso_validate_mac_len(skb, most) : skb->len > most))
 		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
 	return features;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The numbers of devices: how they are found, and how many somebody may have. */
+/* The numbers of devices: how they are found, and how many a user may have. */
 #include <linux/cred.h>
 #include <linux/idr.h>
 #include <linux/module.h>
@@ -11,13 +11,13 @@ static DEFINE_MUTEX(idr_lock);
 static DEFINE_IDR(blk_devices);
 static DEFINE_IDR(net_devices);
 
-static struct idr *devices(u32 type)
+static struct idr *registry_of(u32 type)
 {
 	return type == USRLOOP_NET ? &net_devices : &blk_devices;
 }
 
-/* How many devices of both kinds somebody without privileges has. idr_lock held. */
-static unsigned int count_of(kuid_t payer)
+/* How many devices of both kinds a user without privileges has. idr_lock held. */
+static unsigned int registry_count(kuid_t payer)
 {
 	struct usrloop_dev *dev;
 	unsigned int n = 0;
@@ -52,10 +52,10 @@ int usrloop_dev_publish(struct usrloop_dev *dev)
 	/* Memory must not be had by waiting for a disk whose next server waits for this lock. */
 	noio = memalloc_noio_save();
 	mutex_lock(&idr_lock);
-	if (!dev->privileged && count_of(dev->payer) >= USRLOOP_USER_DEVICES)
+	if (!dev->privileged && registry_count(dev->payer) >= USRLOOP_USER_DEVICES)
 		id = -EDQUOT;
 	else
-		id = idr_alloc(devices(dev->info.type), dev, from, to, GFP_KERNEL_ACCOUNT);
+		id = idr_alloc(registry_of(dev->info.type), dev, from, to, GFP_KERNEL_ACCOUNT);
 	if (id >= 0) {
 		dev->info.id = id;
 		usrloop_dev_get(dev);
@@ -72,7 +72,7 @@ int usrloop_dev_publish(struct usrloop_dev *dev)
 void usrloop_dev_forget(struct usrloop_dev *dev)
 {
 	mutex_lock(&idr_lock);
-	idr_remove(devices(dev->info.type), dev->info.id);
+	idr_remove(registry_of(dev->info.type), dev->info.id);
 	mutex_unlock(&idr_lock);
 	usrloop_dev_put(dev);
 	module_put(THIS_MODULE);
@@ -93,11 +93,30 @@ struct usrloop_dev *usrloop_dev_find(u32 type, u32 id)
 		return NULL;
 	mutex_lock(&idr_lock);
 	if (id < USRLOOP_MAX_DEVICES)
-		dev = idr_find(devices(type), id);
+		dev = idr_find(registry_of(type), id);
 	if (dev)
 		usrloop_dev_get(dev);
 	mutex_unlock(&idr_lock);
 	return dev;
+}
+
+/**
+ * usrloop_dev_each() - do something to each device
+ * @act:	what; finds no device and makes none
+ *
+ * Context: process.
+ */
+void usrloop_dev_each(void (*act)(struct usrloop_dev *dev))
+{
+	struct usrloop_dev *dev;
+	int id;
+
+	mutex_lock(&idr_lock);
+	idr_for_each_entry(&blk_devices, dev, id)
+		act(dev);
+	idr_for_each_entry(&net_devices, dev, id)
+		act(dev);
+	mutex_unlock(&idr_lock);
 }
 
 /* No device is left: each keeps the module. */

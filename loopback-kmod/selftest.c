@@ -9,11 +9,11 @@
 
 #include "usrloop.h"
 
-#define CHECK(condition)	expect(condition, #condition, __func__, __LINE__)
+#define CHECK(condition)	selftest_expect(condition, #condition, __func__, __LINE__)
 
 static unsigned int failed;
 
-static void expect(bool is_so, const char *what, const char *function, int line)
+static void selftest_expect(bool is_so, const char *what, const char *function, int line)
 {
 	if (is_so)
 		return;
@@ -22,7 +22,7 @@ static void expect(bool is_so, const char *what, const char *function, int line)
 }
 
 /* Each part lies within the session, whole, and behind the one before it. */
-static int check_layout(const struct usrloop_info *info)
+static int selftest_one_layout(const struct usrloop_info *info)
 {
 	bool net = info->type == USRLOOP_NET;
 	u64 slots = info->depth * (net ? 2ull : 1ull);
@@ -44,7 +44,7 @@ static int check_layout(const struct usrloop_info *info)
 	return 0;
 }
 
-static int test_layout(void)
+static int selftest_layout(void)
 {
 	static const u32 queues[] = { 1, 2, 3, USRLOOP_MAX_QUEUES };
 	struct usrloop_info *info = kzalloc(sizeof(*info), GFP_KERNEL);
@@ -57,11 +57,11 @@ static int test_layout(void)
 		info->queues = queues[i];
 		for (info->depth = 1; info->depth <= USRLOOP_MAX_DEPTH && !ret; info->depth *= 2) {
 			info->type = USRLOOP_NET;
-			ret = check_layout(info);
+			ret = selftest_one_layout(info);
 			info->type = USRLOOP_BLOCK;
 			for (info->blk.max_io = SZ_4K; info->blk.max_io <= USRLOOP_MAX_IO && !ret;
 			     info->blk.max_io *= 2)
-				ret = check_layout(info);
+				ret = selftest_one_layout(info);
 		}
 	}
 	kfree(info);
@@ -72,7 +72,7 @@ static int test_layout(void)
  * The largest of all is refused, not cut off to something that fits; what just fits is not
  * refused.
  */
-static int test_limits(void)
+static int selftest_limits(void)
 {
 	struct usrloop_info *info = kzalloc(sizeof(*info), GFP_KERNEL);
 	struct usrloop_layout most, fits;
@@ -97,7 +97,7 @@ static int test_limits(void)
 }
 
 /* Submissions go round the ring, also where their count wraps. */
-static int test_ring(void)
+static int selftest_ring(void)
 {
 	const u32 depth = 8, begin = -(depth + 3);
 	struct usrloop_ring *ring =
@@ -129,7 +129,7 @@ static int test_ring(void)
 	return 0;
 }
 
-static int test_words(void)
+static int selftest_words(void)
 {
 	const u32 last = U32_MAX >> SLOT_SEQ_SHIFT;
 	static const u32 seqs[] = { 0, 1, 2, U32_MAX >> (SLOT_SEQ_SHIFT + 1),
@@ -150,7 +150,7 @@ static int test_words(void)
 	return 0;
 }
 
-static int test_moves(void)
+static int selftest_moves(void)
 {
 	const u32 last = U32_MAX >> SLOT_SEQ_SHIFT;
 	struct usrloop_slot slot = { .word = ATOMIC_INIT(0) };
@@ -177,8 +177,8 @@ static int test_moves(void)
  */
 int __init usrloop_selftest(void)
 {
-	static int (*const tests[])(void) = { test_layout, test_limits, test_ring, test_words,
-					      test_moves };
+	static int (*const tests[])(void) = { selftest_layout, selftest_limits,
+					      selftest_ring, selftest_words, selftest_moves };
 	unsigned int i;
 	int ret = 0;
 

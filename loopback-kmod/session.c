@@ -54,7 +54,7 @@ int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layou
 	return layout->size > USRLOOP_MAX_SESSION ? -E2BIG : 0;
 }
 
-static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
+static void session_init_end(struct usrloop_session *s, struct usrloop_queue *q)
 {
 	struct usrloop_end *end = &s->end[q->index];
 	const struct usrloop_layout *l = &s->layout;
@@ -72,11 +72,12 @@ static void init_end(struct usrloop_session *s, struct usrloop_queue *q)
 }
 
 /* What a server has the kernel keep for it. */
-static unsigned long pages_of(const struct usrloop_info *info, const struct usrloop_layout *layout)
+static unsigned long session_pages(const struct usrloop_dev *dev,
+				   const struct usrloop_layout *layout)
 {
 	unsigned long pages = layout->size >> PAGE_SHIFT;
 
-	return usrloop_zero_copy(info) ? pages + usrloop_zc_pages(info) : pages;
+	return usrloop_zero_copy(&dev->info) ? pages + usrloop_zc_pages(dev) : pages;
 }
 
 /**
@@ -103,7 +104,7 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	init_waitqueue_head(&s->poll);
 	ret = usrloop_layout(&dev->info, &s->layout);
 	if (!ret)
-		ret = usrloop_charge(&s->charge, pages_of(&dev->info, &s->layout));
+		ret = usrloop_charge(&s->charge, session_pages(dev, &s->layout));
 	if (ret)
 		goto err_free;
 	ret = -ENOMEM;
@@ -114,7 +115,7 @@ struct usrloop_session *usrloop_session_alloc(struct usrloop_dev *dev, int claim
 	s->pid = get_pid(task_tgid(current));
 	usrloop_dev_get(dev);
 	for (i = 0; i < dev->info.queues; i++)
-		init_end(s, &dev->queue[i]);
+		session_init_end(s, &dev->queue[i]);
 	if (usrloop_zero_copy(&dev->info)) {
 		ret = usrloop_zc_begin(s, claim_fd);
 		if (ret) {
@@ -161,7 +162,7 @@ int usrloop_session_mmap(struct usrloop_session *s, struct vm_area_struct *vma)
 
 /**
  * usrloop_session_free() - give everything back
- * @s:	detached; nobody is in ENTER, no mapping is left
+ * @s:	detached; no thread is in ENTER, no mapping is left
  */
 void usrloop_session_free(struct usrloop_session *s)
 {

@@ -2,13 +2,12 @@
 /*
  * The attributes in the folder "usrloop" of a disk and of an interface, for people and for udev.
  *
- * Shown without dev->lock: removing a disk waits for whoever reads here, with that lock held.
+ * Shown without dev->lock: removing a disk waits for readers here, with that lock held.
  */
 #include <linux/blkdev.h>
-#include <linux/netdevice.h>
 #include <linux/sysfs.h>
 
-#include "usrloop.h"
+#include "net.h"
 
 static const char *const state_names[] = {
 	[USRLOOP_NEW] = "new", [USRLOOP_LIVE] = "live", [USRLOOP_QUIESCED] = "quiesced",
@@ -22,7 +21,7 @@ static const char *const policy_names[] = {
 	[USRLOOP_DEATH_FAIL_NEW] = "fail-new",
 };
 
-static struct usrloop_dev *of(struct device *d)
+static struct usrloop_dev *sysfs_device(struct device *d)
 {
 	if (d->class && !strcmp(d->class->name, "net"))
 		return usrloop_net_dev(to_net_dev(d));
@@ -31,25 +30,25 @@ static struct usrloop_dev *of(struct device *d)
 
 static ssize_t state_show(struct device *d, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%s\n", state_names[READ_ONCE(of(d)->info.state)]);
+	return sysfs_emit(buf, "%s\n", state_names[READ_ONCE(sysfs_device(d)->info.state)]);
 }
 static DEVICE_ATTR_RO(state);
 
 static ssize_t policy_show(struct device *d, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%s\n", policy_names[of(d)->info.policy]);
+	return sysfs_emit(buf, "%s\n", policy_names[sysfs_device(d)->info.policy]);
 }
 static DEVICE_ATTR_RO(policy);
 
 static ssize_t owner_show(struct device *d, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%u\n", from_kuid_munged(&init_user_ns, of(d)->owner));
+	return sysfs_emit(buf, "%u\n", from_kuid_munged(&init_user_ns, sysfs_device(d)->owner));
 }
 static DEVICE_ATTR_RO(owner);
 
 static ssize_t label_show(struct device *d, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%s\n", of(d)->info.label);
+	return sysfs_emit(buf, "%s\n", sysfs_device(d)->info.label);
 }
 static DEVICE_ATTR_RO(label);
 
@@ -60,10 +59,10 @@ static ssize_t name##_show(struct device *d, struct device_attribute *attr, char
 }												\
 static DEVICE_ATTR_RO(name)
 
-USRLOOP_NUMBER(generation, "%u", READ_ONCE(of(d)->info.generation));
-USRLOOP_NUMBER(recovery_ms, "%u", of(d)->info.recovery_ms);
-USRLOOP_NUMBER(timeout_ms, "%u", of(d)->info.timeout_ms);
-USRLOOP_NUMBER(refused, "%lld", atomic64_read(&of(d)->refused));
+USRLOOP_NUMBER(generation, "%u", READ_ONCE(sysfs_device(d)->info.generation));
+USRLOOP_NUMBER(recovery_ms, "%u", sysfs_device(d)->info.recovery_ms);
+USRLOOP_NUMBER(timeout_ms, "%u", sysfs_device(d)->info.timeout_ms);
+USRLOOP_NUMBER(refused, "%lld", atomic64_read(&sysfs_device(d)->refused));
 
 static struct attribute *attributes[] = {
 	&dev_attr_state.attr,

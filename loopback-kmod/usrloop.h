@@ -6,25 +6,29 @@
  * data area of its own, made by ATTACH and given back with its file, so that nothing an old server
  * still writes to is ever seen again. What is in flight is known from the device's slots alone.
  *
- *	check.c		what CREATE may ask for, who may, whose memory it takes
- *	registry.c	the numbers of devices
- *	device.c	devices: made, attached to, started, stopped, deleted; recovery
- *	clock.c		the clock of time-outs
- *	session.c	memory of a session and its layout
- *	wait.c		ENTER: the one sleep of a server, and what wakes it
+ * From the top; each calls only what comes after it, or through struct usrloop_kind:
+ *
  *	ctl.c		/dev/usrloop: checks what user space wants
+ *	device.c	devices: made, attached to, started, stopped, deleted; recovery
+ *	session.c	memory of a session and its layout
  *	disk.c, net.c	the kernel's side of the two kinds
  *	blk.c, alone.c	requests of disks; one that servers die of
  *	net_tx.c, net_rx.c	packets to the wire and from it
+ *	ethtool.c, sysfs.c	what is told of an interface, and of both
+ *	wait.c		ENTER: the one sleep of a server, and what wakes it
  *	finish.c	requests that an interrupt's handler ends
- *	zerocopy.c	data that the server's device reaches where they are
- *	zc_blk.c, zc_net.c	of the two kinds
+ *	zc_blk.c, zc_net.c	data that the server's device reaches where they are
+ *	zerocopy.c	the claim of that device
+ *	registry.c	the numbers of devices
+ *	object.c	references to a device, work that is put off
+ *	check.c		what CREATE may ask for, who may, whose memory it takes
+ *	clock.c		the clock of time-outs
  *
  * Locks, outermost first: dev->lock (state, sleeps), queue->lock (the session's submissions; spins,
- * not held while data is copied by us). A claim is ended with dev->lock held, entered with either.
- * A slot changes hands by a compare-and-exchange of its word. queue->end is also read under RCU:
- * whoever found it there may use its memory until he leaves. The handler of an interrupt that ends
- * a request takes no lock.
+ * not held while the module copies data). A claim is ended with dev->lock held, entered with
+ * either. A slot changes hands by a compare-and-exchange of its word. queue->end is also read under
+ * RCU: the session's memory lasts as long as such a reader. The handler of an interrupt that ends a
+ * request takes no lock.
  */
 #ifndef USRLOOP_H
 #define USRLOOP_H
@@ -72,21 +76,20 @@
 #define USRLOOP_PACKET_MAX	(68u << 10)
 
 struct mm_struct;
-struct net_device;
-struct request;
 struct usrloop_dev;
 struct usrloop_finish_steps;
 struct usrloop_queue;
 struct usrloop_session;
 struct usrloop_zc;
+struct usrloop_zc_ops;
 struct vm_area_struct;
 
-/* Who a slot belongs to; the low bits of its word, above them the count of its uses. */
+/* Where a slot's request is; the low bits of its word, above them the count of its uses. */
 enum usrloop_slot_state {
-	SLOT_FREE,		/* nobody's, or its request has just been ended */
+	SLOT_FREE,		/* no request, or one that has just been ended */
 	SLOT_SERVED,		/* a server has the request; seq tells which use this is */
 	SLOT_HELD,		/* there is no server: waits for the next one */
-	SLOT_BUSY,		/* somebody of ours is at it */
+	SLOT_BUSY,		/* the module is at it */
 };
 
 #define SLOT_STATE		3u
@@ -115,7 +118,7 @@ static inline u32 usrloop_slot_seq(u32 word)
 	return word >> SLOT_SEQ_SHIFT;
 }
 
-/* Take the slot from one owner to another; false: somebody was faster, or it was another use. */
+/* Take the slot from one state to another; false: it has left @from, or it was another use. */
 static inline bool usrloop_slot_move(struct usrloop_slot *slot, u32 seq,
 				     enum usrloop_slot_state from, enum usrloop_slot_state to)
 {
@@ -173,7 +176,7 @@ struct usrloop_queue {
 	struct usrloop_dev *dev;
 	unsigned int index;
 	spinlock_t lock;		/* end and mode; end->sq_tail */
-	struct usrloop_end __rcu *end;	/* NULL: nobody serves */
+	struct usrloop_end __rcu *end;	/* NULL: no server */
 	enum usrloop_mode mode;
 	bool told;			/* ENTER has told the server of work */
 	struct usrloop_slot *slot;	/* depth of them */
@@ -240,6 +243,8 @@ struct usrloop_kind {
 	 * was in flight. May be NULL.
 	 */
 	bool (*finish)(struct usrloop_end *end, u32 tag, u32 seq);
+	/* How its data are mapped for a server's device. NULL: they never are. */
+	const struct usrloop_zc_ops *zc;
 };
 
 extern const struct usrloop_kind usrloop_blk_kind;
@@ -279,10 +284,7 @@ struct usrloop_dev {
 };
 
 /* device.c */
-struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev);
 int usrloop_dev_create(struct usrloop_info *info, struct usrloop_dev **out);
-void usrloop_dev_get(struct usrloop_dev *dev);
-void usrloop_dev_put(struct usrloop_dev *dev);
 int usrloop_dev_attach(struct usrloop_dev *dev, int claim_fd, struct usrloop_session **out);
 void usrloop_dev_detach(struct usrloop_session *session);
 int usrloop_dev_start(struct usrloop_dev *dev);
@@ -293,10 +295,7 @@ int usrloop_dev_carrier(struct usrloop_dev *dev, u64 speed);
 struct net *usrloop_dev_netns(struct usrloop_dev *dev, u32 *ifindex);
 int usrloop_dev_revoke(struct usrloop_dev *dev);
 int usrloop_dev_query(struct usrloop_dev *dev, struct usrloop_info *info);
-void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
-void usrloop_dev_vanish(struct usrloop_dev *dev);
-int usrloop_devices_init(void);
-void usrloop_devices_exit(void);
+void usrloop_dev_continue(void);
 
 static inline bool usrloop_zero_copy(const struct usrloop_info *info)
 {
@@ -304,16 +303,27 @@ static inline bool usrloop_zero_copy(const struct usrloop_info *info)
 	       (info->type == USRLOOP_NET ? USRLOOP_NET_ZERO_COPY : USRLOOP_BLK_ZERO_COPY);
 }
 
+/* object.c */
+struct workqueue_struct *usrloop_wq(const struct usrloop_dev *dev);
+void usrloop_dev_get(struct usrloop_dev *dev);
+void usrloop_dev_put(struct usrloop_dev *dev);
+void usrloop_dev_overdue(struct usrloop_dev *dev, u32 generation);
+void usrloop_dev_vanish(struct usrloop_dev *dev);
+void usrloop_dev_resend(struct usrloop_dev *dev, unsigned long delay);
+int usrloop_work_init(void);
+void usrloop_work_exit(void);
+
 /* registry.c */
 int usrloop_dev_publish(struct usrloop_dev *dev);
 void usrloop_dev_forget(struct usrloop_dev *dev);
 struct usrloop_dev *usrloop_dev_find(u32 type, u32 id);
+void usrloop_dev_each(void (*act)(struct usrloop_dev *dev));
 void usrloop_registry_exit(void);
 
 /* clock.c */
 unsigned long usrloop_clock(void);
 bool usrloop_clock_stopped(void);
-int usrloop_clock_init(void);
+int usrloop_clock_init(void (*on_continue)(void));
 void usrloop_clock_exit(void);
 
 /* check.c */
@@ -322,18 +332,6 @@ int usrloop_check_disk(struct usrloop_info *info);
 int usrloop_check_rights(const struct usrloop_info *info, struct usrloop_dev *dev);
 int usrloop_charge(struct usrloop_charge *charge, unsigned long pages);
 void usrloop_uncharge(struct usrloop_charge *charge);
-
-/* blk.c, disk.c has the rest */
-bool usrloop_blk_resend(struct usrloop_queue *q, u32 tag);
-
-/* alone.c */
-bool usrloop_alone_waits(const struct usrloop_queue *q, const struct usrloop_slot *slot);
-bool usrloop_alone_ended(struct usrloop_queue *q, const struct usrloop_slot *slot);
-bool usrloop_alone_blame(const struct usrloop_queue *q, struct usrloop_slot *slot);
-void usrloop_alone_forget(struct usrloop_queue *q);
-void usrloop_alone_send(struct usrloop_dev *dev);
-void usrloop_resend_work(struct work_struct *work);
-void usrloop_resend(struct usrloop_dev *dev, unsigned long delay);
 
 /* session.c */
 int usrloop_layout(const struct usrloop_info *info, struct usrloop_layout *layout);
@@ -346,19 +344,16 @@ static inline void *usrloop_data(const struct usrloop_end *end, u32 slot)
 	return end->data + (size_t)slot * end->slot_size;
 }
 
-/* finish.c, zerocopy.c, zc_blk.c */
+/* finish.c, zerocopy.c; zc_blk.c and zc_net.c are in the headers of the two kinds */
 #if IS_ENABLED(CONFIG_USRDRV)
 int usrloop_finish_set(struct usrloop_session *session, const struct usrloop_finish *want);
 void usrloop_finish_clear(struct usrloop_end *end);
-unsigned long usrloop_zc_pages(const struct usrloop_info *info);
+unsigned long usrloop_zc_pages(const struct usrloop_dev *dev);
 int usrloop_zc_begin(struct usrloop_session *session, int claim_fd);
 void usrloop_zc_end(struct usrloop_session *session);
 void usrloop_zc_recall(struct usrloop_session *session);
 int usrloop_zc_enter(struct usrloop_zc *zc);
 void usrloop_zc_exit(struct usrloop_zc *zc, int index);
-int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe);
-void usrloop_zc_unmap(struct usrloop_end *end, u32 tag);
-void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag);
 #else	/* no device has the feature */
 static inline int usrloop_finish_set(struct usrloop_session *session,
 				     const struct usrloop_finish *want)
@@ -368,7 +363,7 @@ static inline int usrloop_finish_set(struct usrloop_session *session,
 
 static inline void usrloop_finish_clear(struct usrloop_end *end) {}
 
-static inline unsigned long usrloop_zc_pages(const struct usrloop_info *info)
+static inline unsigned long usrloop_zc_pages(const struct usrloop_dev *dev)
 {
 	return 0;
 }
@@ -388,16 +383,6 @@ static inline int usrloop_zc_enter(struct usrloop_zc *zc)
 }
 
 static inline void usrloop_zc_exit(struct usrloop_zc *zc, int index) {}
-
-static inline int usrloop_zc_map(struct usrloop_end *end, struct request *rq,
-				 struct usrloop_sqe *sqe)
-{
-	return -EOPNOTSUPP;
-}
-
-static inline void usrloop_zc_unmap(struct usrloop_end *end, u32 tag) {}
-
-static inline void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag) {}
 #endif
 
 /* wait.c */
@@ -420,7 +405,7 @@ static inline void usrloop_push(struct usrloop_end *end, const struct usrloop_sq
 /* Let the server know of what was pushed. Context: any; under RCU. */
 static inline void usrloop_wake(struct usrloop_end *end)
 {
-	/* a full barrier: what was pushed is seen by whoever goes to sleep */
+	/* a full barrier: a thread that goes to sleep sees what was pushed */
 	rcuwait_wake_up(&end->wait);
 	/* That barrier serves here too. */
 	if (waitqueue_active(&end->session->poll))
@@ -438,7 +423,6 @@ extern const struct attribute_group usrloop_group;
 /* net.c */
 int usrloop_net_init(void);
 void usrloop_net_exit(void);
-struct usrloop_dev *usrloop_net_dev(const struct net_device *netdev);
 
 #ifdef USRLOOP_SELFTEST
 int usrloop_selftest(void);

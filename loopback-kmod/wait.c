@@ -11,8 +11,8 @@
 #include "compat.h"
 #include "usrloop.h"
 
-/* Look for what ENTER reports. The barrier of whoever set it pairs with that of going to sleep. */
-static long ready(struct usrloop_end *end)
+/* Look for what ENTER reports. The barrier after setting it pairs with that of going to sleep. */
+static long wait_ready(struct usrloop_end *end)
 {
 	long mask = 0;
 
@@ -27,7 +27,7 @@ static long ready(struct usrloop_end *end)
 	return mask;
 }
 
-static long take_events(struct usrloop_end *end, long mask)
+static long wait_take_events(struct usrloop_end *end, long mask)
 {
 	if (mask > 0 && mask & USRLOOP_READY_EVENT) {
 		unsigned long now = xchg(&end->events, 0);
@@ -39,13 +39,13 @@ static long take_events(struct usrloop_end *end, long mask)
 	return mask;
 }
 
-static long poll_for(struct usrloop_end *end, u32 us)
+static long wait_poll(struct usrloop_end *end, u32 us)
 {
 	u64 until = local_clock() + us * NSEC_PER_USEC;
 	long mask;
 
 	do {
-		mask = ready(end);
+		mask = wait_ready(end);
 		if (mask || need_resched() || signal_pending(current))
 			break;
 		cpu_relax();
@@ -53,7 +53,7 @@ static long poll_for(struct usrloop_end *end, u32 us)
 	return mask;
 }
 
-static long sleep_for(struct usrloop_end *end)
+static long wait_sleep(struct usrloop_end *end)
 {
 	u32 ms = READ_ONCE(end->ring->timeout_ms);
 	long left = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
@@ -62,7 +62,7 @@ static long sleep_for(struct usrloop_end *end)
 	prepare_to_rcuwait(&end->wait);
 	for (;;) {
 		set_current_state(TASK_INTERRUPTIBLE);
-		mask = ready(end);
+		mask = wait_ready(end);
 		if (mask || !left)
 			break;
 		if (signal_pending(current)) {
@@ -75,7 +75,7 @@ static long sleep_for(struct usrloop_end *end)
 	return mask;
 }
 
-static void acknowledge(struct usrloop_end *end)
+static void wait_acknowledge(struct usrloop_end *end)
 {
 	unsigned int i;
 
@@ -111,15 +111,15 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 		return -EBUSY;
 	refused = dev->kind->collect(end);
 	if (arg & USRLOOP_ENTER_ACK)
-		acknowledge(end);
-	mask = ready(end);
+		wait_acknowledge(end);
+	mask = wait_ready(end);
 	if (!mask && !refused && !(arg & USRLOOP_ENTER_NOWAIT)) {
 		if (dev->info.poll_us)
-			mask = poll_for(end, dev->info.poll_us);
+			mask = wait_poll(end, dev->info.poll_us);
 		if (!mask)
-			mask = sleep_for(end);
+			mask = wait_sleep(end);
 	}
-	mask = take_events(end, mask);
+	mask = wait_take_events(end, mask);
 	if (mask >= 0) {
 		if (mask & USRLOOP_READY_WORK && !READ_ONCE(end->queue->told))
 			WRITE_ONCE(end->queue->told, true);
@@ -129,11 +129,8 @@ long usrloop_enter(struct usrloop_session *session, unsigned long arg)
 	return mask;
 }
 
-/*
- * Somebody signalled an eventfd of ours. Context: any, also a hard interrupt; the eventfd's
- * lock is held.
- */
-static int event_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, void *key)
+/* A registered eventfd was signalled. Context: any, also a hard interrupt; its lock is held. */
+static int wait_eventfd_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, void *key)
 {
 	struct usrloop_event *event = container_of(entry, struct usrloop_event, entry);
 	struct usrloop_end *end = event->end;
@@ -147,14 +144,14 @@ static int event_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, vo
 	return 1;
 }
 
-static void event_queue(struct file *file, wait_queue_head_t *head, poll_table *table)
+static void wait_eventfd_queue(struct file *file, wait_queue_head_t *head, poll_table *table)
 {
 	struct usrloop_event *event = container_of(table, struct usrloop_event, table);
 
 	add_wait_queue(head, &event->entry);
 }
 
-static void event_clear(struct usrloop_event *event)
+static void wait_eventfd_clear(struct usrloop_event *event)
 {
 	u64 count;
 
@@ -170,12 +167,12 @@ static void event_clear(struct usrloop_event *event)
 }
 
 /* Nobody is in ENTER. */
-static int event_register(struct usrloop_event *event, const struct usrloop_eventfd *want)
+static int wait_eventfd_register(struct usrloop_event *event, const struct usrloop_eventfd *want)
 {
 	struct eventfd_ctx *ctx, *ack = NULL;
 	struct file *file;
 
-	/* The file, not just its context: so it cannot hang up on us. */
+	/* The file, not just its context: it does not go away while it is registered. */
 	file = eventfd_fget(want->fd);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
@@ -195,8 +192,8 @@ static int event_register(struct usrloop_event *event, const struct usrloop_even
 	event->file = file;
 	event->ctx = ctx;
 	event->ack = ack;
-	init_waitqueue_func_entry(&event->entry, event_wake);
-	init_poll_funcptr(&event->table, event_queue);
+	init_waitqueue_func_entry(&event->entry, wait_eventfd_wake);
+	init_poll_funcptr(&event->table, wait_eventfd_queue);
 	/* One that is signalled already will not be again. */
 	if (vfs_poll(file, &event->table) & EPOLLIN)
 		set_bit(event->index, &event->end->events);
@@ -209,7 +206,7 @@ static int event_register(struct usrloop_event *event, const struct usrloop_even
  * @want:	what; replaces what had that index
  *
  * Context: process. The eventfd's file is kept open.
- * Return: 0; -EBUSY somebody is in ENTER for that queue; -EINVAL, -EBADF: no eventfd.
+ * Return: 0; -EBUSY a thread is in ENTER for that queue; -EINVAL, -EBADF: no eventfd.
  */
 int usrloop_event_set(struct usrloop_session *session, const struct usrloop_eventfd *want)
 {
@@ -223,12 +220,12 @@ int usrloop_event_set(struct usrloop_session *session, const struct usrloop_even
 	event = &end->event[want->index];
 	if (test_and_set_bit_lock(0, &end->entered))
 		return -EBUSY;
-	event_clear(event);
+	wait_eventfd_clear(event);
 	clear_bit(want->index, &end->events);
 	end->reported &= ~BIT(want->index);
 	event->end = end;
 	if (want->fd >= 0)
-		ret = event_register(event, want);
+		ret = wait_eventfd_register(event, want);
 	clear_bit_unlock(0, &end->entered);
 	return ret;
 }
@@ -240,7 +237,7 @@ void usrloop_events_clear(struct usrloop_session *session)
 
 	for (i = 0; i < session->dev->info.queues; i++)
 		for (j = 0; j < USRLOOP_EVENTFDS; j++)
-			event_clear(&session->end[i].event[j]);
+			wait_eventfd_clear(&session->end[i].event[j]);
 }
 
 /* poll() of a server: is there work on any queue? */
@@ -253,7 +250,7 @@ __poll_t usrloop_session_poll(struct usrloop_session *session, struct file *file
 	/* Pairs with the barrier of usrloop_wake(). */
 	smp_mb();
 	for (i = 0; i < session->dev->info.queues && !mask; i++) {
-		long found = ready(&session->end[i]);
+		long found = wait_ready(&session->end[i]);
 
 		if (found)
 			mask = found < 0 ? EPOLLHUP : EPOLLIN;

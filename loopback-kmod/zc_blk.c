@@ -9,8 +9,8 @@
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
+#include "blk.h"
 #include "compat.h"
-#include "usrloop.h"
 
 #if IS_ENABLED(CONFIG_USRDRV)
 #include "zerocopy.h"
@@ -29,18 +29,18 @@ struct blk_zc {
 	struct usrloop_map map[];	/* queue * depth + tag */
 };
 
-static struct blk_zc *of(const struct usrloop_zc *zc)
+static struct blk_zc *zcb_of(const struct usrloop_zc *zc)
 {
 	return container_of(zc, struct blk_zc, zc);
 }
 
-static struct usrloop_map *map_of(const struct usrloop_end *end, u32 tag)
+static struct usrloop_map *zcb_map_of(const struct usrloop_end *end, u32 tag)
 {
-	return &of(end->zc)->map[end->queue->index * (end->mask + 1) + tag];
+	return &zcb_of(end->zc)->map[end->queue->index * (end->mask + 1) + tag];
 }
 
-/* The tables of alloc(). */
-static unsigned long pages(const struct usrloop_info *info)
+/* The tables of zcb_alloc(). */
+static unsigned long zcb_pages(const struct usrloop_info *info)
 {
 	unsigned long maps = info->queues * info->depth;
 
@@ -49,7 +49,7 @@ static unsigned long pages(const struct usrloop_info *info)
 			    PAGE_SIZE);
 }
 
-static struct usrloop_zc *alloc(const struct usrloop_info *info)
+static struct usrloop_zc *zcb_alloc(const struct usrloop_info *info)
 {
 	unsigned int maps = info->queues * info->depth, i;
 	struct blk_zc *b;
@@ -71,13 +71,13 @@ static struct usrloop_zc *alloc(const struct usrloop_info *info)
 	return &b->zc;
 }
 
-static void free_zc(struct usrloop_zc *zc)
+static void zcb_free(struct usrloop_zc *zc)
 {
-	kvfree(of(zc)->sgl);
-	kvfree(of(zc));
+	kvfree(zcb_of(zc)->sgl);
+	kvfree(zcb_of(zc));
 }
 
-static int begin(struct usrloop_session *s)
+static int zcb_begin(struct usrloop_session *s)
 {
 	struct device *device = usrloop_zc_device(s->zc);
 	u32 mask = s->dev->info.blk.segment_mask;
@@ -87,53 +87,53 @@ static int begin(struct usrloop_session *s)
 	return 0;
 }
 
-static void unmap(struct usrloop_zc *zc, struct usrloop_map *map)
+static void zcb_unmap(struct usrloop_zc *zc, struct usrloop_map *map)
 {
 	if (!map->pieces)
 		return;
 	dma_unmap_sg(usrloop_zc_device(zc), map->sgl, map->pieces, map->dir);
-	/* Pairs with mapped(): what dma_unmap_sg() did, such as to copy back, came before. */
+	/* Pairs with zcb_mapped(): what dma_unmap_sg() did, such as to copy back, came before. */
 	smp_store_release(&map->pieces, 0);
 }
 
-static void unmap_all(struct usrloop_zc *zc)
+static void zcb_unmap_all(struct usrloop_zc *zc)
 {
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->maps; i++)
-		unmap(zc, &of(zc)->map[i]);
+	for (i = 0; i < zcb_of(zc)->maps; i++)
+		zcb_unmap(zc, &zcb_of(zc)->map[i]);
 }
 
 /*
- * unmap() may run meanwhile, for a completion or the end of the claim: once it looks done, pages
- * go to others. Nothing is mapped meanwhile: map() was under queue->lock, which whoever took the
- * queue's end had since.
+ * zcb_unmap() may run meanwhile, for a completion or the end of the claim: once a request looks
+ * unmapped, its pages go to others. Nothing is mapped meanwhile: zcb_map() runs under queue->lock,
+ * and queue->end was cleared under it.
  */
-static bool mapped(const struct usrloop_zc *zc, bool any)
+static bool zcb_mapped(const struct usrloop_zc *zc, bool any)
 {
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->maps; i++)
-		/* Pairs with unmap(). */
-		if (smp_load_acquire(&of(zc)->map[i].pieces))
+	for (i = 0; i < zcb_of(zc)->maps; i++)
+		/* Pairs with zcb_unmap(). */
+		if (smp_load_acquire(&zcb_of(zc)->map[i].pieces))
 			return true;
 	return false;
 }
 
 const struct usrloop_zc_ops usrloop_zc_blk = {
-	.pages		= pages,
-	.alloc		= alloc,
-	.free		= free_zc,
-	.begin		= begin,
-	.unmap_all	= unmap_all,
-	.mapped		= mapped,
+	.pages		= zcb_pages,
+	.alloc		= zcb_alloc,
+	.free		= zcb_free,
+	.begin		= zcb_begin,
+	.unmap_all	= zcb_unmap_all,
+	.mapped		= zcb_mapped,
 };
 
 /* The claim was entered. */
-static int map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe)
+static int zcb_map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *sqe)
 {
 	struct usrloop_segment *out = usrloop_data(end, rq->tag);
-	struct usrloop_map *map = map_of(end, rq->tag);
+	struct usrloop_map *map = zcb_map_of(end, rq->tag);
 	struct scatterlist *sg;
 	int mapped, i;
 
@@ -159,7 +159,7 @@ static int map(struct usrloop_end *end, struct request *rq, struct usrloop_sqe *
 
 /**
  * usrloop_zc_map() - let the server's function reach a request's data
- * @end:	who is to have the request
+ * @end:	the server's end that is to have the request
  * @rq:		request, whose slot is BUSY
  * @sqe:	what the server is told of it
  *
@@ -175,14 +175,14 @@ int usrloop_zc_map(struct usrloop_end *end, struct request *rq, struct usrloop_s
 	index = usrloop_zc_enter(end->zc);
 	if (index < 0)
 		return index;
-	ret = map(end, rq, sqe);
+	ret = zcb_map(end, rq, sqe);
 	usrloop_zc_exit(end->zc, index);
 	return ret;
 }
 
 /**
  * usrloop_zc_unmap() - the server is done with a request
- * @end:	who had it
+ * @end:	the server's end that had it
  * @tag:	its slot, BUSY
  *
  * Context: process, no locks.
@@ -200,9 +200,9 @@ void usrloop_zc_unmap(struct usrloop_end *end, u32 tag)
 	usrloop_zc_exit(end->zc, index);
 }
 
-/* The same, for who has entered the claim. Context: any. */
+/* The same, for a caller that has entered the claim. Context: any. */
 void usrloop_zc_unmap_entered(struct usrloop_end *end, u32 tag)
 {
-	unmap(end->zc, map_of(end, tag));
+	zcb_unmap(end->zc, zcb_map_of(end, tag));
 }
 #endif

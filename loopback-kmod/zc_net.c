@@ -2,7 +2,8 @@
 /*
  * Zero copy of interfaces. A packet to the wire stays, mapped, until the server says that it was
  * sent; its headers are copied, since the server has to read them. Frames from the wire are
- * written into pages of ours, which go with them to the network stack; the slot gets a new one.
+ * written into pages of the module, which go with them to the network stack; the slot gets a new
+ * one.
  *
  * Nothing is allocated on the way to the wire; on the way from it, what a NIC's driver does.
  *
@@ -24,7 +25,7 @@ struct usrloop_piece {
 	u32 len;
 };
 
-/* A packet on its way to the wire. Under queue->lock, but for unmap_all() and recalled(). */
+/* A packet in flight to the wire. queue->lock, but for zcn_unmap_all() and zcn_recalled(). */
 struct usrloop_sent {
 	struct sk_buff *skb;		/* NULL: there is none, or it was copied whole */
 	unsigned int pieces;		/* that are mapped */
@@ -46,17 +47,17 @@ struct net_zc {
 	struct usrloop_place *place;	/* likewise */
 };
 
-static struct net_zc *of(const struct usrloop_zc *zc)
+static struct net_zc *zcn_of(const struct usrloop_zc *zc)
 {
 	return container_of(zc, struct net_zc, zc);
 }
 
-static struct usrloop_sent *sent_of(const struct usrloop_end *end, u32 slot)
+static struct usrloop_sent *zcn_sent_of(const struct usrloop_end *end, u32 slot)
 {
-	return &of(end->zc)->sent[end->queue->index * (end->mask + 1) + slot];
+	return &zcn_of(end->zc)->sent[end->queue->index * (end->mask + 1) + slot];
 }
 
-static void unmap_sent(struct device *device, struct usrloop_sent *sent)
+static void zcn_unmap_sent(struct device *device, struct usrloop_sent *sent)
 {
 	unsigned int i;
 
@@ -68,11 +69,11 @@ static void unmap_sent(struct device *device, struct usrloop_sent *sent)
 		else
 			dma_unmap_page(device, piece->addr, piece->len, DMA_TO_DEVICE);
 	}
-	/* Pairs with mapped(): what is unmapped is so for whoever sees this. */
+	/* Pairs with zcn_mapped(): unmapping came before. */
 	smp_store_release(&sent->pieces, 0);
 }
 
-static void unmap_place(struct device *device, struct usrloop_place *place)
+static void zcn_unmap_place(struct device *device, struct usrloop_place *place)
 {
 	if (!place->mapped)
 		return;
@@ -82,7 +83,7 @@ static void unmap_place(struct device *device, struct usrloop_place *place)
 }
 
 /* A page that the device can write to. The claim was entered. */
-static int make_place(struct device *device, struct usrloop_place *place, gfp_t gfp)
+static int zcn_make_place(struct device *device, struct usrloop_place *place, gfp_t gfp)
 {
 	place->page = __dev_alloc_page(gfp);
 	if (!place->page)
@@ -98,16 +99,16 @@ static int make_place(struct device *device, struct usrloop_place *place, gfp_t 
 }
 
 /* Tell the server of a slot's page. */
-static void show_place(struct usrloop_end *end, u32 slot, const struct usrloop_place *place)
+static void zcn_show_place(struct usrloop_end *end, u32 slot, const struct usrloop_place *place)
 {
 	struct usrloop_segment *out = usrloop_data(end, end->mask + 1 + slot) + USRLOOP_NET_TABLE;
 
 	*out = (struct usrloop_segment) { .addr = place->addr, .len = PAGE_SIZE };
 }
 
-static void free_zc(struct usrloop_zc *zc)
+static void zcn_free(struct usrloop_zc *zc)
 {
-	struct net_zc *n = of(zc);
+	struct net_zc *n = zcn_of(zc);
 	unsigned int i;
 
 	for (i = 0; n->place && i < n->slots; i++)
@@ -118,8 +119,8 @@ static void free_zc(struct usrloop_zc *zc)
 	kfree(n);
 }
 
-/* The tables of alloc(), and a page for each place. */
-static unsigned long pages(const struct usrloop_info *info)
+/* The tables of zcn_alloc(), and a page for each place. */
+static unsigned long zcn_pages(const struct usrloop_info *info)
 {
 	unsigned long slots = info->queues * info->depth;
 
@@ -127,7 +128,7 @@ static unsigned long pages(const struct usrloop_info *info)
 					     sizeof(struct usrloop_place)), PAGE_SIZE);
 }
 
-static struct usrloop_zc *alloc(const struct usrloop_info *info)
+static struct usrloop_zc *zcn_alloc(const struct usrloop_info *info)
 {
 	struct net_zc *n = kzalloc(sizeof(*n), GFP_KERNEL_ACCOUNT);
 
@@ -137,36 +138,36 @@ static struct usrloop_zc *alloc(const struct usrloop_info *info)
 	n->sent = kvcalloc(n->slots, sizeof(*n->sent), GFP_KERNEL_ACCOUNT);
 	n->place = kvcalloc(n->slots, sizeof(*n->place), GFP_KERNEL_ACCOUNT);
 	if (!n->sent || !n->place) {
-		free_zc(&n->zc);
+		zcn_free(&n->zc);
 		return NULL;
 	}
 	return &n->zc;
 }
 
-static int begin(struct usrloop_session *s)
+static int zcn_begin(struct usrloop_session *s)
 {
 	u32 depth = s->dev->info.depth, i;
 	int ret;
 
-	for (i = 0; i < of(s->zc)->slots; i++) {
-		struct usrloop_place *place = &of(s->zc)->place[i];
+	for (i = 0; i < zcn_of(s->zc)->slots; i++) {
+		struct usrloop_place *place = &zcn_of(s->zc)->place[i];
 
-		ret = make_place(usrloop_zc_device(s->zc), place, GFP_KERNEL);
+		ret = zcn_make_place(usrloop_zc_device(s->zc), place, GFP_KERNEL);
 		if (ret)
 			return ret;
-		show_place(&s->end[i / depth], i % depth, place);
+		zcn_show_place(&s->end[i / depth], i % depth, place);
 	}
 	return 0;
 }
 
-static void unmap_all(struct usrloop_zc *zc)
+static void zcn_unmap_all(struct usrloop_zc *zc)
 {
 	struct device *device = usrloop_zc_device(zc);
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->slots; i++) {
-		unmap_sent(device, &of(zc)->sent[i]);
-		unmap_place(device, &of(zc)->place[i]);
+	for (i = 0; i < zcn_of(zc)->slots; i++) {
+		zcn_unmap_sent(device, &zcn_of(zc)->sent[i]);
+		zcn_unmap_place(device, &zcn_of(zc)->place[i]);
 	}
 }
 
@@ -174,42 +175,42 @@ static void unmap_all(struct usrloop_zc *zc)
  * Others wait for packets to the wire; the pages are the session's as long as that is there. The
  * claim may end meanwhile: once they look unmapped, memory goes to others.
  */
-static bool mapped(const struct usrloop_zc *zc, bool any)
+static bool zcn_mapped(const struct usrloop_zc *zc, bool any)
 {
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->slots; i++) {
-		/* Pairs with unmap_sent(). */
-		if (smp_load_acquire(&of(zc)->sent[i].pieces))
+	for (i = 0; i < zcn_of(zc)->slots; i++) {
+		/* Pairs with zcn_unmap_sent(). */
+		if (smp_load_acquire(&zcn_of(zc)->sent[i].pieces))
 			return true;
-		/* Pairs with unmap_place(). */
-		if (any && smp_load_acquire(&of(zc)->place[i].mapped))
+		/* Pairs with zcn_unmap_place(). */
+		if (any && smp_load_acquire(&zcn_of(zc)->place[i].mapped))
 			return true;
 	}
 	return false;
 }
 
-static void recalled(struct usrloop_zc *zc)
+static void zcn_recalled(struct usrloop_zc *zc)
 {
 	unsigned int i;
 
-	for (i = 0; i < of(zc)->slots; i++) {
-		dev_kfree_skb_any(of(zc)->sent[i].skb);
-		of(zc)->sent[i].skb = NULL;
+	for (i = 0; i < zcn_of(zc)->slots; i++) {
+		dev_kfree_skb_any(zcn_of(zc)->sent[i].skb);
+		zcn_of(zc)->sent[i].skb = NULL;
 	}
 }
 
 const struct usrloop_zc_ops usrloop_zc_net = {
-	.pages		= pages,
-	.alloc		= alloc,
-	.free		= free_zc,
-	.begin		= begin,
-	.unmap_all	= unmap_all,
-	.mapped		= mapped,
-	.recalled	= recalled,
+	.pages		= zcn_pages,
+	.alloc		= zcn_alloc,
+	.free		= zcn_free,
+	.begin		= zcn_begin,
+	.unmap_all	= zcn_unmap_all,
+	.mapped		= zcn_mapped,
+	.recalled	= zcn_recalled,
 };
 
-static int add_piece(struct device *device, struct usrloop_sent *sent, dma_addr_t addr, u32 len)
+static int zcn_add_piece(struct device *device, struct usrloop_sent *sent, dma_addr_t addr, u32 len)
 {
 	if (dma_mapping_error(device, addr))
 		return -ENOMEM;
@@ -218,7 +219,8 @@ static int add_piece(struct device *device, struct usrloop_sent *sent, dma_addr_
 }
 
 /* Map what is behind the first @head bytes. */
-static int map_rest(struct device *device, struct usrloop_sent *sent, struct sk_buff *skb, u32 head)
+static int zcn_map_rest(struct device *device, struct usrloop_sent *sent, struct sk_buff *skb,
+			u32 head)
 {
 	u32 linear = skb_headlen(skb), skip = 0;
 	int i, ret = 0;
@@ -228,7 +230,7 @@ static int map_rest(struct device *device, struct usrloop_sent *sent, struct sk_
 		dma_addr_t addr = dma_map_single(device, skb->data + head, linear - head,
 						 DMA_TO_DEVICE);
 
-		ret = add_piece(device, sent, addr, linear - head);
+		ret = zcn_add_piece(device, sent, addr, linear - head);
 	} else {
 		skip = head - linear;
 	}
@@ -242,7 +244,7 @@ static int map_rest(struct device *device, struct usrloop_sent *sent, struct sk_
 			continue;
 		}
 		addr = skb_frag_dma_map(device, frag, skip, size - skip, DMA_TO_DEVICE);
-		ret = add_piece(device, sent, addr, size - skip);
+		ret = zcn_add_piece(device, sent, addr, size - skip);
 		skip = 0;
 	}
 	return ret;
@@ -250,9 +252,9 @@ static int map_rest(struct device *device, struct usrloop_sent *sent, struct sk_
 
 /**
  * usrloop_zc_send() - let the server's function reach a packet
- * @end:	who is to send it
+ * @end:	the server's end that is to send it
  * @slot:	free
- * @skb:	packet of less than USRLOOP_NET_SEGMENTS fragments; ours then, unless it fails
+ * @skb:	packet of less than USRLOOP_NET_SEGMENTS fragments; kept then, unless it fails
  * @head:	bytes that were copied
  * @sqe:	what the server is told of it
  *
@@ -264,15 +266,15 @@ int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 
 {
 	struct usrloop_segment *out = usrloop_data(end, slot) + USRLOOP_NET_TABLE;
 	struct device *device = usrloop_zc_device(end->zc);
-	struct usrloop_sent *sent = sent_of(end, slot);
+	struct usrloop_sent *sent = zcn_sent_of(end, slot);
 	int index = usrloop_zc_enter(end->zc), ret;
 	unsigned int i;
 
 	if (index < 0)
 		return index;
-	ret = map_rest(device, sent, skb, head);
+	ret = zcn_map_rest(device, sent, skb, head);
 	if (ret) {
-		unmap_sent(device, sent);
+		zcn_unmap_sent(device, sent);
 	} else {
 		sent->skb = skb;
 		sqe->segments = sent->pieces;
@@ -288,7 +290,7 @@ int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 
 
 /**
  * usrloop_zc_sent() - the server is done with a packet
- * @end:	who sent it
+ * @end:	the server's end that sent it
  * @slot:	it was in
  *
  * Context: any, queue->lock held; the claim was entered.
@@ -296,17 +298,17 @@ int usrloop_zc_send(struct usrloop_end *end, u32 slot, struct sk_buff *skb, u32 
  */
 struct sk_buff *usrloop_zc_sent(struct usrloop_end *end, u32 slot)
 {
-	struct usrloop_sent *sent = sent_of(end, slot);
+	struct usrloop_sent *sent = zcn_sent_of(end, slot);
 	struct sk_buff *skb = sent->skb;
 
-	unmap_sent(usrloop_zc_device(end->zc), sent);
+	zcn_unmap_sent(usrloop_zc_device(end->zc), sent);
 	sent->skb = NULL;
 	return skb;
 }
 
 /* A small frame leaves its page where it is. */
-static struct sk_buff *copy_small(struct usrloop_end *end, struct napi_struct *napi,
-				  const struct usrloop_place *place, u32 len)
+static struct sk_buff *zcn_copy_small(struct usrloop_end *end, struct napi_struct *napi,
+				      const struct usrloop_place *place, u32 len)
 {
 	struct device *device = usrloop_zc_device(end->zc);
 	struct sk_buff *skb = napi_alloc_skb(napi, len);
@@ -320,15 +322,15 @@ static struct sk_buff *copy_small(struct usrloop_end *end, struct napi_struct *n
 }
 
 /* Pages for those that go. All or none: a frame that there is no memory for leaves its own. */
-static int make_places(struct device *device, struct usrloop_place *place, unsigned int n)
+static int zcn_make_places(struct device *device, struct usrloop_place *place, unsigned int n)
 {
 	unsigned int i;
 
 	for (i = 0; i < n; i++) {
-		if (!make_place(device, &place[i], GFP_ATOMIC | __GFP_NOWARN))
+		if (!zcn_make_place(device, &place[i], GFP_ATOMIC | __GFP_NOWARN))
 			continue;
 		while (i--) {
-			unmap_place(device, &place[i]);
+			zcn_unmap_place(device, &place[i]);
 			__free_page(place[i].page);
 		}
 		return -ENOMEM;
@@ -338,7 +340,7 @@ static int make_places(struct device *device, struct usrloop_place *place, unsig
 
 /**
  * usrloop_zc_receive() - make an skb of a frame from the wire
- * @end:	who received it; its next slots are those of the frame
+ * @end:	the server's end that received it; its next slots are those of the frame
  * @napi:	whose poll function this is called in
  * @len:	bytes in each of them, of frame
  * @n:		slots, 1 to MAX_SKB_FRAGS
@@ -349,7 +351,7 @@ static int make_places(struct device *device, struct usrloop_place *place, unsig
 struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct napi_struct *napi,
 				   const u32 *len, unsigned int n)
 {
-	struct usrloop_place *ring = &of(end->zc)->place[end->queue->index * (end->mask + 1)];
+	struct usrloop_place *ring = &zcn_of(end->zc)->place[end->queue->index * (end->mask + 1)];
 	struct usrloop_place *first = &ring[end->rx_head & end->mask];
 	struct device *device = usrloop_zc_device(end->zc);
 	struct usrloop_place fresh[MAX_SKB_FRAGS];
@@ -363,18 +365,18 @@ struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct napi_struct *
 		if (!len[i] || len[i] > PAGE_SIZE)
 			return ERR_PTR(-EINVAL);
 	if (len[0] <= USRLOOP_NET_HEAD)
-		return copy_small(end, napi, first, len[0]);
+		return zcn_copy_small(end, napi, first, len[0]);
 	skb = napi_alloc_skb(napi, USRLOOP_NET_HEAD);
 	if (!skb)
 		return NULL;
-	if (make_places(device, fresh, n)) {
+	if (zcn_make_places(device, fresh, n)) {
 		kfree_skb(skb);
 		return NULL;
 	}
 	for (i = 0; i < n; i++) {
 		u32 slot = (end->rx_head + i) & end->mask, head = 0;
 
-		unmap_place(device, &ring[slot]);
+		zcn_unmap_place(device, &ring[slot]);
 		if (!i) {
 			head = eth_get_headlen(napi->dev, page_address(first->page),
 					       USRLOOP_NET_HEAD);
@@ -382,7 +384,7 @@ struct sk_buff *usrloop_zc_receive(struct usrloop_end *end, struct napi_struct *
 		}
 		skb_add_rx_frag(skb, i, ring[slot].page, head, len[i] - head, PAGE_SIZE);
 		ring[slot] = fresh[i];
-		show_place(end, slot, &fresh[i]);
+		zcn_show_place(end, slot, &fresh[i]);
 	}
 	return skb;
 }

@@ -7,8 +7,8 @@
  * ends, for which the function loses the bus and is reset. So before anything is taken from a
  * server that has not said so, its claim is ended.
  *
- * What is mapped changes between usrdrv_claim_enter() and usrdrv_claim_exit(), by who has the
- * slot; or when nobody can enter any more, by the notifier.
+ * What is mapped changes between usrdrv_claim_enter() and usrdrv_claim_exit(), by the owner of the
+ * slot; or when the claim cannot be entered any more, by the notifier.
  */
 #include <linux/module.h>
 #include <linux/sched/mm.h>
@@ -34,8 +34,8 @@ void usrloop_zc_end_claim(struct usrloop_zc *zc)
 	memalloc_noio_restore(flags);
 }
 
-/* The claim ends. The function reaches no memory, and nobody is in the claim. */
-static int on_quiesced(struct notifier_block *nb, unsigned long action, void *data)
+/* The claim ends. The function reaches no memory, and no thread is in the claim. */
+static int zc_on_quiesced(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct usrloop_zc *zc = container_of(nb, struct usrloop_zc, quiesced);
 
@@ -44,7 +44,7 @@ static int on_quiesced(struct notifier_block *nb, unsigned long action, void *da
 }
 
 /* With the function bound, so that its limits are not another driver's. */
-static int begin(struct usrloop_session *s)
+static int zc_begin(struct usrloop_session *s)
 {
 	struct usrloop_zc *zc = s->zc;
 	int index, ret;
@@ -70,20 +70,15 @@ static int begin(struct usrloop_session *s)
 	return ret;
 }
 
-static const struct usrloop_zc_ops *ops_of(const struct usrloop_info *info)
-{
-	return info->type == USRLOOP_NET ? &usrloop_zc_net : &usrloop_zc_blk;
-}
-
 /**
  * usrloop_zc_pages() - what zero copy takes besides the session's memory
- * @info:	device that has the feature
+ * @dev:	device that has the feature
  *
  * Return: pages of tables, and of what frames from the wire go to.
  */
-unsigned long usrloop_zc_pages(const struct usrloop_info *info)
+unsigned long usrloop_zc_pages(const struct usrloop_dev *dev)
 {
-	return ops_of(info)->pages(info);
+	return dev->kind->zc->pages(&dev->info);
 }
 
 /**
@@ -97,7 +92,7 @@ unsigned long usrloop_zc_pages(const struct usrloop_info *info)
 int usrloop_zc_begin(struct usrloop_session *s, int claim_fd)
 {
 	const struct usrloop_info *info = &s->dev->info;
-	const struct usrloop_zc_ops *ops = ops_of(info);
+	const struct usrloop_zc_ops *ops = s->dev->kind->zc;
 	struct usrloop_zc *zc;
 	unsigned int i;
 	int ret;
@@ -106,13 +101,13 @@ int usrloop_zc_begin(struct usrloop_session *s, int claim_fd)
 	if (!zc)
 		return -ENOMEM;
 	zc->ops = ops;
-	zc->quiesced.notifier_call = on_quiesced;
+	zc->quiesced.notifier_call = zc_on_quiesced;
 	zc->claim = usrdrv_claim_fdget(claim_fd);
 	ret = PTR_ERR_OR_ZERO(zc->claim);
 	if (ret)
 		goto err_free;
 	s->zc = zc;
-	ret = begin(s);
+	ret = zc_begin(s);
 	if (ret)
 		goto err_put;
 	for (i = 0; i < info->queues; i++)
@@ -128,7 +123,7 @@ err_free:
 }
 
 /* No server was told of what is mapped. */
-static void give_back(struct usrloop_zc *zc)
+static void zc_give_back(struct usrloop_zc *zc)
 {
 	int index = usrdrv_claim_enter(zc->claim);
 
@@ -147,7 +142,7 @@ void usrloop_zc_end(struct usrloop_session *s)
 	struct usrloop_zc *zc = s->zc;
 
 	if (!s->generation)
-		give_back(zc);
+		zc_give_back(zc);
 	else if (zc->ops->mapped(zc, true))
 		usrloop_zc_end_claim(zc);
 	usrdrv_claim_forget(zc->claim, &zc->quiesced);

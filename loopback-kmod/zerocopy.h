@@ -14,8 +14,8 @@
 struct device;
 
 /*
- * What is special to a kind. Whoever maps or unmaps is in the claim, or nobody can enter it any
- * more.
+ * What is special to a kind. A caller that maps or unmaps is in the claim, or the claim cannot be
+ * entered any more.
  */
 struct usrloop_zc_ops {
 	/* How much memory it takes to have a session. */
@@ -42,9 +42,6 @@ struct usrloop_zc {
 };
 
 void usrloop_zc_end_claim(struct usrloop_zc *zc);
-
-extern const struct usrloop_zc_ops usrloop_zc_blk;
-extern const struct usrloop_zc_ops usrloop_zc_net;
 
 static inline struct device *usrloop_zc_device(const struct usrloop_zc *zc)
 {

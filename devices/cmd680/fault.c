@@ -95,16 +95,17 @@ static void unplug(struct drive *d)
 /*
  * The selected drive raises INTRQ with nothing to say, until its status is
  * read. In a command of its own it does not: that is a glitch, after which
- * the line and INTA# are down again and only the latch remembers it.
+ * the line and INTA# are as before, and only the latch remembers it.
  */
 static void spurious(struct channel *ch)
 {
 	struct drive *d = &ch->drive[ch->select];
+	bool pending = d->irq;
 
 	d->irq = true;
 	irq_update(ch);
 	if (d->status & (ATA_BSY | ATA_DRQ)) {
-		d->irq = false;
+		d->irq = pending;
 		irq_update(ch);
 	}
 }

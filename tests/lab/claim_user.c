@@ -8,6 +8,7 @@
  * "-2" ends the claim. The rest tells the driver that the function has by now of an
  * error on the bus, as drivers/pci/pcie/err.c does: "-3" that one was detected, "-4"
  * that the function is lost, "-5" that it was reset, "-6" that the error is over.
+ * "-7" waits for what the driver has left to a worker.
  *
  * Its driver `sleepless`, for a function that has it as driver_override, refuses to
  * sleep. Functions of lower numbers are never asked then: the lab's file systems, in
@@ -21,6 +22,7 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 #include <linux/usrdrv.h>
+#include <linux/workqueue.h>
 
 static struct usrdrv_claim *claim;
 static struct page *page;
@@ -197,6 +199,11 @@ static ssize_t write(struct file *file, const char __user *buf, size_t size, lof
 	if (fd <= -3 && fd >= -6) {
 		if (claim)
 			bus_error(fd);
+		return size;
+	}
+	if (fd == -7) {
+		/* That of usrdrv_end_later(). flush_workqueue() is for workqueues of one's own. */
+		__flush_workqueue(system_freezable_wq);
 		return size;
 	}
 	let_go();

@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from scenario import PATIENCE
 from usrloop_rig import SIZE, SMALL, Ram, check, refused, run, served, target
@@ -29,19 +32,42 @@ def resizes(events: socket.socket) -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def log() -> Iterator[Callable[[], str]]:
+    """What the kernel logs from now on."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+
+    def read() -> str:
+        found = ""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found += os.read(fd, 8192).decode()
+        return found
+
+    yield read
+    os.close(fd)
+
+
 @check
 def a_disk_is_resized_live() -> None:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT)
     events.bind((0, 1))
-    with events, served() as (control, ram, device):
+    with events, log() as said, served() as (control, ram, device):
         assert run("blockdev", "--getsize64", device) == str(SIZE)
+        assert "capacity change" not in said(), "it has had that size from its beginning"
         for size in (2 * SIZE, SIZE // 2, 512):
             control.resize(size)
             assert resizes(events) == [device.removeprefix("/dev/")], "before RESIZE returns"
             assert run("blockdev", "--getsize64", device) == str(size)
             assert control.query().blk.size == size
+        change = (
+            f"{Path(device).name}: detected capacity change from {SIZE >> 9} to {2 * SIZE >> 9}"
+        )
+        assert change in said(), "as with every disk"
         control.resize(512)
         assert not resizes(events), "it has that size"
+        assert "capacity change" not in said()
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=0)
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1000)
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1 << 63)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import select
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any
 
 from scenario import PATIENCE, SLOWER, apart
 from usrloop_power import HELD, in_flight, reader
-from usrloop_rig import Ram, attach, run, served, wait
+from usrloop_rig import Ram, attach, polled, run, served, wait
 
 from usrdrv.loop import STATES, Control, Interface, Server, lib
 
@@ -89,9 +91,9 @@ def asked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forlorn() -> Iterator[None]:
-    """A request that waits for the next server, which comes in the end."""
-    with Control() as control, Control() as first, Control() as second:
+def left() -> Iterator[tuple[Control, subprocess.Popen[str]]]:
+    """A disk whose server has gone, and a request that waits for the next one."""
+    with Control() as control, Control() as first:
         number = control.create(dataclasses.replace(ONE, recovery_ms=SHORT)).id
         device = f"/dev/usrblk{number}"
         ram = Ram(Server(first, attach(first, number)))
@@ -101,14 +103,33 @@ def forlorn() -> Iterator[None]:
         ram.join(PATIENCE)
         waits = reader(device)
         wait(lambda: in_flight(device), "it waits")
+        yield control, waits
+        control.delete(force=True)
+        ram.server.close()
+
+
+@contextlib.contextmanager
+def forlorn() -> Iterator[None]:
+    """A request that waits for the next server, which comes in the end."""
+    with left() as (control, waits), Control() as second:
         yield
         assert STATES[control.query().state] == "quiesced", "its time is over"
-        last = Ram(Server(second, attach(second, number)))
+        ram = Ram(Server(second, attach(second, control.query().id)))
         assert waits.wait(PATIENCE) == 0
-        control.delete(force=True)
-        for each in (ram, last):
-            each.join(PATIENCE)
-            each.server.close()
+        control.stop(force=True)
+        ram.join(PATIENCE)
+        ram.server.close()
+
+
+@contextlib.contextmanager
+def given_up() -> Iterator[None]:
+    """A request that waits for the next server, which never comes: what was left of the time goes on."""
+    with left() as (control, waits):
+        yield
+        assert STATES[control.query().state] == "quiesced", "its time is over"
+        assert polled(control, PATIENCE * 1000) & select.POLLIN
+        assert STATES[control.query().state] == "failed"
+        assert waits.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -123,13 +144,14 @@ def sent() -> Iterator[None]:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             wire.bind(("still", 0))
             wire.send(bytes(60))
+        assert polled(server, PATIENCE * 1000) & select.POLLIN, "it is asked"
         yield
         assert STATES[control.query().state] == "live", "it was taken for dead"
 
 
 def clock() -> None:
     """The times of servers stand still while nobody can serve: here for longer than they are."""
-    with asked(), forlorn(), sent():
+    with given_up(), asked(), forlorn(), sent():
         assert suspend(LONG) is not None
 
 

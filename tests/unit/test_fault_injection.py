@@ -189,6 +189,17 @@ def test_spurious_interrupt_during_a_command() -> None:
         assert m.r(2) == 0
 
 
+def test_spurious_interrupt_beside_a_true_one() -> None:
+    """A drive that waits for its data to be taken has said so: that stays, until its status is read."""
+    with Machine() as m:
+        m.taskfile(0x20, 0, 1)
+        assert m.alt() & 8 and m.level == 1 and m.r(2) & 4
+        m.model.add_fault(Fault("spurious-irq"))
+        assert m.level == 1 and m.r(2) & 4 and m.r(0xA1) & 8
+        assert m.model.counters()["interrupts"] == 1, "the line was up already"
+        assert m.r(0x87) & 8 and m.level == 0 and not m.r(0xA1) & 8
+
+
 def test_unplug_and_back() -> None:
     with Machine(DriveSpec(ram=MIB), DriveSpec(ram=MIB)) as m:
         m.udma(5)
