@@ -6,11 +6,6 @@
 
 #define FLOATING	0x7f	/* nobody drives the bus; D7 is pulled down */
 
-bool drive_there(const struct drive *d)
-{
-	return d->present && !d->unplugged && !d->unseen;
-}
-
 /* Device control and the chip's reset and tri-state bits keep the drives off the bus. */
 static bool in_reset(const struct channel *ch)
 {
@@ -43,7 +38,7 @@ bool ata_access(struct channel *ch)
 	if (!(ch->bm_cmd & CMD680_BM_START))
 		return true;
 	ch->m->count.tf_while_dma++;
-	return !strict_refuses(ch, STRICT_TASKFILE);
+	return !cmd680_strict_refuses(ch, STRICT_TASKFILE);
 }
 
 uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
@@ -56,13 +51,13 @@ uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
 	case TF_COMMAND:
 		if (d->index % 2 != ch->select)
 			return 0;	/* device 0 for an absent device 1 */
-		if (spin_busy(d))
+		if (ata_spin_busy(d))
 			return ATA_BSY;
 		if (!alternate) {
 			uint8_t status = d->status;
 
 			d->irq = false;
-			irq_update(ch);
+			cmd680_irq_update(ch);
 			return status;
 		}
 		return d->status;
@@ -87,7 +82,7 @@ static void diagnostic(struct channel *ch)
 	ch->select = 0;
 	if (drive_there(&ch->drive[0]))
 		ata_interrupt(&ch->drive[0]);
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
@@ -97,7 +92,7 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	if (!ata_access(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
 		return;
 	ch->control &= (uint8_t)~ATA_CTL_HOB;
-	if (d && reg != TF_DEVICE && spin_busy(d))
+	if (d && reg != TF_DEVICE && ata_spin_busy(d))
 		return;
 	if (d && d->status & (ATA_BSY | ATA_DRQ)) {
 		ch->m->count.unexpected++;
@@ -117,7 +112,7 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	}
 	if (reg == TF_DEVICE) {
 		ch->select = value & ATA_DEV_DEV1 ? 1 : 0;
-		irq_update(ch);
+		cmd680_irq_update(ch);
 	}
 }
 
@@ -125,7 +120,7 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 void ata_stop(struct drive *d)
 {
 	if (d->ch->job.drive == d)
-		worker_cancel(d->ch);
+		cmd680_worker_cancel(d->ch);
 	d->x = (struct xfer){ .kind = XFER_NONE };
 	d->irq = false;
 	d->mute = false;
@@ -199,7 +194,7 @@ static void soft_reset(struct channel *ch, bool held)
 			d->power = POWER_STANDBY;
 		ata_signature(d);
 	}
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 void ata_control(struct channel *ch, uint8_t value)
@@ -211,7 +206,7 @@ void ata_control(struct channel *ch, uint8_t value)
 	ch->control = value & (ATA_CTL_HOB | ATA_CTL_SRST | ATA_CTL_NIEN);
 	if ((old ^ value) & ATA_CTL_SRST)
 		soft_reset(ch, value & ATA_CTL_SRST);
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 /* RESET-: while the chip's reset bit is set, and when it is released. */
@@ -235,13 +230,13 @@ void ata_hard_reset(struct channel *ch)
 		else
 			ata_signature(d);
 	}
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 void ata_interrupt(struct drive *d)
 {
 	d->irq = !d->mute;
-	irq_update(d->ch);
+	cmd680_irq_update(d->ch);
 }
 
 void ata_ok(struct drive *d)

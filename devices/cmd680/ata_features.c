@@ -51,7 +51,7 @@ void ata_set_features(struct drive *d)
 	case ATA_SF_WCACHE_OFF:
 		/* What the cache holds must not be lost by turning it off. */
 		d->write_cache = false;
-		xfer_durable(d);
+		ata_xfer_durable(d);
 		return;
 	case ATA_SF_XFER_MODE:
 		if (!set_mode(d, n)) {
@@ -79,7 +79,7 @@ void ata_set_features(struct drive *d)
 		break;
 	case ATA_SF_SPIN_UP:
 		if (d->config.puis)
-			spin_up(d);
+			ata_spin_up(d);
 		else
 			ata_abort(d);
 		return;
@@ -145,27 +145,27 @@ static bool disagree(const struct drive *d)
 }
 
 /* DMA that works by luck, if at all. */
-bool mode_mismatch(const struct drive *d)
+bool ata_mode_mismatch(const struct drive *d)
 {
 	return needs_80_wires(d) || disagree(d);
 }
 
 /* Strict: DMA in another mode than the drive's. Too few wires are no matter of modes, and damage data themselves. */
-bool mode_refused(const struct drive *d)
+bool ata_mode_refused(const struct drive *d)
 {
-	return disagree(d) && strict_refuses(d->ch, STRICT_TIMING);
+	return disagree(d) && cmd680_strict_refuses(d->ch, STRICT_TIMING);
 }
 
 /* Strict: data through the data register, faster than the drive may be read. */
-bool pio_refused(const struct drive *d)
+bool ata_pio_refused(const struct drive *d)
 {
 	static const unsigned int least_ns[] = { 600, 383, 240, 180, 120 };
 
-	return cycle_ns(half(d->ch->timing[0], d)) < least_ns[d->pio] && strict_refuses(d->ch, STRICT_TIMING);
+	return cycle_ns(half(d->ch->timing[0], d)) < least_ns[d->pio] && cmd680_strict_refuses(d->ch, STRICT_TIMING);
 }
 
 /* UDMA data arrives damaged: by a fault, or because the cable cannot carry the speed. */
-bool mode_crc(struct drive *d)
+bool ata_mode_crc(struct drive *d)
 {
 	struct cmd680_fault *f;
 
@@ -173,10 +173,10 @@ bool mode_crc(struct drive *d)
 		return false;
 	if (needs_80_wires(d))
 		return true;
-	f = fault_find(d, CMD680_FAULT_CRC, d->cur[TF_COMMAND],
-		       d->x.write ? CMD680_ON_WRITE : CMD680_ON_READ);
+	f = cmd680_fault_find(d, CMD680_FAULT_CRC, d->cur[TF_COMMAND],
+			      d->x.write ? CMD680_ON_WRITE : CMD680_ON_READ);
 	if (!f || (f->above >= 0 && d->udma <= f->above))
 		return false;
-	fault_hit(d->ch->m, f);
+	cmd680_fault_hit(d->ch->m, f);
 	return true;
 }

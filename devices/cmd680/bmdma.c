@@ -8,17 +8,8 @@
 #define MAX_IOV		64
 #define TABLE_ENTRIES	8192u	/* a table does not cross 64 KiB; bounds a walk without EOT */
 
-/* Resets that keep the engine still while their bit is set (section 4.1.2). */
-bool channel_held(const struct channel *ch)
-{
-	uint32_t own = ch->index ? CMD680_SYSCFG_IDE1_RESET | CMD680_SYSCFG_FF1_RESET :
-				   CMD680_SYSCFG_IDE0_RESET | CMD680_SYSCFG_FF0_RESET;
-
-	return ch->m->syscfg & (own | CMD680_SYSCFG_PBM_RESET | CMD680_SYSCFG_ARB_RESET);
-}
-
 /* Clearing start: progress and FIFO are forgotten, the latches stay. */
-void bm_stop(struct channel *ch)
+void cmd680_bm_stop(struct channel *ch)
 {
 	ch->bm_cmd &= (uint8_t)~CMD680_BM_START;
 	ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
@@ -26,15 +17,15 @@ void bm_stop(struct channel *ch)
 	ch->seg_eot = false;
 }
 
-void bm_reset(struct channel *ch)
+void cmd680_bm_reset(struct channel *ch)
 {
-	bm_stop(ch);
+	cmd680_bm_stop(ch);
 	ch->bm_cmd = 0;
 	ch->bm_status = 0;
 	ch->prd_cur = 0;
 }
 
-uint8_t bm_read(struct channel *ch, unsigned int reg)
+uint8_t cmd680_bm_read(struct channel *ch, unsigned int reg)
 {
 	const struct channel *other = &ch->m->ch[!ch->index];
 
@@ -60,13 +51,13 @@ static void write_command(struct channel *ch, uint8_t value)
 	bool was = ch->bm_cmd & CMD680_BM_START;
 	bool start = value & CMD680_BM_START;
 
-	if (channel_held(ch))
+	if (engine_held(ch))
 		return;
 	if (was && start && (ch->bm_cmd ^ value) & CMD680_BM_TO_MEMORY)
 		ch->m->count.unexpected++;
 	ch->bm_cmd = value & (CMD680_BM_START | CMD680_BM_TO_MEMORY);
 	if (was && !start)
-		bm_stop(ch);
+		cmd680_bm_stop(ch);
 	if (was || !start)
 		return;		/* only a rising start bit starts */
 	ch->prd_cur = ch->prd;
@@ -74,10 +65,10 @@ static void write_command(struct channel *ch, uint8_t value)
 	ch->seg_left = 0;
 	ch->seg_eot = false;
 	ch->bm_status |= CMD680_BM_ACTIVE;
-	bm_run(ch);
+	cmd680_bm_run(ch);
 }
 
-void bm_write(struct channel *ch, unsigned int reg, uint8_t value)
+void cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	if (reg % 8 >= 4) {
 		unsigned int shift = reg % 4 * 8;
@@ -104,7 +95,7 @@ void bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 }
 
 /* Nobody answered on the bus: the engine stops, the drive is left waiting. */
-void bm_abort(struct channel *ch)
+void cmd680_bm_abort(struct channel *ch)
 {
 	ch->bm_status |= CMD680_BM_ERROR;
 	ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
@@ -112,7 +103,7 @@ void bm_abort(struct channel *ch)
 	ch->m->count.master_aborts++;
 }
 
-bool bm_exact(const struct channel *ch)
+bool cmd680_bm_exact(const struct channel *ch)
 {
 	return !ch->seg_left && ch->seg_eot;
 }
@@ -129,7 +120,7 @@ static enum bm_result next_piece(struct channel *ch, uint64_t want, uint32_t *ad
 		if (ch->seg_eot || ch->prd_fetched == TABLE_ENTRIES)
 			return BM_SHORT;
 		/* Without the bus-master bit the request never gets the bus. */
-		if (!(ch->m->cfg[0x04] & 0x04) || !config_powered(ch->m))
+		if (!(ch->m->cfg[0x04] & 0x04) || !powered(ch->m))
 			return BM_ABORT;
 		if (host->dma_read(host->ctx, ch->prd_cur, prd, sizeof(prd)))
 			return BM_ABORT;
@@ -142,7 +133,7 @@ static enum bm_result next_piece(struct channel *ch, uint64_t want, uint32_t *ad
 		ch->seg_eot = prd[7] & 0x80;
 		if ((ch->seg_addr & 0xffff) + ch->seg_left > CMD680_PRD_MAX) {
 			ch->m->count.unexpected++;
-			if (strict_refuses(ch, STRICT_PRD))
+			if (cmd680_strict_refuses(ch, STRICT_PRD))
 				return BM_ABORT;
 		}
 	}
@@ -191,7 +182,7 @@ static enum bm_result move_file(struct channel *ch, struct drive *d, uint64_t le
 				piece -= (uint32_t)avail;
 			}
 		}
-		*error = store_io(&d->store, x->write, iov, n, x->pos, &done);
+		*error = cmd680_store_io(&d->store, x->write, iov, n, x->pos, &done);
 		x->pos += done;
 		x->left -= done;
 		len -= done;
@@ -229,12 +220,12 @@ static enum bm_result move_memory(struct channel *ch, struct drive *d, uint8_t *
 }
 
 /**
- * bm_move() - move the next bytes of the drive's data phase
+ * cmd680_bm_move() - move the next bytes of the drive's data phase
  * @d: x.pos and x.left advance by what was moved
  * @len: bytes, at most x.left
  * @error: -errno of the medium with BM_MEDIA
  */
-enum bm_result bm_move(struct drive *d, uint64_t len, int *error)
+enum bm_result cmd680_bm_move(struct drive *d, uint64_t len, int *error)
 {
 	struct channel *ch = d->ch;
 	struct xfer *x = &d->x;
@@ -249,7 +240,7 @@ enum bm_result bm_move(struct drive *d, uint64_t len, int *error)
 }
 
 /* Both sides may be ready: the start bit is set and a drive has DMARQ up. */
-void bm_run(struct channel *ch)
+void cmd680_bm_run(struct channel *ch)
 {
 	for (unsigned int i = 0; i < 2; i++) {
 		struct drive *d = &ch->drive[i];
@@ -262,6 +253,6 @@ void bm_run(struct channel *ch)
 			ch->m->count.unexpected++;	/* no data moves the wrong way */
 			continue;
 		}
-		xfer_dma(d);
+		ata_xfer_dma(d);
 	}
 }

@@ -169,3 +169,23 @@ def test_circles_are_looked_for_where_there_are_calls() -> None:
     folders = {str(path.relative_to(ROOT)) for path in FOLDERS}
     assert {"drivers/ide_cmd680", "drivers/dp83820", "usrdrv/block"} <= folders
     assert sum(map(len, calls(ROOT / "usrdrv/block").values())) > 20
+
+
+PREFIXES = {
+    "devices/base": ("peer_signal_", "usrdrv_testhost_"),
+    "devices/cmd680": ("cmd680_", "ata_"),
+    "devices/dp83820": ("dp83820_", "nic_"),
+    "devices/vfio_user": ("vu_",),
+    "devices/wire": ("wire_", "ring_"),
+}
+"""Models are one extension, and a test links one with its driver: their functions share a name space."""
+
+
+def test_a_function_of_a_model_says_whose_it_is() -> None:
+    sources = tracked("devices/*.c")
+    names = [
+        (folder_of(path), name) for path in sources for name in DEFINED.findall(path.read_text())
+    ]
+    assert len(names) > 100
+    bare = [f"{folder}: {name}" for folder, name in names if not name.startswith(PREFIXES[folder])]
+    assert not bare, "\n".join(bare)
