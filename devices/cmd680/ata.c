@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The device side of a channel: task file, resets, and how commands end (sections 7.1 to 7.3). */
+/* The device side of a channel: task file, data register, resets (sections 7.1 to 7.3). */
 #include <string.h>
 
 #include "cmd680_priv.h"
@@ -25,7 +25,7 @@ static struct drive *answering(struct channel *ch)
 }
 
 /* The drive that takes commands and moves data, or NULL. */
-struct drive *ata_selected(struct channel *ch)
+static struct drive *selected(struct channel *ch)
 {
 	struct drive *d = &ch->drive[ch->select];
 
@@ -33,7 +33,7 @@ struct drive *ata_selected(struct channel *ch)
 }
 
 /* An access to the cable, which belongs to the engine while that runs (section 4.2). False: nobody hears it. */
-bool ata_access(struct channel *ch)
+static bool on_cable(struct channel *ch)
 {
 	if (!(ch->bm_cmd & CMD680_BM_START))
 		return true;
@@ -45,7 +45,7 @@ uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
 {
 	struct drive *d = answering(ch);
 
-	if (!ata_access(ch) || !d)
+	if (!on_cable(ch) || !d)
 		return FLOATING;
 	switch (reg) {
 	case TF_COMMAND:
@@ -89,7 +89,7 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	struct drive *d = answering(ch);
 
-	if (!ata_access(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
+	if (!on_cable(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
 		return;
 	ch->control &= (uint8_t)~ATA_CTL_HOB;
 	if (d && reg != TF_DEVICE && ata_spin_busy(d))
@@ -101,8 +101,8 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	if (reg == TF_COMMAND) {
 		if (value == ATA_EXECUTE_DIAGNOSTIC)
 			diagnostic(ch);
-		else if (ata_selected(ch))
-			ata_command(ata_selected(ch), value);
+		else if (selected(ch))
+			ata_command(selected(ch), value);
 		return;
 	}
 	for (unsigned int i = 0; i < 2; i++) {
@@ -116,24 +116,37 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	}
 }
 
-/* Drop the command in hand, its data phase and its interrupt. */
-void ata_stop(struct drive *d)
+/* A drive in its data phase, or NULL: then the access is a driver's mistake. */
+static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
 {
-	if (d->ch->job.drive == d)
-		cmd680_worker_cancel(d->ch);
-	d->x = (struct xfer){ .kind = XFER_NONE };
-	d->irq = false;
-	d->mute = false;
+	struct drive *d = selected(ch);
+
+	if (!on_cable(ch))
+		return NULL;
+	if (!d || d->x.kind != kind || !(d->status & ATA_DRQ)) {
+		ch->m->count.unexpected++;
+		return NULL;
+	}
+	if (ata_pio_refused(d)) {
+		ata_abort(d);
+		return NULL;
+	}
+	return d;
 }
 
-void ata_signature(struct drive *d)
+uint16_t ata_data_read(struct channel *ch)
 {
-	memset(d->cur, 0, sizeof(d->cur));
-	memset(d->prev, 0, sizeof(d->prev));
-	d->cur[TF_NSECT] = 1;
-	d->cur[TF_LBAL] = 1;
-	d->error = 1;
-	d->status = d->stuck ? ATA_BSY : ATA_READY;
+	struct drive *d = data_phase(ch, XFER_PIO_IN);
+
+	return d ? ata_pio_read(d) : 0xffff;
+}
+
+void ata_data_write(struct channel *ch, uint16_t value)
+{
+	struct drive *d = data_phase(ch, XFER_PIO_OUT);
+
+	if (d)
+		ata_pio_write(d, value);
 }
 
 /* A reset of either kind is in force. */
@@ -201,7 +214,7 @@ void ata_control(struct channel *ch, uint8_t value)
 {
 	uint8_t old = ch->control;
 
-	if (!ata_access(ch) || ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
+	if (!on_cable(ch) || ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
 		return;
 	ch->control = value & (ATA_CTL_HOB | ATA_CTL_SRST | ATA_CTL_NIEN);
 	if ((old ^ value) & ATA_CTL_SRST)
@@ -231,32 +244,4 @@ void ata_hard_reset(struct channel *ch)
 			ata_signature(d);
 	}
 	cmd680_irq_update(ch);
-}
-
-void ata_interrupt(struct drive *d)
-{
-	d->irq = !d->mute;
-	cmd680_irq_update(d->ch);
-}
-
-void ata_ok(struct drive *d)
-{
-	d->x.kind = XFER_NONE;
-	d->status = ATA_READY;
-	ata_interrupt(d);
-}
-
-/* End a command with ERR; status adds DF. */
-void ata_fail(struct drive *d, uint8_t status, uint8_t error)
-{
-	d->x.kind = XFER_NONE;
-	d->error = error;
-	d->status = ATA_READY | ATA_ERR | status;
-	d->count->errors++;
-	ata_interrupt(d);
-}
-
-void ata_abort(struct drive *d)
-{
-	ata_fail(d, 0, ATA_ABRT);
 }

@@ -45,29 +45,6 @@ static uint64_t address(const struct drive *d, bool ext)
 	return (cylinder * d->heads + head) * d->spt + sector - 1;
 }
 
-void ata_set_lba(struct drive *d, uint64_t lba, bool ext)
-{
-	uint64_t cylinder;
-
-	if (ext) {
-		d->prev[TF_LBAL] = (uint8_t)(lba >> 24);
-		d->prev[TF_LBAM] = (uint8_t)(lba >> 32);
-		d->prev[TF_LBAH] = (uint8_t)(lba >> 40);
-	} else if (d->cur[TF_DEVICE] & ATA_DEV_LBA) {
-		d->cur[TF_DEVICE] = (uint8_t)((d->cur[TF_DEVICE] & 0xf0) | (lba >> 24 & 0x0f));
-	} else {
-		cylinder = lba / d->spt / d->heads;
-		d->cur[TF_DEVICE] = (uint8_t)((d->cur[TF_DEVICE] & 0xf0) | lba / d->spt % d->heads);
-		d->cur[TF_LBAL] = (uint8_t)(lba % d->spt + 1);
-		d->cur[TF_LBAM] = (uint8_t)cylinder;
-		d->cur[TF_LBAH] = (uint8_t)(cylinder >> 8);
-		return;
-	}
-	d->cur[TF_LBAL] = (uint8_t)lba;
-	d->cur[TF_LBAM] = (uint8_t)(lba >> 8);
-	d->cur[TF_LBAH] = (uint8_t)(lba >> 16);
-}
-
 /* 0 means the most. */
 static uint32_t sector_count(const struct drive *d, bool ext)
 {

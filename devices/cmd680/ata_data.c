@@ -2,16 +2,6 @@
 /* Data phases: PIO in DRQ blocks, and DMA together with the engine (section 7.2). */
 #include "cmd680_priv.h"
 
-/* End with what a drive says about a sector it cannot read or write. */
-void ata_media_error(struct drive *d, uint64_t lba, bool write)
-{
-	ata_set_lba(d, lba, d->x.ext);
-	if (write)
-		ata_fail(d, ATA_DF, ATA_ABRT);
-	else
-		ata_fail(d, 0, ATA_UNC);
-}
-
 /* The image itself cannot be read or written there; error: -errno. */
 static void image_error(struct drive *d, uint64_t pos, bool write, int error)
 {
@@ -142,34 +132,12 @@ static void pio_out_store(struct drive *d)
 	ata_interrupt(d);
 }
 
-/* A drive in its data phase, or NULL: then the access is a driver's mistake. */
-static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
+/* The host reads the next word of a data phase. */
+uint16_t ata_pio_read(struct drive *d)
 {
-	struct drive *d = ata_selected(ch);
+	struct xfer *x = &d->x;
+	uint16_t word = (uint16_t)(d->buf[x->at] | d->buf[x->at + 1] << 8);
 
-	if (!ata_access(ch))
-		return NULL;
-	if (!d || d->x.kind != kind || !(d->status & ATA_DRQ)) {
-		ch->m->count.unexpected++;
-		return NULL;
-	}
-	if (ata_pio_refused(d)) {
-		ata_abort(d);
-		return NULL;
-	}
-	return d;
-}
-
-uint16_t ata_data_read(struct channel *ch)
-{
-	struct drive *d = data_phase(ch, XFER_PIO_IN);
-	struct xfer *x;
-	uint16_t word;
-
-	if (!d)
-		return 0xffff;
-	x = &d->x;
-	word = (uint16_t)(d->buf[x->at] | d->buf[x->at + 1] << 8);
 	x->at += 2;
 	if (x->at == x->have) {
 		x->pos += x->have;
@@ -184,23 +152,17 @@ uint16_t ata_data_read(struct channel *ch)
 	return word;
 }
 
-void ata_data_write(struct channel *ch, uint16_t value)
+/* The host writes the next word of one. */
+void ata_pio_write(struct drive *d, uint16_t value)
 {
-	struct drive *d = data_phase(ch, XFER_PIO_OUT);
-
-	if (!d)
-		return;
 	d->buf[d->x.at++] = (uint8_t)value;
 	d->buf[d->x.at++] = (uint8_t)(value >> 8);
 	if (d->x.at == d->x.have)
 		pio_out_store(d);
 }
 
-/**
- * ata_xfer_dma() - move data until the device or the table is through
- * @d: a drive with DMARQ up while the engine is active in the right direction
- */
-void ata_xfer_dma(struct drive *d)
+/* The drive has DMARQ up and the engine is active in its direction: move until either is through. */
+static void move_dma(struct drive *d)
 {
 	struct channel *ch = d->ch;
 	struct xfer *x = &d->x;
@@ -241,6 +203,24 @@ void ata_xfer_dma(struct drive *d)
 	finish(d);
 }
 
+/* Both sides may be ready: the start bit is set and a drive has DMARQ up. */
+void ata_xfer_run(struct channel *ch)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		struct drive *d = &ch->drive[i];
+
+		if (d->x.kind != XFER_DMA || !d->x.ready || !drive_there(d))
+			continue;
+		if (!(ch->bm_status & CMD680_BM_ACTIVE))
+			continue;
+		if (!(ch->bm_cmd & CMD680_BM_TO_MEMORY) != d->x.write) {
+			ch->m->count.unexpected++;	/* no data moves the wrong way */
+			continue;
+		}
+		move_dma(d);
+	}
+}
+
 /* The medium has found its place. */
 static void begin(struct drive *d, int error)
 {
@@ -254,7 +234,7 @@ static void begin(struct drive *d, int error)
 	case XFER_DMA:
 		d->x.ready = true;
 		d->status = ATA_READY | ATA_DRQ;
-		cmd680_bm_run(d->ch);
+		ata_xfer_run(d->ch);
 		break;
 	case XFER_NONE:
 		break;

@@ -46,42 +46,47 @@ uint8_t cmd680_bm_read(struct channel *ch, unsigned int reg)
 	return 0;
 }
 
-static void write_command(struct channel *ch, uint8_t value)
+/* Return: true if it has started. */
+static bool write_command(struct channel *ch, uint8_t value)
 {
 	bool was = ch->bm_cmd & CMD680_BM_START;
 	bool start = value & CMD680_BM_START;
 
 	if (engine_held(ch))
-		return;
+		return false;
 	if (was && start && (ch->bm_cmd ^ value) & CMD680_BM_TO_MEMORY)
 		ch->m->count.unexpected++;
 	ch->bm_cmd = value & (CMD680_BM_START | CMD680_BM_TO_MEMORY);
 	if (was && !start)
 		cmd680_bm_stop(ch);
 	if (was || !start)
-		return;		/* only a rising start bit starts */
+		return false;	/* only a rising start bit starts */
 	ch->prd_cur = ch->prd;
 	ch->prd_fetched = 0;
 	ch->seg_left = 0;
 	ch->seg_eot = false;
 	ch->bm_status |= CMD680_BM_ACTIVE;
-	cmd680_bm_run(ch);
+	return true;
 }
 
-void cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value)
+/**
+ * cmd680_bm_write() - a byte of the engine's registers is written
+ *
+ * Return: true if the engine has started, and looks for a drive that has data to move.
+ */
+bool cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	if (reg % 8 >= 4) {
 		unsigned int shift = reg % 4 * 8;
 
 		ch->prd = (ch->prd & ~(0xffu << shift)) | (uint32_t)value << shift;
 		ch->prd &= ~3u;
-		return;
+		return false;
 	}
 	switch (reg) {
 	case CMD680_BM_CMD:
 	case CMD680_BM2:
-		write_command(ch, value);
-		break;
+		return write_command(ch, value);
 	case CMD680_BM_SW:
 		ch->bm_sw = value & 0x3f;
 		break;
@@ -92,6 +97,7 @@ void cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 		ch->bm_status |= value & (CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA);
 		break;
 	}
+	return false;
 }
 
 /* Nobody answered on the bus: the engine stops, the drive is left waiting. */
@@ -237,22 +243,4 @@ enum bm_result cmd680_bm_move(struct drive *d, uint64_t len, int *error)
 	if (d->store.fd < 0)
 		return move_memory(ch, d, d->store.ram, len);
 	return move_file(ch, d, len, error);
-}
-
-/* Both sides may be ready: the start bit is set and a drive has DMARQ up. */
-void cmd680_bm_run(struct channel *ch)
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		struct drive *d = &ch->drive[i];
-
-		if (d->x.kind != XFER_DMA || !d->x.ready || !drive_there(d))
-			continue;
-		if (!(ch->bm_status & CMD680_BM_ACTIVE))
-			continue;
-		if (!(ch->bm_cmd & CMD680_BM_TO_MEMORY) != d->x.write) {
-			ch->m->count.unexpected++;	/* no data moves the wrong way */
-			continue;
-		}
-		ata_xfer_dma(d);
-	}
 }

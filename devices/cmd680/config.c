@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* PCI configuration space: the header (section 2), and aliases of the register file (section 3). */
+/* PCI configuration space: the header (section 2), aliases of the register file (section 3); RST#. */
 #include <string.h>
 
 #include "cmd680_priv.h"
@@ -21,7 +21,7 @@ static void put32(uint8_t *at, uint32_t value)
 	put16(at + 2, value >> 16);
 }
 
-void cmd680_config_reset(struct model *m)
+static void reset(struct model *m)
 {
 	uint8_t *c = m->cfg;
 
@@ -41,6 +41,21 @@ void cmd680_config_reset(struct model *m)
 	c[0x3d] = 0x01;
 	put32(c + CMD680_CFG_PMCAP, 0x06220001);
 	put32(c + CMD680_CFG_PMCSR, 0x64004000);
+}
+
+/* RST#: everything, and RESET- to the drives. */
+void cmd680_reset_all(struct model *m)
+{
+	reset(m);
+	cmd680_regs_reset(m);
+	for (unsigned int i = 0; i < 2; i++) {
+		cmd680_bm_reset(&m->ch[i]);
+		m->ch[i].bm_sw = 0;
+		m->ch[i].prd = 0;
+		ata_hard_reset(&m->ch[i]);
+	}
+	cmd680_irq_update(&m->ch[0]);
+	cmd680_irq_update(&m->ch[1]);
 }
 
 /* The BAR5 offset behind a configuration offset, or 0xffff. */

@@ -136,7 +136,10 @@ static uint8_t read_byte(struct model *m, uint32_t offset)
 static void write_byte(struct model *m, uint32_t offset, uint8_t value)
 {
 	if (offset < 0x20) {
-		cmd680_bm_write(&m->ch[offset / 8 % 2], offset / 16 * 16 + offset % 8, value);
+		struct channel *ch = &m->ch[offset / 8 % 2];
+
+		if (cmd680_bm_write(ch, offset / 16 * 16 + offset % 8, value))
+			ata_xfer_run(ch);
 	} else if (offset >= CMD680_FIFO_CTL && offset < CMD680_FIFO_CTL + 8) {
 		set_byte(&m->ch[offset / 4 % 2].fifo, offset, value, FIFO_STORED);
 	} else if (offset >= CMD680_SYSCFG && offset < CMD680_SYSCFG + 4) {
