@@ -121,7 +121,7 @@ def test_arrows_point_down() -> None:
     assert not wrong, "\n".join(sorted(wrong))
 
 
-ONE_WAY = ("drivers/*", "usrdrv/*")
+ONE_WAY = ("devices/*", "drivers/*", "usrdrv/*")
 """Folders whose C files call each other in one direction."""
 DEFINED = re.compile(
     r"^(?!static\b|extern\b|typedef\b)[a-z][\w *]*?\b(\w+)\([^;]*?\)\s*\{", re.MULTILINE
@@ -167,8 +167,26 @@ def test_no_circle_of_c_files(folder: Path) -> None:
 
 def test_circles_are_looked_for_where_there_are_calls() -> None:
     folders = {str(path.relative_to(ROOT)) for path in FOLDERS}
-    assert {"drivers/ide_cmd680", "drivers/dp83820", "usrdrv/block"} <= folders
+    assert {"drivers/ide_cmd680", "drivers/dp83820", "usrdrv/block", "devices/cmd680"} <= folders
     assert sum(map(len, calls(ROOT / "usrdrv/block").values())) > 20
+
+
+PLANS = ("devices/cmd680/cmd680_priv.h", "devices/dp83820/nic.h")
+"""Headers that begin with the floors of their folder's files, the highest first."""
+PLAN_LINE = re.compile(r"^ \*\t(\w+\.c(?: \w+\.c)*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_files_call_those_on_lower_floors(plan: str) -> None:
+    header = ROOT / plan
+    lines = [line.split() for line in PLAN_LINE.findall(header.read_text())]
+    floor = {file: -number for number, files in enumerate(lines) for file in files}
+    ways = calls(header.parent)
+    assert set(floor) == set(ways)
+    wrong = [
+        f"{file} -> {other}" for file in ways for other in ways[file] if floor[other] >= floor[file]
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
 
 
 PREFIXES = {
