@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The device side of a channel: task file, resets, and how commands end (sections 7.1 to 7.3). */
+/* The device side of a channel: task file, data register, resets (sections 7.1 to 7.3). */
 #include <string.h>
 
 #include "cmd680_priv.h"
 
 #define FLOATING	0x7f	/* nobody drives the bus; D7 is pulled down */
-
-bool drive_there(const struct drive *d)
-{
-	return d->present && !d->unplugged && !d->unseen;
-}
 
 /* Device control and the chip's reset and tri-state bits keep the drives off the bus. */
 static bool in_reset(const struct channel *ch)
@@ -30,7 +25,7 @@ static struct drive *answering(struct channel *ch)
 }
 
 /* The drive that takes commands and moves data, or NULL. */
-struct drive *ata_selected(struct channel *ch)
+static struct drive *selected(struct channel *ch)
 {
 	struct drive *d = &ch->drive[ch->select];
 
@@ -38,31 +33,31 @@ struct drive *ata_selected(struct channel *ch)
 }
 
 /* An access to the cable, which belongs to the engine while that runs (section 4.2). False: nobody hears it. */
-bool ata_access(struct channel *ch)
+static bool on_cable(struct channel *ch)
 {
 	if (!(ch->bm_cmd & CMD680_BM_START))
 		return true;
 	ch->m->count.tf_while_dma++;
-	return !strict_refuses(ch, STRICT_TASKFILE);
+	return !cmd680_strict_refuses(ch, STRICT_TASKFILE);
 }
 
 uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate)
 {
 	struct drive *d = answering(ch);
 
-	if (!ata_access(ch) || !d)
+	if (!on_cable(ch) || !d)
 		return FLOATING;
 	switch (reg) {
 	case TF_COMMAND:
 		if (d->index % 2 != ch->select)
 			return 0;	/* device 0 for an absent device 1 */
-		if (spin_busy(d))
+		if (ata_spin_busy(d))
 			return ATA_BSY;
 		if (!alternate) {
 			uint8_t status = d->status;
 
 			d->irq = false;
-			irq_update(ch);
+			cmd680_irq_update(ch);
 			return status;
 		}
 		return d->status;
@@ -87,17 +82,17 @@ static void diagnostic(struct channel *ch)
 	ch->select = 0;
 	if (drive_there(&ch->drive[0]))
 		ata_interrupt(&ch->drive[0]);
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	struct drive *d = answering(ch);
 
-	if (!ata_access(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
+	if (!on_cable(ch) || ch->chcfg & CMD680_CHCFG_TRISTATE || in_reset(ch))
 		return;
 	ch->control &= (uint8_t)~ATA_CTL_HOB;
-	if (d && reg != TF_DEVICE && spin_busy(d))
+	if (d && reg != TF_DEVICE && ata_spin_busy(d))
 		return;
 	if (d && d->status & (ATA_BSY | ATA_DRQ)) {
 		ch->m->count.unexpected++;
@@ -106,8 +101,8 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	if (reg == TF_COMMAND) {
 		if (value == ATA_EXECUTE_DIAGNOSTIC)
 			diagnostic(ch);
-		else if (ata_selected(ch))
-			ata_command(ata_selected(ch), value);
+		else if (selected(ch))
+			ata_command(selected(ch), value);
 		return;
 	}
 	for (unsigned int i = 0; i < 2; i++) {
@@ -117,28 +112,41 @@ void ata_write(struct channel *ch, unsigned int reg, uint8_t value)
 	}
 	if (reg == TF_DEVICE) {
 		ch->select = value & ATA_DEV_DEV1 ? 1 : 0;
-		irq_update(ch);
+		cmd680_irq_update(ch);
 	}
 }
 
-/* Drop the command in hand, its data phase and its interrupt. */
-void ata_stop(struct drive *d)
+/* A drive in its data phase, or NULL: then the access is a driver's mistake. */
+static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
 {
-	if (d->ch->job.drive == d)
-		worker_cancel(d->ch);
-	d->x = (struct xfer){ .kind = XFER_NONE };
-	d->irq = false;
-	d->mute = false;
+	struct drive *d = selected(ch);
+
+	if (!on_cable(ch))
+		return NULL;
+	if (!d || d->x.kind != kind || !(d->status & ATA_DRQ)) {
+		ch->m->count.unexpected++;
+		return NULL;
+	}
+	if (ata_pio_refused(d)) {
+		ata_abort(d);
+		return NULL;
+	}
+	return d;
 }
 
-void ata_signature(struct drive *d)
+uint16_t ata_data_read(struct channel *ch)
 {
-	memset(d->cur, 0, sizeof(d->cur));
-	memset(d->prev, 0, sizeof(d->prev));
-	d->cur[TF_NSECT] = 1;
-	d->cur[TF_LBAL] = 1;
-	d->error = 1;
-	d->status = d->stuck ? ATA_BSY : ATA_READY;
+	struct drive *d = data_phase(ch, XFER_PIO_IN);
+
+	return d ? ata_pio_read(d) : 0xffff;
+}
+
+void ata_data_write(struct channel *ch, uint16_t value)
+{
+	struct drive *d = data_phase(ch, XFER_PIO_OUT);
+
+	if (d)
+		ata_pio_write(d, value);
 }
 
 /* A reset of either kind is in force. */
@@ -199,19 +207,19 @@ static void soft_reset(struct channel *ch, bool held)
 			d->power = POWER_STANDBY;
 		ata_signature(d);
 	}
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 void ata_control(struct channel *ch, uint8_t value)
 {
 	uint8_t old = ch->control;
 
-	if (!ata_access(ch) || ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
+	if (!on_cable(ch) || ch->chcfg & (CMD680_CHCFG_TRISTATE | CMD680_CHCFG_RESET))
 		return;
 	ch->control = value & (ATA_CTL_HOB | ATA_CTL_SRST | ATA_CTL_NIEN);
 	if ((old ^ value) & ATA_CTL_SRST)
 		soft_reset(ch, value & ATA_CTL_SRST);
-	irq_update(ch);
+	cmd680_irq_update(ch);
 }
 
 /* RESET-: while the chip's reset bit is set, and when it is released. */
@@ -235,33 +243,5 @@ void ata_hard_reset(struct channel *ch)
 		else
 			ata_signature(d);
 	}
-	irq_update(ch);
-}
-
-void ata_interrupt(struct drive *d)
-{
-	d->irq = !d->mute;
-	irq_update(d->ch);
-}
-
-void ata_ok(struct drive *d)
-{
-	d->x.kind = XFER_NONE;
-	d->status = ATA_READY;
-	ata_interrupt(d);
-}
-
-/* End a command with ERR; status adds DF. */
-void ata_fail(struct drive *d, uint8_t status, uint8_t error)
-{
-	d->x.kind = XFER_NONE;
-	d->error = error;
-	d->status = ATA_READY | ATA_ERR | status;
-	d->count->errors++;
-	ata_interrupt(d);
-}
-
-void ata_abort(struct drive *d)
-{
-	ata_fail(d, 0, ATA_ABRT);
+	cmd680_irq_update(ch);
 }

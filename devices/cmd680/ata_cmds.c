@@ -45,29 +45,6 @@ static uint64_t address(const struct drive *d, bool ext)
 	return (cylinder * d->heads + head) * d->spt + sector - 1;
 }
 
-void ata_set_lba(struct drive *d, uint64_t lba, bool ext)
-{
-	uint64_t cylinder;
-
-	if (ext) {
-		d->prev[TF_LBAL] = (uint8_t)(lba >> 24);
-		d->prev[TF_LBAM] = (uint8_t)(lba >> 32);
-		d->prev[TF_LBAH] = (uint8_t)(lba >> 40);
-	} else if (d->cur[TF_DEVICE] & ATA_DEV_LBA) {
-		d->cur[TF_DEVICE] = (uint8_t)((d->cur[TF_DEVICE] & 0xf0) | (lba >> 24 & 0x0f));
-	} else {
-		cylinder = lba / d->spt / d->heads;
-		d->cur[TF_DEVICE] = (uint8_t)((d->cur[TF_DEVICE] & 0xf0) | lba / d->spt % d->heads);
-		d->cur[TF_LBAL] = (uint8_t)(lba % d->spt + 1);
-		d->cur[TF_LBAM] = (uint8_t)cylinder;
-		d->cur[TF_LBAH] = (uint8_t)(cylinder >> 8);
-		return;
-	}
-	d->cur[TF_LBAL] = (uint8_t)lba;
-	d->cur[TF_LBAM] = (uint8_t)(lba >> 8);
-	d->cur[TF_LBAH] = (uint8_t)(lba >> 16);
-}
-
 /* 0 means the most. */
 static uint32_t sector_count(const struct drive *d, bool ext)
 {
@@ -109,7 +86,7 @@ static void cmd_rw(struct drive *d, unsigned int flags)
 		ata_abort(d);
 		return;
 	}
-	if (spin_refuses(d)) {
+	if (ata_spin_refuses(d)) {
 		ata_abort(d);
 		return;
 	}
@@ -120,7 +97,7 @@ static void cmd_rw(struct drive *d, unsigned int flags)
 	plan.left = (uint64_t)count * SECTOR;
 	if (flags & F_MULT)
 		plan.block = d->multiple * SECTOR;
-	xfer_media(d, &plan);
+	ata_xfer_media(d, &plan);
 }
 
 static void cmd_verify(struct drive *d, unsigned int flags)
@@ -129,21 +106,21 @@ static void cmd_verify(struct drive *d, unsigned int flags)
 	uint64_t lba, first;
 	uint32_t count;
 
-	if (spin_refuses(d)) {
+	if (ata_spin_refuses(d)) {
 		ata_abort(d);
 		return;
 	}
 	if (!range(d, flags & F_EXT, &lba, &count))
 		return;
-	spin_delay(d);	/* a verify spins it up as a read does, but takes no time here */
+	ata_spin_delay(d);	/* a verify spins it up as a read does, but takes no time here */
 	d->x.ext = flags & F_EXT;
-	bad = fault_bad_sector(d, lba, count, false, &first);
+	bad = cmd680_fault_bad_sector(d, lba, count, false, &first);
 	if (!bad) {
 		ata_ok(d);
 		return;
 	}
-	fault_hit(d->ch->m, bad);
-	media_error(d, first, false);
+	cmd680_fault_hit(d->ch->m, bad);
+	ata_media_error(d, first, false);
 }
 
 static void cmd_ok(struct drive *d, unsigned int flags)
@@ -158,27 +135,27 @@ static void cmd_flush(struct drive *d, unsigned int flags)
 		return;
 	}
 	d->count->flushes++;
-	xfer_durable(d);
+	ata_xfer_durable(d);
 }
 
 static void cmd_standby(struct drive *d, unsigned int flags)
 {
 	d->power = POWER_STANDBY;
-	xfer_durable(d);
+	ata_xfer_durable(d);
 }
 
 static void cmd_sleep(struct drive *d, unsigned int flags)
 {
 	d->power = POWER_SLEEP;
-	xfer_durable(d);
+	ata_xfer_durable(d);
 }
 
 static void cmd_idle(struct drive *d, unsigned int flags)
 {
-	if (spin_refuses(d))
+	if (ata_spin_refuses(d))
 		ata_abort(d);
 	else
-		spin_up(d);
+		ata_spin_up(d);
 }
 
 static void cmd_check_power(struct drive *d, unsigned int flags)
@@ -190,7 +167,7 @@ static void cmd_check_power(struct drive *d, unsigned int flags)
 static void cmd_identify(struct drive *d, unsigned int flags)
 {
 	ata_identify(d, d->buf);
-	xfer_buffer_in(d);
+	ata_xfer_buffer_in(d);
 }
 
 /* A disk answers with its own signature, so that the host knows what it asked (section 7.4). */
@@ -271,7 +248,7 @@ static void cmd_set_max(struct drive *d, unsigned int flags)
 static void cmd_read_buffer(struct drive *d, unsigned int flags)
 {
 	memcpy(d->buf, d->user_buf, SECTOR);
-	xfer_buffer_in(d);
+	ata_xfer_buffer_in(d);
 }
 
 static void keep_buffer(struct drive *d)
@@ -282,7 +259,7 @@ static void keep_buffer(struct drive *d)
 
 static void cmd_write_buffer(struct drive *d, unsigned int flags)
 {
-	xfer_buffer_out(d, XFER_PIO_OUT, SECTOR, keep_buffer);
+	ata_xfer_buffer_out(d, XFER_PIO_OUT, SECTOR, keep_buffer);
 }
 
 /* One range of a TRIM payload: 48 bits of LBA, 16 of count. */
@@ -312,9 +289,9 @@ static void trim(struct drive *d)
 	}
 	for (size_t i = 0; i < len; i += 8) {
 		n = trim_entry(d->buf + i, &lba);
-		error = n ? store_trim(&d->store, lba * SECTOR, n * SECTOR) : 0;
+		error = n ? cmd680_store_trim(&d->store, lba * SECTOR, n * SECTOR) : 0;
 		if (error) {
-			store_failed(&d->store, d->index, "trimming", lba * SECTOR, error);
+			cmd680_store_failed(&d->store, d->index, "trimming", lba * SECTOR, error);
 			ata_fail(d, ATA_DF, ATA_ABRT);
 			return;
 		}
@@ -332,7 +309,7 @@ static void cmd_dsm(struct drive *d, unsigned int flags)
 		return;
 	}
 	d->count->trims++;
-	xfer_buffer_out(d, XFER_DMA, blocks * SECTOR, trim);
+	ata_xfer_buffer_out(d, XFER_DMA, blocks * SECTOR, trim);
 }
 
 /* What is not here ends with ABRT. */
@@ -387,14 +364,14 @@ static const struct command commands[256] = {
 /* Faults that keep a command from running at all. */
 static bool hangs(struct drive *d, uint8_t op, unsigned int direction)
 {
-	struct cmd680_fault *f = fault_find(d, CMD680_FAULT_STUCK_BSY, op, direction);
+	struct cmd680_fault *f = cmd680_fault_find(d, CMD680_FAULT_STUCK_BSY, op, direction);
 
 	if (f) {
 		d->stuck = f->id;
-		fault_hit(d->ch->m, f);
+		cmd680_fault_hit(d->ch->m, f);
 		return true;
 	}
-	return fault_take(d, CMD680_FAULT_HANG, op, direction);
+	return cmd680_fault_take(d, CMD680_FAULT_HANG, op, direction);
 }
 
 /**
@@ -423,10 +400,10 @@ void ata_command(struct drive *d, uint8_t op)
 	d->count->commands++;
 	d->set_max_ok = d->native_read;
 	d->native_read = false;
-	irq_update(d->ch);
+	cmd680_irq_update(d->ch);
 	if (hangs(d, op, direction))
 		return;
-	d->mute = fault_take(d, CMD680_FAULT_LOST_IRQ, op, direction);
+	d->mute = cmd680_fault_take(d, CMD680_FAULT_LOST_IRQ, op, direction);
 	if (!c->fn || (c->flags & F_EXT && !d->config.lba48))
 		ata_abort(d);
 	else

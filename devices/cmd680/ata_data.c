@@ -2,21 +2,11 @@
 /* Data phases: PIO in DRQ blocks, and DMA together with the engine (section 7.2). */
 #include "cmd680_priv.h"
 
-/* End with what a drive says about a sector it cannot read or write. */
-void media_error(struct drive *d, uint64_t lba, bool write)
-{
-	ata_set_lba(d, lba, d->x.ext);
-	if (write)
-		ata_fail(d, ATA_DF, ATA_ABRT);
-	else
-		ata_fail(d, 0, ATA_UNC);
-}
-
 /* The image itself cannot be read or written there; error: -errno. */
 static void image_error(struct drive *d, uint64_t pos, bool write, int error)
 {
-	store_failed(&d->store, d->index, write ? "writing" : "reading", pos, error);
-	media_error(d, pos / SECTOR, write);
+	cmd680_store_failed(&d->store, d->index, write ? "writing" : "reading", pos, error);
+	ata_media_error(d, pos / SECTOR, write);
 }
 
 static void durable(struct drive *d, int error)
@@ -25,12 +15,12 @@ static void durable(struct drive *d, int error)
 		ata_ok(d);
 		return;
 	}
-	store_failed(&d->store, d->index, "flushing", 0, error);
+	cmd680_store_failed(&d->store, d->index, "flushing", 0, error);
 	ata_fail(d, ATA_DF, ATA_ABRT);
 }
 
 /* End the command when everything written before is on the medium. */
-void xfer_durable(struct drive *d)
+void ata_xfer_durable(struct drive *d)
 {
 	d->x.kind = XFER_NONE;
 	if (d->store.fd < 0 || d->store.read_only) {
@@ -38,7 +28,7 @@ void xfer_durable(struct drive *d)
 		return;
 	}
 	d->status = ATA_BSY;
-	worker_defer(d, 0, true, durable);
+	cmd680_worker_defer(d, 0, true, durable);
 }
 
 /* All data has moved. */
@@ -55,7 +45,7 @@ static void finish(struct drive *d)
 	} else if (x->done) {
 		x->done(d);
 	} else if (x->media && x->write && (x->fua || !d->write_cache)) {
-		xfer_durable(d);
+		ata_xfer_durable(d);
 	} else {
 		ata_ok(d);
 	}
@@ -71,7 +61,7 @@ static struct cmd680_fault *bad_ahead(struct drive *d, uint64_t len, uint64_t *g
 	*good = len;
 	if (!x->media || x->crc || x->fault)
 		return NULL;
-	f = fault_bad_sector(d, first, (x->pos + len + SECTOR - 1) / SECTOR - first, x->write, lba);
+	f = cmd680_fault_bad_sector(d, first, (x->pos + len + SECTOR - 1) / SECTOR - first, x->write, lba);
 	if (f)
 		*good = *lba * SECTOR > x->pos ? *lba * SECTOR - x->pos : 0;
 	return f;
@@ -98,11 +88,11 @@ static void pio_in_next(struct drive *d)
 	block_begin(d);
 	bad = bad_ahead(d, x->have, &good, &lba);
 	if (bad) {
-		fault_hit(d->ch->m, bad);
-		media_error(d, lba, false);
+		cmd680_fault_hit(d->ch->m, bad);
+		ata_media_error(d, lba, false);
 		return;
 	}
-	error = x->media ? store_rw(&d->store, false, d->buf, x->have, x->pos, &done) : 0;
+	error = x->media ? cmd680_store_rw(&d->store, false, d->buf, x->have, x->pos, &done) : 0;
 	if (error) {
 		image_error(d, x->pos + done, false, error);
 		return;
@@ -120,16 +110,16 @@ static void pio_out_store(struct drive *d)
 
 	bad = bad_ahead(d, x->have, &good, &lba);
 	if (x->media && !x->fault && good) {
-		error = store_rw(&d->store, true, d->buf, good, x->pos, &done);
+		error = cmd680_store_rw(&d->store, true, d->buf, good, x->pos, &done);
 		if (error) {
 			image_error(d, x->pos + done, true, error);
 			return;
 		}
-		store_written(&d->store, d->index, x->pos, good);
+		cmd680_store_written(&d->store, d->index, x->pos, good);
 	}
 	if (bad) {
-		fault_hit(d->ch->m, bad);
-		media_error(d, lba, true);
+		cmd680_fault_hit(d->ch->m, bad);
+		ata_media_error(d, lba, true);
 		return;
 	}
 	x->pos += x->have;
@@ -142,34 +132,12 @@ static void pio_out_store(struct drive *d)
 	ata_interrupt(d);
 }
 
-/* A drive in its data phase, or NULL: then the access is a driver's mistake. */
-static struct drive *data_phase(struct channel *ch, enum xfer_kind kind)
+/* The host reads the next word of a data phase. */
+uint16_t ata_pio_read(struct drive *d)
 {
-	struct drive *d = ata_selected(ch);
+	struct xfer *x = &d->x;
+	uint16_t word = (uint16_t)(d->buf[x->at] | d->buf[x->at + 1] << 8);
 
-	if (!ata_access(ch))
-		return NULL;
-	if (!d || d->x.kind != kind || !(d->status & ATA_DRQ)) {
-		ch->m->count.unexpected++;
-		return NULL;
-	}
-	if (pio_refused(d)) {
-		ata_abort(d);
-		return NULL;
-	}
-	return d;
-}
-
-uint16_t ata_data_read(struct channel *ch)
-{
-	struct drive *d = data_phase(ch, XFER_PIO_IN);
-	struct xfer *x;
-	uint16_t word;
-
-	if (!d)
-		return 0xffff;
-	x = &d->x;
-	word = (uint16_t)(d->buf[x->at] | d->buf[x->at + 1] << 8);
 	x->at += 2;
 	if (x->at == x->have) {
 		x->pos += x->have;
@@ -184,23 +152,17 @@ uint16_t ata_data_read(struct channel *ch)
 	return word;
 }
 
-void ata_data_write(struct channel *ch, uint16_t value)
+/* The host writes the next word of one. */
+void ata_pio_write(struct drive *d, uint16_t value)
 {
-	struct drive *d = data_phase(ch, XFER_PIO_OUT);
-
-	if (!d)
-		return;
 	d->buf[d->x.at++] = (uint8_t)value;
 	d->buf[d->x.at++] = (uint8_t)(value >> 8);
 	if (d->x.at == d->x.have)
 		pio_out_store(d);
 }
 
-/**
- * xfer_dma() - move data until the device or the table is through
- * @d: a drive with DMARQ up while the engine is active in the right direction
- */
-void xfer_dma(struct drive *d)
+/* The drive has DMARQ up and the engine is active in its direction: move until either is through. */
+static void move_dma(struct drive *d)
 {
 	struct channel *ch = d->ch;
 	struct xfer *x = &d->x;
@@ -209,19 +171,19 @@ void xfer_dma(struct drive *d)
 	enum bm_result result;
 	int error = 0;
 
-	if (fault_take(d, CMD680_FAULT_DMA_ABORT, d->cur[TF_COMMAND],
-		       x->write ? CMD680_ON_WRITE : CMD680_ON_READ)) {
-		bm_abort(ch);
+	if (cmd680_fault_take(d, CMD680_FAULT_DMA_ABORT, d->cur[TF_COMMAND],
+			      x->write ? CMD680_ON_WRITE : CMD680_ON_READ)) {
+		cmd680_bm_abort(ch);
 		return;
 	}
 	bad = bad_ahead(d, x->left, &good, &lba);
-	result = bm_move(d, good, &error);
+	result = cmd680_bm_move(d, good, &error);
 	switch (result) {
 	case BM_SHORT:	/* section 6.3: the device keeps DRQ */
 		ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
 		return;
 	case BM_ABORT:
-		bm_abort(ch);
+		cmd680_bm_abort(ch);
 		return;
 	case BM_MEDIA:
 		image_error(d, x->pos, x->write, error);
@@ -230,15 +192,33 @@ void xfer_dma(struct drive *d)
 		break;
 	}
 	if (x->media && x->write && !x->crc && !x->fault)
-		store_written(&d->store, d->index, x->pos - good, good);
+		cmd680_store_written(&d->store, d->index, x->pos - good, good);
 	if (bad) {
-		fault_hit(ch->m, bad);
-		media_error(d, lba, x->write);
+		cmd680_fault_hit(ch->m, bad);
+		ata_media_error(d, lba, x->write);
 		return;
 	}
-	if (bm_exact(ch))
+	if (cmd680_bm_exact(ch))
 		ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
 	finish(d);
+}
+
+/* Both sides may be ready: the start bit is set and a drive has DMARQ up. */
+void ata_xfer_run(struct channel *ch)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		struct drive *d = &ch->drive[i];
+
+		if (d->x.kind != XFER_DMA || !d->x.ready || !drive_there(d))
+			continue;
+		if (!(ch->bm_status & CMD680_BM_ACTIVE))
+			continue;
+		if (!(ch->bm_cmd & CMD680_BM_TO_MEMORY) != d->x.write) {
+			ch->m->count.unexpected++;	/* no data moves the wrong way */
+			continue;
+		}
+		move_dma(d);
+	}
 }
 
 /* The medium has found its place. */
@@ -254,7 +234,7 @@ static void begin(struct drive *d, int error)
 	case XFER_DMA:
 		d->x.ready = true;
 		d->status = ATA_READY | ATA_DRQ;
-		bm_run(d->ch);
+		ata_xfer_run(d->ch);
 		break;
 	case XFER_NONE:
 		break;
@@ -262,11 +242,11 @@ static void begin(struct drive *d, int error)
 }
 
 /**
- * xfer_media() - start the data phase of a read or write
+ * ata_xfer_media() - start the data phase of a read or write
  * @d: in a command, BSY
  * @plan: kind, write, fua, ext, pos, left and block
  */
-void xfer_media(struct drive *d, const struct xfer *plan)
+void ata_xfer_media(struct drive *d, const struct xfer *plan)
 {
 	struct xfer *x = &d->x;
 	uint8_t op = d->cur[TF_COMMAND];
@@ -283,37 +263,37 @@ void xfer_media(struct drive *d, const struct xfer *plan)
 	d->count->sectors += x->left / SECTOR;
 	d->count->bytes += x->left;
 	if (x->write)
-		x->fault = fault_take(d, CMD680_FAULT_WRITE_FAULT, op, direction);
+		x->fault = cmd680_fault_take(d, CMD680_FAULT_WRITE_FAULT, op, direction);
 	if (x->kind == XFER_DMA) {
-		d->count->mode_mismatch += mode_mismatch(d);
-		x->crc = mode_crc(d);
+		d->count->mode_mismatch += ata_mode_mismatch(d);
+		x->crc = ata_mode_crc(d);
 	}
-	if (x->kind == XFER_DMA && mode_refused(d)) {
+	if (x->kind == XFER_DMA && ata_mode_refused(d)) {
 		ata_abort(d);
 		return;
 	}
-	delay = fault_delay(d, x->left, direction) + spin_delay(d);
+	delay = cmd680_fault_delay(d, x->left, direction) + ata_spin_delay(d);
 	if (delay)
-		worker_defer(d, delay, false, begin);
+		cmd680_worker_defer(d, delay, false, begin);
 	else
 		begin(d, 0);
 }
 
 /* Give the host the sector in buf, by PIO. */
-void xfer_buffer_in(struct drive *d)
+void ata_xfer_buffer_in(struct drive *d)
 {
 	d->x = (struct xfer){ .kind = XFER_PIO_IN, .left = SECTOR, .block = SECTOR };
 	pio_in_next(d);
 }
 
 /**
- * xfer_buffer_out() - take len bytes from the host into buf
+ * ata_xfer_buffer_out() - take len bytes from the host into buf
  * @done: ends the command
  */
-void xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d))
+void ata_xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d))
 {
 	d->x = (struct xfer){ .kind = kind, .write = true, .left = len, .block = len, .done = done };
-	if (kind == XFER_DMA && mode_refused(d))
+	if (kind == XFER_DMA && ata_mode_refused(d))
 		ata_abort(d);
 	else
 		begin(d, 0);

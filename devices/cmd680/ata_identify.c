@@ -94,8 +94,8 @@ void ata_identify(struct drive *d, uint8_t *out)
 
 	memset(out, 0, SECTOR);
 	put(out, 0, c->general ? c->general : 0x0040);
-	put(out, 2, spin_word(d));
-	if (spin_word(d) == ATA_PUIS_SET_FEATURES_SHORT || spin_word(d) == ATA_PUIS_ACCESS_SHORT) {
+	put(out, 2, ata_spin_word(d));
+	if (ata_spin_word(d) == ATA_PUIS_SET_FEATURES_SHORT || ata_spin_word(d) == ATA_PUIS_ACCESS_SHORT) {
 		put(out, 0, 0x0044);	/* incomplete: the rest is on the medium */
 		return;
 	}

@@ -67,7 +67,7 @@ static void read_data(struct drive *d)
 	}
 	d->buf[368] = 0x03;	/* attributes survive power modes and are saved on command */
 	checksum(d->buf);
-	xfer_buffer_in(d);
+	ata_xfer_buffer_in(d);
 }
 
 static void read_thresholds(struct drive *d)
@@ -79,7 +79,7 @@ static void read_thresholds(struct drive *d)
 		d->buf[3 + i * 12] = attributes[i].threshold;
 	}
 	checksum(d->buf);
-	xfer_buffer_in(d);
+	ata_xfer_buffer_in(d);
 }
 
 void ata_smart(struct drive *d)

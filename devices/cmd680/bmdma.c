@@ -8,17 +8,8 @@
 #define MAX_IOV		64
 #define TABLE_ENTRIES	8192u	/* a table does not cross 64 KiB; bounds a walk without EOT */
 
-/* Resets that keep the engine still while their bit is set (section 4.1.2). */
-bool channel_held(const struct channel *ch)
-{
-	uint32_t own = ch->index ? CMD680_SYSCFG_IDE1_RESET | CMD680_SYSCFG_FF1_RESET :
-				   CMD680_SYSCFG_IDE0_RESET | CMD680_SYSCFG_FF0_RESET;
-
-	return ch->m->syscfg & (own | CMD680_SYSCFG_PBM_RESET | CMD680_SYSCFG_ARB_RESET);
-}
-
 /* Clearing start: progress and FIFO are forgotten, the latches stay. */
-void bm_stop(struct channel *ch)
+void cmd680_bm_stop(struct channel *ch)
 {
 	ch->bm_cmd &= (uint8_t)~CMD680_BM_START;
 	ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
@@ -26,15 +17,15 @@ void bm_stop(struct channel *ch)
 	ch->seg_eot = false;
 }
 
-void bm_reset(struct channel *ch)
+void cmd680_bm_reset(struct channel *ch)
 {
-	bm_stop(ch);
+	cmd680_bm_stop(ch);
 	ch->bm_cmd = 0;
 	ch->bm_status = 0;
 	ch->prd_cur = 0;
 }
 
-uint8_t bm_read(struct channel *ch, unsigned int reg)
+uint8_t cmd680_bm_read(struct channel *ch, unsigned int reg)
 {
 	const struct channel *other = &ch->m->ch[!ch->index];
 
@@ -55,42 +46,47 @@ uint8_t bm_read(struct channel *ch, unsigned int reg)
 	return 0;
 }
 
-static void write_command(struct channel *ch, uint8_t value)
+/* Return: true if it has started. */
+static bool write_command(struct channel *ch, uint8_t value)
 {
 	bool was = ch->bm_cmd & CMD680_BM_START;
 	bool start = value & CMD680_BM_START;
 
-	if (channel_held(ch))
-		return;
+	if (engine_held(ch))
+		return false;
 	if (was && start && (ch->bm_cmd ^ value) & CMD680_BM_TO_MEMORY)
 		ch->m->count.unexpected++;
 	ch->bm_cmd = value & (CMD680_BM_START | CMD680_BM_TO_MEMORY);
 	if (was && !start)
-		bm_stop(ch);
+		cmd680_bm_stop(ch);
 	if (was || !start)
-		return;		/* only a rising start bit starts */
+		return false;	/* only a rising start bit starts */
 	ch->prd_cur = ch->prd;
 	ch->prd_fetched = 0;
 	ch->seg_left = 0;
 	ch->seg_eot = false;
 	ch->bm_status |= CMD680_BM_ACTIVE;
-	bm_run(ch);
+	return true;
 }
 
-void bm_write(struct channel *ch, unsigned int reg, uint8_t value)
+/**
+ * cmd680_bm_write() - a byte of the engine's registers is written
+ *
+ * Return: true if the engine has started, and looks for a drive that has data to move.
+ */
+bool cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 {
 	if (reg % 8 >= 4) {
 		unsigned int shift = reg % 4 * 8;
 
 		ch->prd = (ch->prd & ~(0xffu << shift)) | (uint32_t)value << shift;
 		ch->prd &= ~3u;
-		return;
+		return false;
 	}
 	switch (reg) {
 	case CMD680_BM_CMD:
 	case CMD680_BM2:
-		write_command(ch, value);
-		break;
+		return write_command(ch, value);
 	case CMD680_BM_SW:
 		ch->bm_sw = value & 0x3f;
 		break;
@@ -101,10 +97,11 @@ void bm_write(struct channel *ch, unsigned int reg, uint8_t value)
 		ch->bm_status |= value & (CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA);
 		break;
 	}
+	return false;
 }
 
 /* Nobody answered on the bus: the engine stops, the drive is left waiting. */
-void bm_abort(struct channel *ch)
+void cmd680_bm_abort(struct channel *ch)
 {
 	ch->bm_status |= CMD680_BM_ERROR;
 	ch->bm_status &= (uint8_t)~CMD680_BM_ACTIVE;
@@ -112,7 +109,7 @@ void bm_abort(struct channel *ch)
 	ch->m->count.master_aborts++;
 }
 
-bool bm_exact(const struct channel *ch)
+bool cmd680_bm_exact(const struct channel *ch)
 {
 	return !ch->seg_left && ch->seg_eot;
 }
@@ -129,7 +126,7 @@ static enum bm_result next_piece(struct channel *ch, uint64_t want, uint32_t *ad
 		if (ch->seg_eot || ch->prd_fetched == TABLE_ENTRIES)
 			return BM_SHORT;
 		/* Without the bus-master bit the request never gets the bus. */
-		if (!(ch->m->cfg[0x04] & 0x04) || !config_powered(ch->m))
+		if (!(ch->m->cfg[0x04] & 0x04) || !powered(ch->m))
 			return BM_ABORT;
 		if (host->dma_read(host->ctx, ch->prd_cur, prd, sizeof(prd)))
 			return BM_ABORT;
@@ -142,7 +139,7 @@ static enum bm_result next_piece(struct channel *ch, uint64_t want, uint32_t *ad
 		ch->seg_eot = prd[7] & 0x80;
 		if ((ch->seg_addr & 0xffff) + ch->seg_left > CMD680_PRD_MAX) {
 			ch->m->count.unexpected++;
-			if (strict_refuses(ch, STRICT_PRD))
+			if (cmd680_strict_refuses(ch, STRICT_PRD))
 				return BM_ABORT;
 		}
 	}
@@ -191,7 +188,7 @@ static enum bm_result move_file(struct channel *ch, struct drive *d, uint64_t le
 				piece -= (uint32_t)avail;
 			}
 		}
-		*error = store_io(&d->store, x->write, iov, n, x->pos, &done);
+		*error = cmd680_store_io(&d->store, x->write, iov, n, x->pos, &done);
 		x->pos += done;
 		x->left -= done;
 		len -= done;
@@ -229,12 +226,12 @@ static enum bm_result move_memory(struct channel *ch, struct drive *d, uint8_t *
 }
 
 /**
- * bm_move() - move the next bytes of the drive's data phase
+ * cmd680_bm_move() - move the next bytes of the drive's data phase
  * @d: x.pos and x.left advance by what was moved
  * @len: bytes, at most x.left
  * @error: -errno of the medium with BM_MEDIA
  */
-enum bm_result bm_move(struct drive *d, uint64_t len, int *error)
+enum bm_result cmd680_bm_move(struct drive *d, uint64_t len, int *error)
 {
 	struct channel *ch = d->ch;
 	struct xfer *x = &d->x;
@@ -246,22 +243,4 @@ enum bm_result bm_move(struct drive *d, uint64_t len, int *error)
 	if (d->store.fd < 0)
 		return move_memory(ch, d, d->store.ram, len);
 	return move_file(ch, d, len, error);
-}
-
-/* Both sides may be ready: the start bit is set and a drive has DMARQ up. */
-void bm_run(struct channel *ch)
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		struct drive *d = &ch->drive[i];
-
-		if (d->x.kind != XFER_DMA || !d->x.ready || !drive_there(d))
-			continue;
-		if (!(ch->bm_status & CMD680_BM_ACTIVE))
-			continue;
-		if (!(ch->bm_cmd & CMD680_BM_TO_MEMORY) != d->x.write) {
-			ch->m->count.unexpected++;	/* no data moves the wrong way */
-			continue;
-		}
-		xfer_dma(d);
-	}
 }

@@ -31,7 +31,7 @@ static bool decode(struct model *m, unsigned int region, uint32_t offset, unsign
 	uint32_t size = region <= 5 ? m->base.bar[region].size : 0;
 	uint8_t enable = region == 5 ? 0x02 : 0x01;
 
-	if (offset >= size || width > size - offset || !(m->cfg[0x04] & enable) || !config_powered(m)) {
+	if (offset >= size || width > size - offset || !(m->cfg[0x04] & enable) || !powered(m)) {
 		m->count.unexpected++;
 		return false;
 	}
@@ -57,9 +57,9 @@ static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {
 		if (offset < USRDRV_MODEL_CONFIG_SIZE && width <= USRDRV_MODEL_CONFIG_SIZE - offset)
-			value = config_read(m, offset, width);
+			value = cmd680_config_read(m, offset, width);
 	} else if (decode(m, region, offset, width, &at)) {
-		value = regs_read(m, at, width);
+		value = cmd680_regs_read(m, at, width);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return value;
@@ -77,60 +77,11 @@ static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint32_
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {
 		if (offset < USRDRV_MODEL_CONFIG_SIZE && width <= USRDRV_MODEL_CONFIG_SIZE - offset)
-			config_write(m, offset, width, value);
+			cmd680_config_write(m, offset, width, value);
 	} else if (decode(m, region, offset, width, &at)) {
-		regs_write(m, at, width, value);
+		cmd680_regs_write(m, at, width, value);
 	}
 	pthread_mutex_unlock(&m->lock);
-}
-
-/* A channel's part in INTA#: the live line, not the latch that remembers it (section 5). */
-static bool interrupts(const struct channel *ch)
-{
-	uint32_t block = ch->index ? CMD680_SYSCFG_INT1_BLOCK : CMD680_SYSCFG_INT0_BLOCK;
-
-	return ch->intrq && !(ch->m->syscfg & block);
-}
-
-/*
- * The INTRQ line of a channel, the latch in its bus-master status, then INTA#.
- * Data is in memory before a drive raises INTRQ here, so neither latch nor
- * INTA# needs a second condition while the engine runs (section 5).
- */
-void irq_update(struct channel *ch)
-{
-	struct model *m = ch->m;
-	struct drive *d = &ch->drive[ch->select];
-	bool intrq = drive_there(d) && d->irq && !(ch->control & ATA_CTL_NIEN);
-	bool inta;
-
-	if (intrq && !ch->intrq)
-		ch->bm_status |= CMD680_BM_INT;
-	ch->intrq = intrq;
-
-	inta = (interrupts(&m->ch[0]) || interrupts(&m->ch[1])) && config_powered(m);
-	if (inta == m->inta)
-		return;
-	m->inta = inta;
-	if (inta)
-		m->count.interrupts++;
-	if (m->base.host.irq)
-		m->base.host.irq(m->base.host.ctx, inta);
-}
-
-/* RST#: everything, and RESET- to the drives. */
-void model_reset(struct model *m)
-{
-	config_reset(m);
-	regs_reset(m);
-	for (unsigned int i = 0; i < 2; i++) {
-		bm_reset(&m->ch[i]);
-		m->ch[i].bm_sw = 0;
-		m->ch[i].prd = 0;
-		ata_hard_reset(&m->ch[i]);
-	}
-	irq_update(&m->ch[0]);
-	irq_update(&m->ch[1]);
 }
 
 static void cmd680_reset(struct usrdrv_model *base)
@@ -138,7 +89,7 @@ static void cmd680_reset(struct usrdrv_model *base)
 	struct model *m = to_model(base);
 
 	pthread_mutex_lock(&m->lock);
-	model_reset(m);
+	cmd680_reset_all(m);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -152,12 +103,12 @@ static void cmd680_destroy(struct usrdrv_model *base)
 		pthread_cond_signal(&m->ch[i].wake);
 	pthread_mutex_unlock(&m->lock);
 	for (unsigned int i = 0; i < 2; i++) {
-		worker_join(&m->ch[i]);
+		cmd680_worker_join(&m->ch[i]);
 		for (unsigned int k = 0; k < 2; k++)
 			if (m->ch[i].drive[k].present)
-				store_close(&m->ch[i].drive[k].store);
+				cmd680_store_close(&m->ch[i].drive[k].store);
 	}
-	strict_summary(m);
+	cmd680_strict_summary(m);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }
@@ -217,7 +168,7 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 		if (d->config.max_udma > 6 || d->config.max_mwdma > 2)
 			err = -EINVAL;
 		if (!err)
-			err = store_open(&d->store, &d->config);
+			err = cmd680_store_open(&d->store, &d->config);
 		if (err)
 			break;
 		d->present = true;
@@ -229,7 +180,7 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 		cmd680_destroy(&m->base);
 		return err;
 	}
-	model_reset(m);
+	cmd680_reset_all(m);
 	memset(&m->count, 0, sizeof(m->count));
 	*model = &m->base;
 	return 0;

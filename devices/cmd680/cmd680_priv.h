@@ -3,6 +3,23 @@
  * Inside the CMD680 model. Everything here runs with the model's mutex held,
  * except the fdatasync of the worker (worker.c). Section numbers are those of
  * docs/hardware/cmd680.md.
+ *
+ * The floors, the highest first. A file calls those on lower floors only; tests/unit/test_layers.py holds it.
+ *
+ *	cmd680.c			life, regions
+ *	config.c			configuration space, RST#
+ *	regs.c				the register file
+ *	ata.c				task file, data register, resets of drives
+ *	ata_cmds.c			the command set
+ *	ata_features.c ata_identify.c ata_smart.c
+ *	ata_data.c			data phases
+ *	bmdma.c modes.c			the engine; whether host and drive agree on the mode
+ *	fault.c				faults
+ *	spin.c				from power-on to the first command
+ *	drive.c				how commands end
+ *	worker.c			what ends later
+ *	irq.c store.c strict.c		INTRQ and INTA#; the medium; strict mode
+ *	say.c				standard error
  */
 #ifndef USRDRV_DEVICES_CMD680_PRIV_H
 #define USRDRV_DEVICES_CMD680_PRIV_H
@@ -25,6 +42,7 @@
 #define DEFAULT_PIO	2	/* the fastest without IORDY, until SET FEATURES says else */
 #define FASTEST_PIO	4
 #define ATA_READY	(ATA_DRDY | ATA_DSC)
+#define PM_STATE	0x03u	/* in PMCSR */
 
 struct model;
 struct channel;
@@ -40,15 +58,6 @@ struct store {
 	int failed;		/* errno that was told, 0: none */
 	uint64_t failed_at;	/* byte */
 };
-
-int store_open(struct store *s, const struct cmd680_drive_config *config);
-void store_close(struct store *s);
-int store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos, size_t *done);
-int store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, size_t *done);
-int store_sync(struct store *s);
-int store_trim(struct store *s, uint64_t pos, uint64_t len);
-void store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error);
-void store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len);
 
 /* Task-file registers that are two deep (section 7.1), as offsets from the command block. */
 enum { TF_FEATURES = 1, TF_NSECT, TF_LBAL, TF_LBAM, TF_LBAH, TF_DEVICE, TF_COMMAND, TF_REGS };
@@ -177,104 +186,131 @@ static inline struct model *to_model(struct usrdrv_model *m)
 	return (struct model *)m;
 }
 
-/* regs.c: the register file */
-uint32_t regs_read(struct model *m, uint32_t offset, unsigned int width);
-void regs_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value);
-void regs_reset(struct model *m);
+/* In D3 the function answers nothing but configuration accesses. */
+static inline bool powered(const struct model *m)
+{
+	return (m->cfg[CMD680_CFG_PMCSR] & PM_STATE) == 0;
+}
 
-/* config.c: PCI configuration space */
-uint32_t config_read(struct model *m, uint32_t offset, unsigned int width);
-void config_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value);
-void config_reset(struct model *m);
-bool config_powered(const struct model *m);
+/* Resets that keep the engine still while their bit is set (section 4.1.2). */
+static inline bool engine_held(const struct channel *ch)
+{
+	uint32_t own = ch->index ? CMD680_SYSCFG_IDE1_RESET | CMD680_SYSCFG_FF1_RESET :
+				   CMD680_SYSCFG_IDE0_RESET | CMD680_SYSCFG_FF0_RESET;
 
-/* cmd680.c */
-void model_reset(struct model *m);
-void irq_update(struct channel *ch);
+	return ch->m->syscfg & (own | CMD680_SYSCFG_PBM_RESET | CMD680_SYSCFG_ARB_RESET);
+}
 
-/* bmdma.c */
-enum bm_result { BM_DONE, BM_SHORT, BM_ABORT, BM_MEDIA };
+static inline bool drive_there(const struct drive *d)
+{
+	return d->present && !d->unplugged && !d->unseen;
+}
 
-uint8_t bm_read(struct channel *ch, unsigned int reg);
-void bm_write(struct channel *ch, unsigned int reg, uint8_t value);
-void bm_stop(struct channel *ch);
-void bm_reset(struct channel *ch);
-void bm_run(struct channel *ch);
-void bm_abort(struct channel *ch);
-enum bm_result bm_move(struct drive *d, uint64_t len, int *error);
-bool bm_exact(const struct channel *ch);
-bool channel_held(const struct channel *ch);
+/* config.c */
+uint32_t cmd680_config_read(struct model *m, uint32_t offset, unsigned int width);
+void cmd680_config_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value);
+void cmd680_reset_all(struct model *m);
 
-/* ata.c: task file, resets, command ends */
+/* regs.c */
+uint32_t cmd680_regs_read(struct model *m, uint32_t offset, unsigned int width);
+void cmd680_regs_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value);
+void cmd680_regs_reset(struct model *m);
+
+/* ata.c */
 uint8_t ata_read(struct channel *ch, unsigned int reg, bool alternate);
 void ata_write(struct channel *ch, unsigned int reg, uint8_t value);
-bool ata_access(struct channel *ch);
+uint16_t ata_data_read(struct channel *ch);
+void ata_data_write(struct channel *ch, uint16_t value);
 void ata_control(struct channel *ch, uint8_t value);
 void ata_hard_reset(struct channel *ch);
 void ata_power_on(struct drive *d);
-void ata_power_up(struct drive *d);
-void ata_signature(struct drive *d);
-void ata_stop(struct drive *d);
-struct drive *ata_selected(struct channel *ch);
-bool drive_there(const struct drive *d);
-void ata_ok(struct drive *d);
-void ata_fail(struct drive *d, uint8_t status, uint8_t error);
-void ata_abort(struct drive *d);
-void ata_interrupt(struct drive *d);
-
-/* ata_data.c: data phases */
-void xfer_media(struct drive *d, const struct xfer *plan);
-void xfer_buffer_in(struct drive *d);
-void xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d));
-void xfer_dma(struct drive *d);
-void xfer_durable(struct drive *d);
-void media_error(struct drive *d, uint64_t lba, bool write);
-uint16_t ata_data_read(struct channel *ch);
-void ata_data_write(struct channel *ch, uint16_t value);
 
 /* ata_cmds.c */
 void ata_command(struct drive *d, uint8_t op);
-void ata_set_lba(struct drive *d, uint64_t lba, bool ext);
 
 /* ata_features.c, ata_identify.c, ata_smart.c */
 void ata_set_features(struct drive *d);
 void ata_identify(struct drive *d, uint8_t *out);
 void ata_smart(struct drive *d);
 
-/* ata_features.c: modes of host and drive */
-bool mode_mismatch(const struct drive *d);
-bool mode_refused(const struct drive *d);
-bool pio_refused(const struct drive *d);
-bool mode_crc(struct drive *d);
+/* ata_data.c */
+void ata_xfer_media(struct drive *d, const struct xfer *plan);
+void ata_xfer_buffer_in(struct drive *d);
+void ata_xfer_buffer_out(struct drive *d, enum xfer_kind kind, uint32_t len, void (*done)(struct drive *d));
+void ata_xfer_durable(struct drive *d);
+void ata_xfer_run(struct channel *ch);
+uint16_t ata_pio_read(struct drive *d);
+void ata_pio_write(struct drive *d, uint16_t value);
 
-/* spin.c: from power-on to the first command */
-bool spin_busy(struct drive *d);
-bool spin_refuses(struct drive *d);
-uint64_t spin_delay(struct drive *d);
-void spin_up(struct drive *d);
-unsigned int spin_word(const struct drive *d);
+/* bmdma.c */
+enum bm_result { BM_DONE, BM_SHORT, BM_ABORT, BM_MEDIA };
+
+uint8_t cmd680_bm_read(struct channel *ch, unsigned int reg);
+bool cmd680_bm_write(struct channel *ch, unsigned int reg, uint8_t value);
+void cmd680_bm_stop(struct channel *ch);
+void cmd680_bm_reset(struct channel *ch);
+void cmd680_bm_abort(struct channel *ch);
+enum bm_result cmd680_bm_move(struct drive *d, uint64_t len, int *error);
+bool cmd680_bm_exact(const struct channel *ch);
+
+/* modes.c */
+bool ata_mode_mismatch(const struct drive *d);
+bool ata_mode_refused(const struct drive *d);
+bool ata_pio_refused(const struct drive *d);
+bool ata_mode_crc(struct drive *d);
+
+/* fault.c */
+struct cmd680_fault *cmd680_fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
+bool cmd680_fault_take(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
+void cmd680_fault_hit(struct model *m, struct cmd680_fault *f);
+struct cmd680_fault *cmd680_fault_bad_sector(struct drive *d, uint64_t lba, uint64_t sectors, bool write,
+					     uint64_t *first);
+uint64_t cmd680_fault_delay(struct drive *d, uint64_t bytes, unsigned int direction);
+
+/* spin.c */
+void ata_power_up(struct drive *d);
+bool ata_spin_busy(struct drive *d);
+bool ata_spin_refuses(struct drive *d);
+uint64_t ata_spin_delay(struct drive *d);
+void ata_spin_up(struct drive *d);
+unsigned int ata_spin_word(const struct drive *d);
+
+/* drive.c */
+void ata_signature(struct drive *d);
+void ata_stop(struct drive *d);
+void ata_interrupt(struct drive *d);
+void ata_ok(struct drive *d);
+void ata_fail(struct drive *d, uint8_t status, uint8_t error);
+void ata_abort(struct drive *d);
+void ata_media_error(struct drive *d, uint64_t lba, bool write);
+void ata_set_lba(struct drive *d, uint64_t lba, bool ext);
 
 /* worker.c */
-uint64_t now_ns(void);
-void worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error));
-void worker_cancel(struct channel *ch);
-void worker_join(struct channel *ch);
+uint64_t cmd680_now(void);
+void cmd680_worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error));
+void cmd680_worker_cancel(struct channel *ch);
+void cmd680_worker_join(struct channel *ch);
+
+/* irq.c */
+void cmd680_irq_update(struct channel *ch);
+
+/* store.c */
+int cmd680_store_open(struct store *s, const struct cmd680_drive_config *config);
+void cmd680_store_close(struct store *s);
+int cmd680_store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos, size_t *done);
+int cmd680_store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, size_t *done);
+int cmd680_store_sync(struct store *s);
+int cmd680_store_trim(struct store *s, uint64_t pos, uint64_t len);
+void cmd680_store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error);
+void cmd680_store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len);
 
 /* strict.c */
 enum strict_rule { STRICT_TIMING, STRICT_TASKFILE, STRICT_PRD, STRICT_RULES };
 
-bool strict_refuses(struct channel *ch, enum strict_rule rule);
-void strict_summary(const struct model *m);
+bool cmd680_strict_refuses(struct channel *ch, enum strict_rule rule);
+void cmd680_strict_summary(const struct model *m);
 
 /* say.c */
-void model_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* fault.c */
-struct cmd680_fault *fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
-bool fault_take(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
-void fault_hit(struct model *m, struct cmd680_fault *f);
-struct cmd680_fault *fault_bad_sector(struct drive *d, uint64_t lba, uint64_t sectors, bool write,
-				      uint64_t *first);
-uint64_t fault_delay(struct drive *d, uint64_t bytes, unsigned int direction);
+void cmd680_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* PCI configuration space: the header (section 2), and aliases of the register file (section 3). */
+/* PCI configuration space: the header (section 2), aliases of the register file (section 3); RST#. */
 #include <string.h>
 
 #include "cmd680_priv.h"
@@ -8,7 +8,6 @@
 #define STATUS_LOW	0xb0u		/* capabilities, 66 MHz, fast back-to-back */
 #define STATUS_HIGH	0x02u		/* DEVSEL medium */
 #define STATUS_HIGH_W1C	0xf9u
-#define PM_STATE	0x03u
 
 static void put16(uint8_t *at, unsigned int value)
 {
@@ -22,7 +21,7 @@ static void put32(uint8_t *at, uint32_t value)
 	put16(at + 2, value >> 16);
 }
 
-void config_reset(struct model *m)
+static void reset(struct model *m)
 {
 	uint8_t *c = m->cfg;
 
@@ -44,10 +43,19 @@ void config_reset(struct model *m)
 	put32(c + CMD680_CFG_PMCSR, 0x64004000);
 }
 
-/* In D3 the function answers nothing but configuration accesses. */
-bool config_powered(const struct model *m)
+/* RST#: everything, and RESET- to the drives. */
+void cmd680_reset_all(struct model *m)
 {
-	return (m->cfg[CMD680_CFG_PMCSR] & PM_STATE) == 0;
+	reset(m);
+	cmd680_regs_reset(m);
+	for (unsigned int i = 0; i < 2; i++) {
+		cmd680_bm_reset(&m->ch[i]);
+		m->ch[i].bm_sw = 0;
+		m->ch[i].prd = 0;
+		ata_hard_reset(&m->ch[i]);
+	}
+	cmd680_irq_update(&m->ch[0]);
+	cmd680_irq_update(&m->ch[1]);
 }
 
 /* The BAR5 offset behind a configuration offset, or 0xffff. */
@@ -71,7 +79,7 @@ static uint8_t read_byte(struct model *m, uint32_t offset)
 	uint32_t reg = alias(offset);
 
 	if (reg != 0xffff)
-		return (uint8_t)regs_read(m, reg, 1);
+		return (uint8_t)cmd680_regs_read(m, reg, 1);
 	return m->cfg[offset];
 }
 
@@ -91,13 +99,13 @@ static void write_pm(struct model *m, uint8_t value)
 
 	m->cfg[CMD680_CFG_PMCSR] = value & PM_STATE;
 	if (old == 3 && !(value & PM_STATE)) {
-		model_reset(m);		/* D3hot to D0 is a reset (PCI PM 1.1) */
+		cmd680_reset_all(m);		/* D3hot to D0 is a reset (PCI PM 1.1) */
 		return;
 	}
 	for (unsigned int i = 0; i < 2; i++) {
 		if (value & PM_STATE)
-			bm_stop(&m->ch[i]);
-		irq_update(&m->ch[i]);
+			cmd680_bm_stop(&m->ch[i]);
+		cmd680_irq_update(&m->ch[i]);
 	}
 }
 
@@ -108,7 +116,7 @@ static void write_byte(struct model *m, uint32_t offset, uint8_t value)
 	uint32_t reg = alias(offset);
 
 	if (reg != 0xffff) {
-		regs_write(m, reg, 1, value);
+		cmd680_regs_write(m, reg, 1, value);
 		return;
 	}
 	switch (offset) {
@@ -143,7 +151,7 @@ static void write_byte(struct model *m, uint32_t offset, uint8_t value)
 	}
 }
 
-uint32_t config_read(struct model *m, uint32_t offset, unsigned int width)
+uint32_t cmd680_config_read(struct model *m, uint32_t offset, unsigned int width)
 {
 	uint32_t value = 0;
 
@@ -152,11 +160,11 @@ uint32_t config_read(struct model *m, uint32_t offset, unsigned int width)
 	return value;
 }
 
-void config_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value)
+void cmd680_config_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value)
 {
 	/* The engine's start bit counts last, as in the register file. */
 	if (offset >= 0x70 && offset + width <= 0x80) {
-		regs_write(m, offset - CMD680_CFG_BM, width, value);
+		cmd680_regs_write(m, offset - CMD680_CFG_BM, width, value);
 		return;
 	}
 	for (unsigned int i = 0; i < width; i++)

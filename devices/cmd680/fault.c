@@ -12,7 +12,7 @@ static bool matches(const struct cmd680_fault *f, const struct drive *d, unsigne
 		(f->opcode < 0 || f->opcode == opcode) && (!f->on || (f->on & direction));
 }
 
-struct cmd680_fault *fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction)
+struct cmd680_fault *cmd680_fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction)
 {
 	struct model *m = d->ch->m;
 
@@ -29,26 +29,26 @@ static void drop(struct model *m, unsigned int i)
 }
 
 /* Count a hit; the fault may be gone afterwards. */
-void fault_hit(struct model *m, struct cmd680_fault *f)
+void cmd680_fault_hit(struct model *m, struct cmd680_fault *f)
 {
 	f->hits++;
 	if (f->count && f->hits >= f->count)
 		drop(m, (unsigned int)(f - m->fault));
 }
 
-bool fault_take(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction)
+bool cmd680_fault_take(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction)
 {
-	struct cmd680_fault *f = fault_find(d, kind, opcode, direction);
+	struct cmd680_fault *f = cmd680_fault_find(d, kind, opcode, direction);
 
 	if (!f)
 		return false;
-	fault_hit(d->ch->m, f);
+	cmd680_fault_hit(d->ch->m, f);
 	return true;
 }
 
 /* The bad-sector fault with the lowest sector inside the range; *first is that sector. */
-struct cmd680_fault *fault_bad_sector(struct drive *d, uint64_t lba, uint64_t sectors, bool write,
-				      uint64_t *first)
+struct cmd680_fault *cmd680_fault_bad_sector(struct drive *d, uint64_t lba, uint64_t sectors, bool write,
+					     uint64_t *first)
 {
 	struct model *m = d->ch->m;
 	struct cmd680_fault *found = NULL;
@@ -69,9 +69,9 @@ struct cmd680_fault *fault_bad_sector(struct drive *d, uint64_t lba, uint64_t se
 }
 
 /* How long the medium takes for a command, in ns. */
-uint64_t fault_delay(struct drive *d, uint64_t bytes, unsigned int direction)
+uint64_t cmd680_fault_delay(struct drive *d, uint64_t bytes, unsigned int direction)
 {
-	struct cmd680_fault *f = fault_find(d, CMD680_FAULT_SLOW, d->cur[TF_COMMAND], direction);
+	struct cmd680_fault *f = cmd680_fault_find(d, CMD680_FAULT_SLOW, d->cur[TF_COMMAND], direction);
 	double ns;
 
 	if (!f)
@@ -79,7 +79,7 @@ uint64_t fault_delay(struct drive *d, uint64_t bytes, unsigned int direction)
 	ns = f->seek_ms * 1e6;
 	if (f->mbps > 0)
 		ns += (double)bytes * 1000.0 / f->mbps;
-	fault_hit(d->ch->m, f);
+	cmd680_fault_hit(d->ch->m, f);
 	return ns > 3.6e12 ? (uint64_t)3600000000000u : (uint64_t)ns;
 }
 
@@ -89,7 +89,7 @@ static void unplug(struct drive *d)
 	d->unplugged = true;
 	d->stuck = 0;
 	d->status = 0;
-	irq_update(d->ch);
+	cmd680_irq_update(d->ch);
 }
 
 /*
@@ -103,10 +103,10 @@ static void spurious(struct channel *ch)
 	bool pending = d->irq;
 
 	d->irq = true;
-	irq_update(ch);
+	cmd680_irq_update(ch);
 	if (d->status & (ATA_BSY | ATA_DRQ)) {
 		d->irq = pending;
-		irq_update(ch);
+		cmd680_irq_update(ch);
 	}
 }
 
@@ -164,7 +164,7 @@ int cmd680_fault_add(struct usrdrv_model *model, const struct cmd680_fault *faul
 		id = (int)f->id;
 		if (f->kind == CMD680_FAULT_SPURIOUS_IRQ) {
 			f->count = 1;
-			fault_hit(m, f);
+			cmd680_fault_hit(m, f);
 			spurious(d->ch);
 		} else if (f->kind == CMD680_FAULT_UNPLUG && !d->unplugged) {
 			f->count = 0;

@@ -8,7 +8,7 @@
 #define MODE_STORED	0x33u		/* section 4.1.1 */
 
 /* Section 14.5. */
-void regs_reset(struct model *m)
+void cmd680_regs_reset(struct model *m)
 {
 	m->syscfg = 0;
 	m->sw_data = 0;
@@ -62,9 +62,9 @@ static void syscfg_write(struct model *m, uint32_t offset, uint8_t value)
 {
 	set_byte(&m->syscfg, offset, value, SYSCFG_STORED);
 	for (unsigned int i = 0; i < 2; i++) {
-		if (channel_held(&m->ch[i]))
-			bm_reset(&m->ch[i]);
-		irq_update(&m->ch[i]);
+		if (engine_held(&m->ch[i]))
+			cmd680_bm_reset(&m->ch[i]);
+		cmd680_irq_update(&m->ch[i]);
 	}
 }
 
@@ -109,7 +109,7 @@ static void channel_write(struct channel *ch, uint32_t reg, uint8_t value)
 static uint8_t read_byte(struct model *m, uint32_t offset)
 {
 	if (offset < 0x20)
-		return bm_read(&m->ch[offset / 8 % 2], offset / 16 * 16 + offset % 8);
+		return cmd680_bm_read(&m->ch[offset / 8 % 2], offset / 16 * 16 + offset % 8);
 	if (offset < 0x30) {
 		struct channel *ch = &m->ch[offset / 8 % 2];
 
@@ -136,7 +136,10 @@ static uint8_t read_byte(struct model *m, uint32_t offset)
 static void write_byte(struct model *m, uint32_t offset, uint8_t value)
 {
 	if (offset < 0x20) {
-		bm_write(&m->ch[offset / 8 % 2], offset / 16 * 16 + offset % 8, value);
+		struct channel *ch = &m->ch[offset / 8 % 2];
+
+		if (cmd680_bm_write(ch, offset / 16 * 16 + offset % 8, value))
+			ata_xfer_run(ch);
 	} else if (offset >= CMD680_FIFO_CTL && offset < CMD680_FIFO_CTL + 8) {
 		set_byte(&m->ch[offset / 4 % 2].fifo, offset, value, FIFO_STORED);
 	} else if (offset >= CMD680_SYSCFG && offset < CMD680_SYSCFG + 4) {
@@ -161,7 +164,7 @@ static bool is_data(uint32_t offset, unsigned int width)
 	return width > 1 && (offset & ~CMD680_CH_STRIDE) == CMD680_TF_DATA;
 }
 
-uint32_t regs_read(struct model *m, uint32_t offset, unsigned int width)
+uint32_t cmd680_regs_read(struct model *m, uint32_t offset, unsigned int width)
 {
 	uint32_t value = 0;
 
@@ -178,7 +181,7 @@ uint32_t regs_read(struct model *m, uint32_t offset, unsigned int width)
 	return value;
 }
 
-void regs_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value)
+void cmd680_regs_write(struct model *m, uint32_t offset, unsigned int width, uint32_t value)
 {
 	if (is_data(offset, width)) {
 		struct channel *ch = &m->ch[offset / CMD680_CH_STRIDE % 2];

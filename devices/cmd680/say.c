@@ -8,13 +8,13 @@
 #include "cmd680_priv.h"
 
 /**
- * model_say() - write a line to standard error
+ * cmd680_say() - write a line to standard error
  * @format: printf's, without the newline; at most 500 bytes come of it
  *
  * Nobody need read it: what does not fit at once is lost, for a drive must not wait for a reader. A pipe that
  * can be written to has room for PIPE_BUF bytes (pipe(7)). Safe from any thread.
  */
-void model_say(const char *format, ...)
+void cmd680_say(const char *format, ...)
 {
 	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
 	char line[512];

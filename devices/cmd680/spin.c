@@ -8,14 +8,14 @@
 void ata_power_up(struct drive *d)
 {
 	d->spun = !d->puis;
-	d->ready_at = d->spun && d->config.spin_up_ms ? now_ns() + d->config.spin_up_ms * 1000000ull : 0;
+	d->ready_at = d->spun && d->config.spin_up_ms ? cmd680_now() + d->config.spin_up_ms * 1000000ull : 0;
 	d->power = d->spun ? POWER_ACTIVE : POWER_STANDBY;
 }
 
 /* BSY since power-on: it hears of resets, and of nothing else. */
-bool spin_busy(struct drive *d)
+bool ata_spin_busy(struct drive *d)
 {
-	if (d->ready_at && now_ns() >= d->ready_at)
+	if (d->ready_at && cmd680_now() >= d->ready_at)
 		d->ready_at = 0;
 	return d->ready_at;
 }
@@ -26,13 +26,13 @@ static bool wants_set_features(const struct drive *d)
 }
 
 /* An access to the medium that does not spin it up. */
-bool spin_refuses(struct drive *d)
+bool ata_spin_refuses(struct drive *d)
 {
 	return !d->spun && wants_set_features(d);
 }
 
 /* How long an access to the medium takes to spin it up, in ns. */
-uint64_t spin_delay(struct drive *d)
+uint64_t ata_spin_delay(struct drive *d)
 {
 	if (d->spun)
 		return 0;
@@ -47,18 +47,18 @@ static void spun_up(struct drive *d, int error)
 }
 
 /* End the command once the drive has spun up. */
-void spin_up(struct drive *d)
+void ata_spin_up(struct drive *d)
 {
-	uint64_t delay = spin_delay(d);
+	uint64_t delay = ata_spin_delay(d);
 
 	if (delay)
-		worker_defer(d, delay, false, spun_up);
+		cmd680_worker_defer(d, delay, false, spun_up);
 	else
 		spun_up(d, 0);
 }
 
 /* Word 2. A drive that has spun up has all to say. */
-unsigned int spin_word(const struct drive *d)
+unsigned int ata_spin_word(const struct drive *d)
 {
 	if (!d->config.puis || !d->spun)
 		return d->config.puis;

@@ -14,13 +14,13 @@
 #include "cmd680_priv.h"
 
 /**
- * store_open() - take the medium that the configuration names
+ * cmd680_store_open() - take the medium that the configuration names
  * @s: filled in
  * @config: fd is duplicated, so that its lock is shared with the caller's
  *
  * Return: 0 or -errno.
  */
-int store_open(struct store *s, const struct cmd680_drive_config *config)
+int cmd680_store_open(struct store *s, const struct cmd680_drive_config *config)
 {
 	s->fd = -1;
 	s->ram = NULL;
@@ -48,7 +48,7 @@ int store_open(struct store *s, const struct cmd680_drive_config *config)
 	return 0;
 }
 
-void store_close(struct store *s)
+void cmd680_store_close(struct store *s)
 {
 	if (s->fd >= 0)
 		close(s->fd);
@@ -73,7 +73,7 @@ static int advance(struct iovec **iov, int n, size_t len)
 }
 
 /**
- * store_io() - move bytes between an image file and the pieces of memory
+ * cmd680_store_io() - move bytes between an image file and the pieces of memory
  * @s: a store with a file
  * @write: memory to file
  * @iov: pieces; clobbered
@@ -83,7 +83,7 @@ static int advance(struct iovec **iov, int n, size_t len)
  *
  * Return: 0 or -errno; the end of the file inside the range (it was truncated) is -EIO.
  */
-int store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos, size_t *done)
+int cmd680_store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos, size_t *done)
 {
 	*done = 0;
 	n = advance(&iov, n, 0);
@@ -102,16 +102,16 @@ int store_io(struct store *s, bool write, struct iovec *iov, int n, uint64_t pos
 }
 
 /**
- * store_rw() - move bytes between the medium and our own memory
+ * cmd680_store_rw() - move bytes between the medium and our own memory
  *
  * Return: 0 or -errno.
  */
-int store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, size_t *done)
+int cmd680_store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, size_t *done)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 
 	if (s->fd >= 0)
-		return store_io(s, write, &iov, 1, pos, done);
+		return cmd680_store_io(s, write, &iov, 1, pos, done);
 	if (write)
 		memcpy(s->ram + pos, buf, len);
 	else
@@ -120,7 +120,7 @@ int store_rw(struct store *s, bool write, void *buf, size_t len, uint64_t pos, s
 	return 0;
 }
 
-int store_sync(struct store *s)
+int cmd680_store_sync(struct store *s)
 {
 	if (s->fd < 0 || s->read_only)
 		return 0;
@@ -128,11 +128,11 @@ int store_sync(struct store *s)
 }
 
 /**
- * store_trim() - give a range back; it reads as zeros from then on
+ * cmd680_store_trim() - give a range back; it reads as zeros from then on
  *
  * Return: 0 or -errno.
  */
-int store_trim(struct store *s, uint64_t pos, uint64_t len)
+int cmd680_store_trim(struct store *s, uint64_t pos, uint64_t len)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t first, last;
@@ -157,7 +157,7 @@ static bool is_full(int error)
 }
 
 /**
- * store_failed() - say what the image's file system has against it, the first time
+ * cmd680_store_failed() - say what the image's file system has against it, the first time
  * @s: a store with a file
  * @drive: its number
  * @what: what was tried
@@ -165,19 +165,19 @@ static bool is_full(int error)
  * @error: -errno
  *
  * The host of the drive sees an error of the drive, and cannot know whose it is. Again it is said when the
- * error is another one, or when it had gone (store_written).
+ * error is another one, or when it had gone (cmd680_store_written).
  */
-void store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error)
+void cmd680_store_failed(struct store *s, unsigned int drive, const char *what, uint64_t pos, int error)
 {
 	if (s->failed == -error)
 		return;
 	s->failed = -error;
 	s->failed_at = pos;
 	if (is_full(-error))
-		model_say("cmd680 model: drive %u: the file system of its image is full (%s): writes fail until there is room",
-			  drive, strerror(-error));
+		cmd680_say("cmd680 model: drive %u: the file system of its image is full (%s): writes fail until there is room",
+			   drive, strerror(-error));
 	else
-		model_say("cmd680 model: drive %u: %s its image: %s", drive, what, strerror(-error));
+		cmd680_say("cmd680 model: drive %u: %s its image: %s", drive, what, strerror(-error));
 }
 
 /* A full file system takes writes to places that it has already: those say nothing. */
@@ -189,19 +189,19 @@ static bool has_room(const struct store *s)
 }
 
 /**
- * store_written() - a write went well: whatever kept others from it may be gone
+ * cmd680_store_written() - a write went well: whatever kept others from it may be gone
  * @s: store
  * @drive: its number
  * @pos: byte offset
  * @len: bytes
  */
-void store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len)
+void cmd680_store_written(struct store *s, unsigned int drive, uint64_t pos, uint64_t len)
 {
 	bool there = s->failed_at >= pos && s->failed_at - pos < len;
 
 	if (!s->failed || !(there || has_room(s)))
 		return;
 	if (is_full(s->failed))
-		model_say("cmd680 model: drive %u: there is room again on the file system of its image", drive);
+		cmd680_say("cmd680 model: drive %u: there is room again on the file system of its image", drive);
 	s->failed = 0;
 }

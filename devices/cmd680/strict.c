@@ -16,13 +16,13 @@ static const struct {
 };
 
 /**
- * strict_refuses() - a rule is broken: whether the model refuses
+ * cmd680_strict_refuses() - a rule is broken: whether the model refuses
  * @ch: where
  * @rule: which
  *
  * Return: false unless the model is strict.
  */
-bool strict_refuses(struct channel *ch, enum strict_rule rule)
+bool cmd680_strict_refuses(struct channel *ch, enum strict_rule rule)
 {
 	struct model *m = ch->m;
 	uint64_t *count[STRICT_RULES] = {
@@ -34,13 +34,13 @@ bool strict_refuses(struct channel *ch, enum strict_rule rule)
 	if (!m->config.strict)
 		return false;
 	if (!(*count[rule])++)
-		model_say("cmd680 model: strict: channel %u: %s: %s", ch->index, rules[rule].what,
-			  rules[rule].then);
+		cmd680_say("cmd680 model: strict: channel %u: %s: %s", ch->index, rules[rule].what,
+			   rules[rule].then);
 	return true;
 }
 
 /* How often, for the rules that were broken more than the one time that was told. */
-void strict_summary(const struct model *m)
+void cmd680_strict_summary(const struct model *m)
 {
 	const uint64_t count[STRICT_RULES] = {
 		[STRICT_TIMING] = m->count.refused_timings,
@@ -50,6 +50,6 @@ void strict_summary(const struct model *m)
 
 	for (unsigned int i = 0; i < STRICT_RULES; i++)
 		if (count[i] > 1)
-			model_say("cmd680 model: strict: %llu times in all: %s", (unsigned long long)count[i],
-				  rules[i].what);
+			cmd680_say("cmd680 model: strict: %llu times in all: %s", (unsigned long long)count[i],
+				   rules[i].what);
 }

@@ -9,7 +9,7 @@
 
 #include "cmd680_priv.h"
 
-uint64_t now_ns(void)
+uint64_t cmd680_now(void)
 {
 	struct timespec ts;
 
@@ -32,7 +32,7 @@ static void *worker(void *arg)
 			pthread_cond_wait(&ch->wake, &m->lock);
 			continue;
 		}
-		if (now_ns() < job.when) {
+		if (cmd680_now() < job.when) {
 			struct timespec ts = {
 				.tv_sec = (time_t)(job.when / 1000000000u),
 				.tv_nsec = (long)(job.when % 1000000000u),
@@ -44,38 +44,38 @@ static void *worker(void *arg)
 		ch->job.armed = false;
 		if (job.sync) {
 			pthread_mutex_unlock(&m->lock);
-			error = store_sync(&job.drive->store);
+			error = cmd680_store_sync(&job.drive->store);
 			pthread_mutex_lock(&m->lock);
 			if (m->stop || generation != ch->generation)
 				continue;	/* reset or unplugged while we were away */
 		}
 		ch->job.drive = NULL;
 		job.fn(job.drive, error);
-		irq_update(ch);
+		cmd680_irq_update(ch);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return NULL;
 }
 
 /**
- * worker_defer() - finish the running command from the channel's thread
+ * cmd680_worker_defer() - finish the running command from the channel's thread
  * @d: the drive; its status must show BSY
  * @delay_ns: not before this time has passed
  * @sync: make the medium durable first
- * @fn: called with the model locked, unless worker_cancel() comes first
+ * @fn: called with the model locked, unless cmd680_worker_cancel() comes first
  */
-void worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error))
+void cmd680_worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error))
 {
 	struct channel *ch = d->ch;
 
 	ch->generation++;
 	ch->job = (struct job){
-		.armed = true, .sync = sync, .when = now_ns() + delay_ns, .drive = d, .fn = fn,
+		.armed = true, .sync = sync, .when = cmd680_now() + delay_ns, .drive = d, .fn = fn,
 	};
 	if (!ch->threaded && pthread_create(&ch->thread, NULL, worker, ch)) {
 		/* No thread to be had: late is better than never. */
 		ch->job = (struct job){ .armed = false };
-		fn(d, sync ? store_sync(&d->store) : 0);
+		fn(d, sync ? cmd680_store_sync(&d->store) : 0);
 		return;
 	}
 	ch->threaded = true;
@@ -83,14 +83,14 @@ void worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(stru
 }
 
 /* Forget the job: its command was aborted. */
-void worker_cancel(struct channel *ch)
+void cmd680_worker_cancel(struct channel *ch)
 {
 	ch->generation++;
 	ch->job = (struct job){ .armed = false };
 }
 
 /* Model unlocked, stop set. */
-void worker_join(struct channel *ch)
+void cmd680_worker_join(struct channel *ch)
 {
 	if (ch->threaded)
 		pthread_join(ch->thread, NULL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* PCI configuration space (section 2). */
+/* PCI configuration space (section 2), and RST#. */
 #include <string.h>
 
 #include "nic.h"
@@ -15,7 +15,7 @@ static void put16(uint8_t *at, unsigned int value)
 	at[1] = (uint8_t)(value >> 8);
 }
 
-void nic_config_reset(struct nic *n)
+static void reset(struct nic *n)
 {
 	uint8_t *c = n->cfg_space;
 
@@ -32,17 +32,13 @@ void nic_config_reset(struct nic *n)
 	put16(c + DP83820_CFG_PMCAP + 2, 0xfe02);	/* version 1.1; PME from every state */
 }
 
-bool nic_powered(const struct nic *n)
+/* RST#: everything, and what the EEPROM says. */
+void nic_reset(struct nic *n)
 {
-	return (n->cfg_space[DP83820_CFG_PMCSR] & DP83820_PM_STATE) == 0;
-}
-
-uint32_t nic_config_read(struct nic *n, uint32_t offset, unsigned int width)
-{
-	uint32_t value = 0;
-
-	memcpy(&value, n->cfg_space + offset, width);
-	return value;
+	reset(n);
+	nic_soft_reset(n, true);
+	nic_eeprom_load(n);
+	nic_phy_reset(n);
 }
 
 static void write_bar(struct nic *n, uint32_t offset, uint8_t value)

@@ -5,8 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -15,15 +13,6 @@
 #include "nic.h"
 
 #define TAG_KICK	0u
-
-/* Make the engine look at the chip's state again; for whoever changed it. */
-void nic_kick(struct nic *n)
-{
-	if (n->asleep) {
-		n->asleep = false;
-		eventfd_write(n->kick_fd, 1);
-	}
-}
 
 static uint64_t earliest(uint64_t a, uint64_t b)
 {
@@ -50,37 +39,9 @@ static uint64_t timers(struct nic *n, uint64_t now)
 		if (n->holdoff_until && (n->isr & n->imr))
 			next = earliest(next, n->holdoff_until);
 	}
-	for (unsigned int i = 0; i < n->delays;) {
-		struct delayed d = n->delayed[i];
-
-		if (now < d.when) {
-			next = earliest(next, d.when);
-			i++;
-			continue;
-		}
-		memmove(&n->delayed[i], &n->delayed[i + 1], (--n->delays - i) * sizeof(d));
-		nic_wire_put(n, d.data, d.len, 0);
-		free(d.data);
-	}
+	nic_wire_due(n, now);
 	nic_link_update(n, now);
 	return earliest(next, nic_link_timer(n));
-}
-
-/* Send a frame later; it is lost if too many are on their way already. */
-void nic_delay(struct nic *n, const uint8_t *frame, size_t len, double ms)
-{
-	struct delayed *d = &n->delayed[n->delays];
-
-	if (n->delays == sizeof(n->delayed) / sizeof(n->delayed[0]))
-		return;
-	d->data = malloc(len ? len : 1);
-	if (!d->data)
-		return;
-	memcpy(d->data, frame, len);
-	d->len = len;
-	d->when = nic_now() + (uint64_t)(ms * 1e6);
-	n->delays++;
-	nic_kick(n);
 }
 
 static void sleep_until(struct nic *n, uint64_t when)
@@ -130,9 +91,7 @@ static void *engine(void *arg)
 			next = earliest(next, n->holdoff_until);
 		if (n->held_until > now)
 			next = earliest(next, n->held_until);
-		if (n->delays)
-			for (unsigned int i = 0; i < n->delays; i++)
-				next = earliest(next, n->delayed[i].when);
+		next = earliest(next, nic_wire_timer(n));
 		sleep_until(n, earliest(next, nic_tx_timer(n)));
 	}
 	pthread_mutex_unlock(&n->lock);

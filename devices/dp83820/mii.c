@@ -8,26 +8,6 @@ static bool mdio_level(const struct nic *n)
 	return n->mii_out_bits ? n->mii_out >> (n->mii_out_bits - 1) & 1 : true;
 }
 
-uint32_t nic_mear_read(struct nic *n)
-{
-	uint32_t value = n->mear & ~(DP83820_MEAR_EEDO | DP83820_MEAR_MDIO);
-
-	if (n->ee_do)
-		value |= DP83820_MEAR_EEDO;
-	if (n->mear & DP83820_MEAR_MDDIR ? n->mear & DP83820_MEAR_MDIO : mdio_level(n))
-		value |= DP83820_MEAR_MDIO;
-	return value;
-}
-
-void nic_mear_write(struct nic *n, uint32_t value)
-{
-	uint32_t before = n->mear;
-
-	n->mear = value & 0x7d;
-	nic_eeprom_lines(n, before, value);
-	nic_mii_lines(n, before, value);
-}
-
 /* The last 14 bits that came: 01, opcode, PHY, register. */
 static void header(struct nic *n)
 {
@@ -52,7 +32,7 @@ static void header(struct nic *n)
  * A rising MDC: the PHY samples what the MAC drives, or goes on to its next bit after the edge. The first
  * clock of the turnaround comes with the MAC's line already released.
  */
-void nic_mii_lines(struct nic *n, uint32_t before, uint32_t now)
+static void mii_lines(struct nic *n, uint32_t before, uint32_t now)
 {
 	if (!(now & DP83820_MEAR_MDC) || (before & DP83820_MEAR_MDC))
 		return;
@@ -73,4 +53,24 @@ void nic_mii_lines(struct nic *n, uint32_t before, uint32_t now)
 		return;
 	}
 	header(n);
+}
+
+uint32_t nic_mear_read(struct nic *n)
+{
+	uint32_t value = n->mear & ~(DP83820_MEAR_EEDO | DP83820_MEAR_MDIO);
+
+	if (n->ee_do)
+		value |= DP83820_MEAR_EEDO;
+	if (n->mear & DP83820_MEAR_MDDIR ? n->mear & DP83820_MEAR_MDIO : mdio_level(n))
+		value |= DP83820_MEAR_MDIO;
+	return value;
+}
+
+void nic_mear_write(struct nic *n, uint32_t value)
+{
+	uint32_t before = n->mear;
+
+	n->mear = value & 0x7d;
+	nic_eeprom_lines(n, before, value);
+	mii_lines(n, before, value);
 }

@@ -5,6 +5,20 @@
  *
  * Transmission runs in the thread that writes CR, as far as the wire takes frames; reception,
  * timers and the rest of transmission run in the engine's thread (engine.c).
+ *
+ * The floors, the highest first. A file calls those on lower floors only; tests/unit/test_layers.py holds it.
+ *
+ *	nic.c inject.c			life, regions; faults on request
+ *	engine.c config.c		the chip's own thread; configuration space, RST#
+ *	regs.c				operational registers
+ *	tx.c mii.c			the transmitter; the serial lines
+ *	rx.c				the receiver
+ *	pause.c				flow control
+ *	link.c				PHY, fibre interface, negotiation
+ *	wake.c wire.c			wake-on-LAN; the MAC's end of the wire
+ *	dma.c mib.c			the host's memory, descriptors; management counters
+ *	irq.c				events, INTA#; the engine's kick
+ *	fault.c eeprom.c filter.c offload.c
  */
 #ifndef USRDRV_DEVICES_NIC_H
 #define USRDRV_DEVICES_NIC_H
@@ -13,6 +27,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "dp83820.h"
 #include "usrdrv/dp83820_regs.h"
@@ -68,7 +83,7 @@ struct nic {
 	uint8_t rf_enable[512];	/* byte enables of the patterns */
 	uint32_t mib[DP83820_MIBS];
 
-	/* Interrupt (nic.c) */
+	/* Interrupt (irq.c) */
 	uint32_t isr;
 	uint32_t late;		/* events that ISR gets at late_at */
 	uint64_t late_at;
@@ -145,37 +160,56 @@ static inline struct nic *to_nic(struct usrdrv_model *m)
 	return (struct nic *)m;
 }
 
-/* nic.c: life, interrupt, memory of the host */
-uint64_t nic_now(void);
-void nic_raise(struct nic *n, uint32_t bits);
-void nic_raise_late(struct nic *n, uint32_t bits);
-void nic_irq_update(struct nic *n);
-void nic_reset(struct nic *n);
-bool nic_can_master(const struct nic *n);
-int nic_dma_read(struct nic *n, uint64_t addr, void *buf, size_t len);
-int nic_dma_write(struct nic *n, uint64_t addr, const void *buf, size_t len);
-int nic_fetch(struct nic *n, uint64_t at, struct descriptor *d);
-int nic_store_status(struct nic *n, uint64_t at, uint32_t cmdsts, const uint32_t *extsts);
-int nic_refresh(struct nic *n, struct queue *q, bool *there);
+/* In D3 the function answers nothing but configuration accesses. */
+static inline bool nic_powered(const struct nic *n)
+{
+	return (n->cfg_space[DP83820_CFG_PMCSR] & DP83820_PM_STATE) == 0;
+}
 
-/* config.c, regs.c */
-uint32_t nic_config_read(struct nic *n, uint32_t offset, unsigned int width);
+static inline uint32_t nic_config_read(const struct nic *n, uint32_t offset, unsigned int width)
+{
+	uint32_t value = 0;
+
+	memcpy(&value, n->cfg_space + offset, width);
+	return value;
+}
+
+/* engine.c */
+int nic_engine_start(struct nic *n);
+void nic_engine_stop(struct nic *n);
+
+/* config.c */
 void nic_config_write(struct nic *n, uint32_t offset, unsigned int width, uint32_t value);
-void nic_config_reset(struct nic *n);
-bool nic_powered(const struct nic *n);
+void nic_reset(struct nic *n);
+
+/* regs.c */
 uint32_t nic_reg_read(struct nic *n, uint32_t offset, unsigned int width);
 void nic_reg_write(struct nic *n, uint32_t offset, unsigned int width, uint32_t value);
 void nic_soft_reset(struct nic *n, bool all);
-void nic_mib(struct nic *n, unsigned int counter);
 
-/* eeprom.c, mii.c */
-void nic_eeprom_init(struct nic *n);
-bool nic_eeprom_good(const struct nic *n);
-void nic_eeprom_load(struct nic *n);
+/* tx.c */
+void nic_tx_command(struct nic *n, unsigned int queues, bool enable, bool disable);
+void nic_tx_reset(struct nic *n);
+bool nic_tx_active(const struct nic *n);
+bool nic_tx_run(struct nic *n);
+uint64_t nic_tx_timer(const struct nic *n);
+
+/* mii.c */
 void nic_mear_write(struct nic *n, uint32_t value);
-void nic_eeprom_lines(struct nic *n, uint32_t before, uint32_t now);
-void nic_mii_lines(struct nic *n, uint32_t before, uint32_t now);
 uint32_t nic_mear_read(struct nic *n);
+
+/* rx.c */
+void nic_rx_command(struct nic *n, unsigned int queues, bool enable, bool disable);
+void nic_rx_reset(struct nic *n);
+bool nic_rx_active(const struct nic *n);
+bool nic_rx_work(struct nic *n, uint64_t now);
+bool nic_rx_wants_frames(const struct nic *n);
+void nic_rx_frame(struct nic *n, const uint8_t *frame, size_t len, bool bad_fcs, bool looped);
+
+/* pause.c */
+bool nic_pause_receive(struct nic *n, const uint8_t *frame, size_t len);
+void nic_pause_send(struct nic *n, uint16_t time);
+void nic_pause_levels(struct nic *n);
 
 /* link.c */
 void nic_phy_reset(struct nic *n);
@@ -187,21 +221,44 @@ uint64_t nic_link_timer(const struct nic *n);
 uint32_t nic_link_pins(const struct nic *n);
 bool nic_carries(const struct nic *n);
 
-/* tx.c */
-void nic_tx_command(struct nic *n, unsigned int queues, bool enable, bool disable);
-void nic_tx_reset(struct nic *n);
-bool nic_tx_active(const struct nic *n);
-bool nic_tx_run(struct nic *n);
-uint64_t nic_tx_timer(const struct nic *n);
+/* wake.c, wire.c */
+void nic_wake(struct nic *n, const uint8_t *frame, size_t len);
 bool nic_wire_put(struct nic *n, const void *frame, size_t len, uint32_t flags);
+bool nic_wire_send(struct nic *n, uint8_t *frame, size_t len, uint32_t flags);
+void nic_wire_due(struct nic *n, uint64_t now);
+uint64_t nic_wire_timer(const struct nic *n);
 
-/* rx.c */
-void nic_rx_command(struct nic *n, unsigned int queues, bool enable, bool disable);
-void nic_rx_reset(struct nic *n);
-bool nic_rx_active(const struct nic *n);
-bool nic_rx_work(struct nic *n, uint64_t now);
-bool nic_rx_wants_frames(const struct nic *n);
-void nic_rx_frame(struct nic *n, const uint8_t *frame, size_t len, bool bad_fcs, bool looped);
+/* dma.c */
+bool nic_can_master(const struct nic *n);
+int nic_dma_read(struct nic *n, uint64_t addr, void *buf, size_t len);
+int nic_dma_write(struct nic *n, uint64_t addr, const void *buf, size_t len);
+int nic_fetch(struct nic *n, uint64_t at, struct descriptor *d);
+int nic_store_status(struct nic *n, uint64_t at, uint32_t cmdsts, const uint32_t *extsts);
+int nic_refresh(struct nic *n, struct queue *q, bool *there);
+
+/* mib.c */
+void nic_mib(struct nic *n, unsigned int counter);
+uint32_t nic_mib_read(struct nic *n, unsigned int counter);
+uint32_t nic_mibc_read(const struct nic *n);
+void nic_mibc_write(struct nic *n, uint32_t value);
+
+/* irq.c */
+uint64_t nic_now(void);
+void nic_kick(struct nic *n);
+void nic_raise(struct nic *n, uint32_t bits);
+void nic_raise_late(struct nic *n, uint32_t bits);
+void nic_irq_update(struct nic *n);
+
+/* fault.c */
+bool nic_fault(struct nic *n, unsigned int kind, unsigned int direction);
+double nic_fault_ms(struct nic *n, unsigned int kind, unsigned int direction);
+void nic_fault_drop(struct nic *n, unsigned int i);
+
+/* eeprom.c */
+void nic_eeprom_init(struct nic *n);
+bool nic_eeprom_good(const struct nic *n);
+void nic_eeprom_load(struct nic *n);
+void nic_eeprom_lines(struct nic *n, uint32_t before, uint32_t now);
 
 /* filter.c */
 unsigned int nic_filter(const struct nic *n, const uint8_t *frame, size_t len, bool *accept);
@@ -213,21 +270,5 @@ uint32_t nic_crc(const uint8_t *data, size_t len);
 bool nic_wants_checksum(const struct nic *n, uint32_t extsts);
 void nic_put_checksums(struct nic *n, uint8_t *frame, size_t len, uint32_t extsts);
 uint32_t nic_check(const uint8_t *frame, size_t len);
-
-/* pause.c, wake.c */
-bool nic_pause_receive(struct nic *n, const uint8_t *frame, size_t len);
-void nic_pause_send(struct nic *n, uint16_t time);
-void nic_pause_levels(struct nic *n);
-void nic_wake(struct nic *n, const uint8_t *frame, size_t len);
-
-/* engine.c */
-int nic_engine_start(struct nic *n);
-void nic_engine_stop(struct nic *n);
-void nic_kick(struct nic *n);
-void nic_delay(struct nic *n, const uint8_t *frame, size_t len, double ms);
-
-/* fault.c */
-bool nic_fault(struct nic *n, unsigned int kind, unsigned int direction);
-double nic_fault_ms(struct nic *n, unsigned int kind, unsigned int direction);
 
 #endif

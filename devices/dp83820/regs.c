@@ -9,19 +9,7 @@
 #define RXCFG_WRITABLE	0xfc70003eu
 #define RFCR_WRITABLE	0xfff803ffu
 #define PCR_WRITABLE	0xe3fcffffu
-#define MIB_WARNING	0x8000u
 #define RESET_ISR	(DP83820_ISR_TXRCMP | DP83820_ISR_RXRCMP | DP83820_ISR_HIBINT)
-
-/* Count an event in the MIB; counters stand still while they are frozen. */
-void nic_mib(struct nic *n, unsigned int counter)
-{
-	uint32_t top = counter == DP83820_MIB_SQE ? 0xff : 0xffff;
-
-	if ((n->mibc & DP83820_MIBC_FRZ) || n->mib[counter] == top)
-		return;
-	if (++n->mib[counter] == (top + 1) / 2)
-		nic_raise(n, DP83820_ISR_MIB);
-}
 
 /*
  * RST, and the part of RST# that is the same. What a soft reset keeps is not known; this is what the
@@ -72,22 +60,6 @@ static uint32_t read_gpior(const struct nic *n)
 	return n->gpior | (n->gpior & n->gpior >> 5 & 0x1f) << 10;
 }
 
-static uint32_t read_mib(struct nic *n, unsigned int counter)
-{
-	uint32_t value = n->mib[counter];
-
-	n->mib[counter] = 0;
-	return value;
-}
-
-static uint32_t read_mibc(const struct nic *n)
-{
-	for (unsigned int i = 0; i < DP83820_MIBS; i++)
-		if (n->mib[i] >= (i == DP83820_MIB_SQE ? 0x80 : MIB_WARNING))
-			return n->mibc | DP83820_MIBC_WRN;
-	return n->mibc;
-}
-
 static uint32_t read_brdr(struct nic *n)
 {
 	if (n->brar & 0x80000000)
@@ -127,9 +99,9 @@ static uint32_t read_reg(struct nic *n, uint32_t reg)
 	case DP83820_BRAR:	return n->brar;
 	case DP83820_BRDR:	return read_brdr(n);
 	case DP83820_SRR:	return n->config.rev_a ? 0x0102 : 0x0103;
-	case DP83820_MIBC:	return read_mibc(n);
+	case DP83820_MIBC:	return nic_mibc_read(n);
 	case DP83820_MIB ... DP83820_MIB + 4 * (DP83820_MIBS - 1):
-		return read_mib(n, (reg - DP83820_MIB) / 4);
+		return nic_mib_read(n, (reg - DP83820_MIB) / 4);
 	case DP83820_TXDP1 ... DP83820_TXDP1 + 8:
 		return (uint32_t)n->tx[1 + (reg - DP83820_TXDP1) / 4].dp;
 	case DP83820_RXDP1 ... DP83820_RXDP1 + 8:
@@ -228,16 +200,6 @@ static void write_rfdr(struct nic *n, uint32_t v, unsigned int width)
 	n->rf_enable[at] = width == 4 ? v >> 16 & 3 : 3;
 }
 
-static void write_mibc(struct nic *n, uint32_t v)
-{
-	if (v & DP83820_MIBC_ACLR)
-		memset(n->mib, 0, sizeof(n->mib));
-	n->mibc = v & DP83820_MIBC_FRZ;
-	if (v & DP83820_MIBC_MIBS)
-		for (unsigned int i = 0; i < DP83820_MIBS; i++)
-			nic_mib(n, i);
-}
-
 static void write_pcr(struct nic *n, uint32_t v)
 {
 	n->pcr = v & PCR_WRITABLE & ~DP83820_PCR_PS_TX;
@@ -277,7 +239,7 @@ static void write_reg(struct nic *n, uint32_t reg, unsigned int width, uint32_t 
 	case DP83820_RFDR:	write_rfdr(n, v, width); break;
 	case DP83820_BRAR:	n->brar = v & 0x8001ffff; break;
 	case DP83820_BRDR:	break;		/* no boot ROM */
-	case DP83820_MIBC:	write_mibc(n, v); break;
+	case DP83820_MIBC:	nic_mibc_write(n, v); break;
 	case DP83820_TXDP1 ... DP83820_TXDP1 + 8:
 		write_dp(&n->tx[1 + (reg - DP83820_TXDP1) / 4], n->txdp_hi, v);
 		break;

@@ -43,46 +43,6 @@ static void idle(struct nic *n, struct queue *q)
 	nic_raise_late(n, DP83820_ISR_TXIDLE);
 }
 
-/* Give the wire a frame as it is. False: no room. Without a wire it is lost. */
-bool nic_wire_put(struct nic *n, const void *frame, size_t len, uint32_t flags)
-{
-	void *room;
-
-	if (!n->wire)
-		return true;
-	room = n->wire->ops->reserve(n->wire);
-	if (!room)
-		return false;
-	memcpy(room, frame, len);
-	n->wire->ops->commit(n->wire, len, flags);
-	return true;
-}
-
-/* The same, through whatever is broken. */
-static bool send_faulty(struct nic *n, uint8_t *frame, size_t len, uint32_t flags)
-{
-	double ms;
-
-	if (n->wire && !n->wire->ops->reserve(n->wire))
-		return false;
-	if (nic_fault(n, DP83820_FAULT_LOSE, DP83820_ON_TX))
-		return true;
-	ms = nic_fault_ms(n, DP83820_FAULT_DELAY, DP83820_ON_TX);
-	if (ms > 0) {
-		nic_delay(n, frame, len, ms);
-		return true;
-	}
-	if (nic_fault(n, DP83820_FAULT_CORRUPT, DP83820_ON_TX)) {
-		frame[len / 2] ^= 0x10;
-		flags |= WIRE_BAD_FCS;
-	}
-	if (nic_fault(n, DP83820_FAULT_DAMAGE, DP83820_ON_TX))
-		frame[len / 2] ^= 0x10;
-	if (nic_fault(n, DP83820_FAULT_DUPLICATE, DP83820_ON_TX))
-		nic_wire_put(n, frame, len, flags);
-	return nic_wire_put(n, frame, len, flags);
-}
-
 /* The software's own FCS is the frame's last four bytes. */
 static uint32_t own_fcs(struct nic *n)
 {
@@ -166,7 +126,7 @@ static bool send(struct nic *n)
 			nic_rx_frame(n, n->tx_frame, n->tx_len, flags != 0, true);
 	} else if (!nic_carries(n)) {
 		n->count.tx_no_link++;
-	} else if (!send_faulty(n, n->tx_frame, n->tx_len, flags)) {
+	} else if (!nic_wire_send(n, n->tx_frame, n->tx_len, flags)) {
 		n->tx_want_room = true;
 		return false;
 	} else {

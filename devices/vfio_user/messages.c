@@ -10,6 +10,19 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The next descriptor of the message in hand, or -1. */
+int vu_take_fd(struct vu_server *s)
+{
+	int fd = s->fds[0];
+
+	if (!s->nfds || s->fd_end[0] > s->message_end)
+		return -1;
+	s->nfds--;
+	memmove(s->fds, s->fds + 1, s->nfds * sizeof(s->fds[0]));
+	memmove(s->fd_end, s->fd_end + 1, s->nfds * sizeof(s->fd_end[0]));
+	return fd;
+}
+
 static uint32_t bar_size(const struct vu_server *s, uint32_t region)
 {
 	if (region == VU_CONFIG_REGION)

@@ -73,19 +73,6 @@ static int send_all(struct vu_server *s, const void *data, size_t len)
 	return 0;
 }
 
-/* The next descriptor of the message in hand, or -1. */
-int vu_take_fd(struct vu_server *s)
-{
-	int fd = s->fds[0];
-
-	if (!s->nfds || s->fd_end[0] > s->message_end)
-		return -1;
-	s->nfds--;
-	memmove(s->fds, s->fds + 1, s->nfds * sizeof(s->fds[0]));
-	memmove(s->fd_end, s->fd_end + 1, s->nfds * sizeof(s->fd_end[0]));
-	return fd;
-}
-
 /* Close what nobody took of the message in hand. */
 static void drop_fds(struct vu_server *s)
 {

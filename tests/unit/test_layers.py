@@ -121,7 +121,7 @@ def test_arrows_point_down() -> None:
     assert not wrong, "\n".join(sorted(wrong))
 
 
-ONE_WAY = ("drivers/*", "loopback-kmod", "usrdrv/*")
+ONE_WAY = ("devices/*", "drivers/*", "loopback-kmod", "usrdrv/*")
 """Folders whose C files call each other in one direction."""
 DEFINED = re.compile(
     r"^(?!static\b|extern\b|typedef\b)[a-z_][\w *]*?\b(\w+)\([^;]*?\)\s*\{", re.MULTILINE
@@ -167,5 +167,43 @@ def test_no_circle_of_c_files(folder: Path) -> None:
 
 def test_circles_are_looked_for_where_there_are_calls() -> None:
     folders = {str(path.relative_to(ROOT)) for path in FOLDERS}
-    assert {"drivers/ide_cmd680", "drivers/dp83820", "loopback-kmod", "usrdrv/block"} <= folders
+    assert {"drivers/dp83820", "loopback-kmod", "usrdrv/block", "devices/cmd680"} <= folders
     assert sum(map(len, calls(ROOT / "usrdrv/block").values())) > 20
+
+
+PLANS = ("devices/cmd680/cmd680_priv.h", "devices/dp83820/nic.h")
+"""Headers that begin with the floors of their folder's files, the highest first."""
+PLAN_LINE = re.compile(r"^ \*\t(\w+\.c(?: \w+\.c)*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_files_call_those_on_lower_floors(plan: str) -> None:
+    header = ROOT / plan
+    lines = [line.split() for line in PLAN_LINE.findall(header.read_text())]
+    floor = {file: -number for number, files in enumerate(lines) for file in files}
+    ways = calls(header.parent)
+    assert set(floor) == set(ways)
+    wrong = [
+        f"{file} -> {other}" for file in ways for other in ways[file] if floor[other] >= floor[file]
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+PREFIXES = {
+    "devices/base": ("peer_signal_", "usrdrv_testhost_"),
+    "devices/cmd680": ("cmd680_", "ata_"),
+    "devices/dp83820": ("dp83820_", "nic_"),
+    "devices/vfio_user": ("vu_",),
+    "devices/wire": ("wire_", "ring_"),
+}
+"""Models are one extension, and a test links one with its driver: their functions share a name space."""
+
+
+def test_a_function_of_a_model_says_whose_it_is() -> None:
+    sources = tracked("devices/*.c")
+    names = [
+        (folder_of(path), name) for path in sources for name in DEFINED.findall(path.read_text())
+    ]
+    assert len(names) > 100
+    bare = [f"{folder}: {name}" for folder, name in names if not name.startswith(PREFIXES[folder])]
+    assert not bare, "\n".join(bare)
