@@ -167,7 +167,8 @@ void *block_dispatch(void *dispatcher)
 			block_fail_everything(front);
 			break;
 		}
-		if (on & BLOCK_ON_WORK)
+		/* What comes with the port's end stays in it: nobody would hear how it ends. */
+		if (on & BLOCK_ON_WORK && !(on & BLOCK_ON_END))
 			block_pump(o);
 		if (timeout < 0) {
 			timeout = TICK_MS;
