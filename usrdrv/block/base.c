@@ -30,7 +30,7 @@ uint64_t block_now_ms(void)
  */
 void block_kick(struct block_front *front)
 {
-	eventfd_write(front->kick_fd, 1);
+	eventfd_write(front->dispatcher->kick_fd, 1);
 }
 
 /**

@@ -23,7 +23,7 @@ static int release(struct block_front *front)
 
 static int is_main(const struct block_front *front)
 {
-	return pthread_equal(pthread_self(), front->main);
+	return pthread_equal(pthread_self(), front->dispatcher->thread);
 }
 
 static void count(struct block_channel *ch, const struct block_command *cmd)
@@ -383,7 +383,7 @@ int block_offline(struct block_front *front, unsigned int unit, int err)
 {
 	struct block_unit *u = unit < BLOCK_MAX_UNITS ? &front->unit[unit] : NULL;
 
-	if (!u || !u->present)
+	if (!u || !u->front)
 		return -EINVAL;
 	u->offline = err;
 	for (unsigned int i = 0; i < u->channels && err; i++) {

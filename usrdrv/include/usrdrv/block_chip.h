@@ -211,12 +211,11 @@ enum block_state {
 /* max_sectors, by_cpu, and block but for its ops are the driver's to fill in. */
 struct block_unit {
 	struct usrdrv_block block;	/* first */
-	struct block_front *front;
+	struct block_front *front;	/* NULL: there is no such disk */
 	struct block_channel **channel;	/* in the front end's: the first one */
 	unsigned int channels;	/* that it is spread over */
 	unsigned int number;
 	uint32_t max_sectors;	/* of a command; at least BLOCK_SEGMENT_BYTES */
-	int present;
 	int by_cpu;		/* the driver moves the data, so it wants segments' pages; written while frozen */
 	int offline;		/* -errno for every request, or 0 */
 	int served;		/* has, or had, a port */
@@ -262,9 +261,6 @@ struct block_front {
 
 	struct block_dispatcher *dispatcher;	/* the main one; it has the interrupt */
 	_Atomic(struct block_dispatcher *) feeders;	/* of further ports */
-	pthread_t main;			/* the main dispatcher's thread */
-	int running;
-	int kick_fd;			/* the main dispatcher's */
 	atomic_int ports;		/* that bring orders */
 	atomic_int stop;
 	atomic_int gone;	/* errno: ENODEV the device vanished, else it refused an access; 0: neither */
