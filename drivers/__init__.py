@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def preload() -> None:
-    """Import all drivers, so that open_driver() does not have to: in a process that must be quick then."""
-    for chip in supported.CHIPS.values():
+    """Import all drivers, so that nobody has to when a device is opened: in a process that must be quick then."""
+    for chip in supported.DRIVERS:
         _module(chip)
 
 

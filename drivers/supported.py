@@ -32,6 +32,9 @@ CHIPS: Final = {
     (0x100B, 0x0022): Chip("dp83820", "dp83820", "Nic", NETWORK),
 }
 """By PCI vendor and device id."""
+NULL: Final = Chip("null", "null", "Controller", DISKS)
+"""A disk in its driver's memory: no PCI device."""
+DRIVERS: Final = (*CHIPS.values(), NULL)
 
 
 def find(name: str, ids: tuple[int, int], kind: str | None = None) -> Chip:
@@ -62,7 +65,7 @@ def check(text: str, kind: str) -> None:
                 if chip.model == model:
                     _check_kind(text, chip.kind, kind)
         case names.NullName():
-            _check_kind(text, DISKS, kind)
+            _check_kind(text, NULL.kind, kind)
 
 
 def _check_kind(name: str, has: str, kind: str | None) -> None:

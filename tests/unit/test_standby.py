@@ -24,6 +24,7 @@ from usrdrv.base.process import Child
 from usrdrv.bridge import standby
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.standby import Standby
+from usrdrv.drivers import supported
 from usrdrv.net.counters import Counters
 
 MODULE = "usrdrv.bridge.net_driver"
@@ -92,7 +93,9 @@ def test_it_has_imported_all_that_a_driver_needs_and_holds_nothing(waiting: Stan
     waiting.prepare()
     child = ready(waiting)
     mapped = Path(f"/proc/{child.pid}/maps").read_text()
-    for extension in ("_access", "_cmd680", "_dp83820", "_loop"):
+    drivers = {path.stem for path in Path(supported.__file__).parent.glob("*/_*.pyi")}
+    assert "_null" in drivers
+    for extension in ("_access", "_loop", *drivers):
         assert f"{extension}.abi3.so" in mapped
     links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
     assert sum(link.startswith("socket:") for link in links) == 1

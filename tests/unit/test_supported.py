@@ -68,3 +68,8 @@ def test_an_open_device_of_another_kind_is_refused(
     """Of one on a socket that is known only then; before the driver's options are looked at."""
     with open_device(name) as device, pytest.raises(errors.UsageError, match=f"is not {kind}"):
         open_driver(device, kind, **options)
+
+
+def test_all_drivers_that_there_are_are_listed() -> None:
+    folders = Path(supported.__file__).parent.glob("*/driver.py")
+    assert {chip.driver for chip in supported.DRIVERS} == {path.parent.name for path in folders}
