@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
 from usrdrv.bridge import inquiry
-from usrdrv.bridge.chosen import chosen
+from usrdrv.bridge.chosen import chosen, identity
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
 from usrdrv.drivers.disks import open_disks
@@ -94,7 +94,7 @@ def _describe(drive: Disk, queues: int, zero_copy: ZeroCopy | None) -> dict[str,
     block = drive.block
     flags = ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
     return {
-        "identity": f"{drive.identity.model}, serial {drive.identity.serial}",
+        "identity": identity(drive),
         "size": block.size,
         "physical_block": block.physical_block,
         "max_trim": block.max_trim,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.process import Child
+from usrdrv.bridge.chosen import Unit
 from usrdrv.bridge.kernel_disk import KernelDisk
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 REPLAY_TIME: Final = 2.0
 """Seconds until a restarted driver has the requests that were under way at the latest."""
-
-
-class Unit(Protocol):
-    """A drive, as its driver tells of it."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def read_only(self) -> bool: ...
 
 
 class Server(Protocol):

@@ -10,17 +10,16 @@ import socket
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 from usrdrv.base import errors
-from usrdrv.base.process import Child, find_tool
-from usrdrv.base.sockets import claim_path
+from usrdrv.base.process import DYING, Child, find_tool
+from usrdrv.base.sockets import claim_path, remove_dead
 from usrdrv.bridge import inquiry, nbd_handshake
-from usrdrv.bridge.chosen import same
+from usrdrv.bridge.chosen import check_same
 from usrdrv.bridge.memory import no_core
 
 START_TIMEOUT: Final = 90.0
@@ -156,8 +155,7 @@ class NbdServer:
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
         if self.drives:  # it may live still, if the kernel did not take its connections
-            self._let_go()
-            self.child.stop()
+            self._kill()
         env = {**os.environ, "USRDRV_SITE": site_folders()}
         if self.endpoint.port is not None:
             claim_port(self.endpoint.host, self.endpoint.port)
@@ -175,8 +173,9 @@ class NbdServer:
         try:
             found = self._await_ready(timeout, hurried)
             if self.drives:
-                same(self.device, self.drives, found)
+                check_same(self.device, self.drives, found)
         except BaseException:
+            self._kill()
             self.stop()
             raise
         if not self.drives:
@@ -247,11 +246,16 @@ class NbdServer:
             self._line.close()
             self._line = None
 
+    def _kill(self) -> None:
+        """End a driver that is of no use, at once: the device is reset when its process is gone."""
+        self.child.kill()
+        self.child.wait(DYING)
+        self._let_go()
+
     def stop(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""
         self._let_go()
         self.child.stop()
         inquiry.forget()
         if self.endpoint.path is not None:
-            with suppress(FileNotFoundError):
-                self.endpoint.path.unlink()
+            remove_dead(self.endpoint.path)
