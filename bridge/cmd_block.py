@@ -85,23 +85,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="copy data, even where the device could reach the kernel's own pages (export usrloop)",
     )
     parser.add_argument(
-        "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
+        "--threads",
+        type=bounded(1, 1024),
+        default=16,
+        help="requests served at once (default %(default)s)",
     )
     parser.add_argument(
         "--poll-us",
         type=bounded(0, 1000),
         default=0,
         metavar="MICROSECONDS",
-        help="poll for completions and requests for so long before sleeping (default 0: do not): "
-        "lower latency, more processor time (export usrloop)",
+        help="busy-poll for up to so long before sleeping: lower latency, more processor time "
+        "(default %(default)s; export usrloop)",
     )
     parser.add_argument(
         "--restart-time",
         type=bounded(0, 3600),
         default=60,
         metavar="SECONDS",
-        help="when the driver dies, hold requests for up to so long until it is back "
-        "(default 60; 0: I/O errors at once; exports usrloop and nbd)",
+        help="when the driver dies, let requests wait for up to so long until it is restarted "
+        "(default %(default)s; 0: I/O errors at once; exports usrloop and nbd)",
     )
     parser.add_argument(
         "--request-time",
