@@ -69,7 +69,6 @@ struct side {
 	unsigned long finished;
 	int calm;
 	atomic_int stop, ended;
-	int late;			/* one was submitted with the end */
 	uint8_t shadow[SECTORS * USRDRV_SECTOR], known[SECTORS];
 };
 
@@ -317,22 +316,19 @@ static uint32_t some(void)
 	return kernel->calm ? !kernel->flying : next() % (DEPTH + 1);
 }
 
-/* At the end, a request more, of which the same ENTER tells. It is a wrong one: who takes it answers it at once. */
+/* With the end, a request more. It is a wrong one: who takes it answers at once. */
 static int submit_late(void)
 {
-	kernel->late = 1;
 	kernel->cq[kernel->cq_head % DEPTH].tag = DEPTH;
-	kernel->sq[kernel->sq_tail++ % DEPTH] = (struct usrloop_sqe){
-		.seq = ++kernel->seq, .op = USRLOOP_OP_FLUSH, .len = USRDRV_SECTOR,
-	};
-	__atomic_store_n(&kernel->ring->sq_tail, kernel->sq_tail, __ATOMIC_RELEASE);
-	return USRLOOP_READY_WORK;
+	kernel->sq[kernel->sq_tail % DEPTH] = (struct usrloop_sqe){ .op = USRLOOP_OP_FLUSH, .len = USRDRV_SECTOR };
+	__atomic_store_n(&kernel->ring->sq_tail, ++kernel->sq_tail, __ATOMIC_RELEASE);
+	return USRLOOP_READY_STOP | USRLOOP_READY_WORK;
 }
 
 /* Nobody took it: no ENTER would have told its client of the answer. */
 static void check_late(void)
 {
-	if (kernel->late && kernel->cq[kernel->cq_head % DEPTH].tag != DEPTH)
+	if (!revoking && kernel->cq[kernel->cq_head % DEPTH].tag != DEPTH)
 		complain("taken with the port's end", 0, 0);
 }
 
@@ -349,15 +345,9 @@ static int enter(unsigned long arg)
 	if (!(next() % 64))
 		return -EINTR;
 	if (atomic_load(&kernel->stop)) {
-		if (revoking && kernel->flying) {
+		if (revoking || !kernel->flying) {
 			atomic_store(&kernel->ended, 1);
-			return -ESTALE;
-		}
-		if (!kernel->flying) {
-			int late = submit_late();
-
-			atomic_store(&kernel->ended, 1);
-			return USRLOOP_READY_STOP | late;
+			return kernel->flying ? -ESTALE : submit_late();
 		}
 		left = 0;
 	}
