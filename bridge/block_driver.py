@@ -42,7 +42,8 @@ class BlockWorker(Worker):
         # Opened first, closed last: the driver has no requests of theirs any more.
         self._controls = stack.enter_context(ExitStack())
         options = {key: request[key] for key in ("read_only", "poll_us")}
-        controller = stack.enter_context(open_disks(name, **options))
+        counters = fds[0] if fds else -1
+        controller = stack.enter_context(open_disks(name, counters=counters, **options))
         self._controller = controller
         drives = chosen(controller, name, request["drives"])
         zero_copy = request["zero_copy"] and _can_zero_copy()

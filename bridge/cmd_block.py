@@ -12,14 +12,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from usrdrv import functions
 from usrdrv.base import errors
+from usrdrv.base.counters import Counters
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import sweep
-from usrdrv.bridge import detach, exports, watchdog
+from usrdrv.bridge import detach, exports, stats, watchdog
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.memory import spare
@@ -51,9 +52,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "block",
         help="make drives block devices",
-        description="Make drives block devices of the kernel until interrupted.",
+        description="Make drives block devices of the kernel until interrupted. "
+        "`usrdrv block stats DISK` prints the driver's counters.",
     )
     add_device(parser)
+    parser.add_argument(
+        "served",
+        metavar="DISK",
+        nargs="?",
+        help="device or block device whose counters to print (with stats)",
+    )
     parser.add_argument(
         "--drive",
         type=_drive,
@@ -115,13 +123,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "(default %(default)s; 0: never)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a line of JSON for each drive when usable"
+        "--json", action="store_true", help="print JSON: a line for each drive when usable"
     )
     parser.set_defaults(run=run, patient=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until told to end. Return the exit code."""
+    """Serve until told to end, or print counters. Return the exit code."""
+    if args.device == "stats":
+        return _stats(args)
+    if args.served is not None:
+        raise errors.UsageError(f"unexpected argument {args.served!r}")
     supported.check(args.device, supported.DISKS)
     endpoint = _endpoint(args)
     drives = _drives(args.drive)
@@ -139,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
+            Counters() as counters,
             functions.kept(args.device),
             exports.start(
                 export,
@@ -150,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
                 poll_us=args.poll_us,
                 zero_copy=args.zero_copy,
                 overdue=overdue,
+                counters=counters.fd,
             ) as server,
         ):
             attached = _attach(export, server, args.restart_time, overdue)
@@ -162,11 +176,33 @@ def run(args: argparse.Namespace) -> int:
                     _announce(args, export, server, drive, one)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(exports.statistics(attachment), args.request_time)
-                return _serve(server, attachment, signals, restarter, hangs)
+                disks = [one.where for one in attached]
+
+                def counted() -> dict[str, Any]:
+                    return {
+                        "device": args.device,
+                        "export": export,
+                        "disks": " ".join(disks),
+                        "driver_pid": server.child.pid,
+                        "restarts": restarter.count,
+                        **stats.of_disks(counters),
+                    }
+
+                with stats.answer(
+                    "disks", lambda: {"device": args.device, "disks": disks}, counted
+                ):
+                    return _serve(server, attachment, signals, restarter, hangs)
             finally:
                 attachment.close()
     except Interrupted:
         raise errors.DeviceError("interrupted before the device was usable") from None
+
+
+def _stats(args: argparse.Namespace) -> int:
+    if args.served is None:
+        raise errors.UsageError("stats of which disk? usrdrv block stats DISK")
+    stats.show(stats.find_disk(args.served), as_json=args.json)
+    return 0
 
 
 def _drive(text: str) -> int | None:

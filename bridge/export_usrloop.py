@@ -83,8 +83,10 @@ class LoopServer(Closing):
         read_only: bool = False,
         zero_copy: bool = True,
         poll_us: int = 0,
+        counters: int = -1,
     ) -> None:
         self.device = device
+        self._fds = (counters,) if counters >= 0 else ()
         self.poll_us = poll_us
         self._request: dict[str, Any] = {
             "device": device,
@@ -122,7 +124,9 @@ class LoopServer(Closing):
         """
         if self.drives:  # it may live still, if the kernel has taken the disk from it
             self._process.kill()
-        self._process = DriverProcess(self._standby, hurried, timeout, **self._request)
+        self._process = DriverProcess(
+            self._standby, hurried, timeout, fds=self._fds, **self._request
+        )
         found = {
             int(number): Drive(**said) for number, said in self._process.ready["drives"].items()
         }

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
+from usrdrv.base.counters import Counters
 from usrdrv.base.signals import Signals
 from usrdrv.bridge import net_exports, netns
 from usrdrv.bridge.backoff import LONGEST, Death, Restarts
@@ -26,7 +27,6 @@ from usrdrv.bridge.say import say
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.net import Abilities
-from usrdrv.net.counters import Counters
 
 STATS_TIMEOUT: Final = 5.0
 

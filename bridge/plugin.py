@@ -135,7 +135,9 @@ def after_fork() -> None:
         name_owner(os.getppid())
     with ExitStack() as stack:
         read_only = parameters["readonly"] != "0"
-        controller = stack.enter_context(open_disks(name, read_only=read_only))
+        counters = int(os.environ.get("USRDRV_COUNTERS_FD", -1))
+        options: dict[str, Any] = {"read_only": read_only, "counters": counters}
+        controller = stack.enter_context(open_disks(name, **options))
         for drive in chosen(controller, name, numbers):
             disks[str(drive.index)] = Disk(drive)
         if supervisor >= 0:

@@ -44,6 +44,11 @@ class Restarter:
         self._restarts = Restarts(server.device, self._patience)
         self._begin()
 
+    @property
+    def count(self) -> int:
+        """How often it was."""
+        return self._restarts.count
+
     def prepare(self) -> None:
         """Have the next driver's process wait, if there may be a next one."""
         if self._patience:

@@ -87,7 +87,7 @@ class NbdServer:
 
     drives: their numbers; None: all that there are.
     again: its client waits for it to be started again when it is gone. overdue: seconds after which it ends for
-    a single request that is not done; 0: never.
+    a single request that is not done; 0: never. counters: descriptor of a memory file that the driver counts in.
     """
 
     standby: Child | None = None
@@ -103,6 +103,7 @@ class NbdServer:
         again: bool = False,
         overdue: float = 0,
         threads: int = 16,
+        counters: int = -1,
     ) -> None:
         self.device = device
         self.endpoint = endpoint
@@ -114,6 +115,7 @@ class NbdServer:
             f"overdue={int(overdue * 1000)}",
         )
         self._threads = threads
+        self._counters = counters
         self._line: socket.socket | None = None
         self.child: Child
         self._wanted = drives
@@ -167,9 +169,9 @@ class NbdServer:
         self._line, theirs = socket.socketpair()
         with theirs:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
-            self.child = Child(
-                "nbdkit", self._command(), env=env, pass_fds=(theirs.fileno(),), prepare=no_core
-            )
+            env["USRDRV_COUNTERS_FD"] = str(self._counters)
+            fds = [fd for fd in (theirs.fileno(), self._counters) if fd >= 0]
+            self.child = Child("nbdkit", self._command(), env=env, pass_fds=fds, prepare=no_core)
         try:
             found = self._await_ready(timeout, hurried)
             if self.drives:

@@ -20,12 +20,12 @@ import pytest
 from waiting import until
 
 from usrdrv.base import errors
+from usrdrv.base.counters import Counters
 from usrdrv.base.process import Child
 from usrdrv.bridge import standby
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.standby import Standby
 from usrdrv.drivers import supported
-from usrdrv.net.counters import Counters
 
 MODULE = "usrdrv.bridge.net_driver"
 DISK = "usrdrv.bridge.block_driver"

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "front.h"
+
+#define COUNTERS	(BLOCK_MAX_CHANNELS * sizeof(struct block_counters))
 
 extern const struct usrdrv_block_ops block_unit_ops;
 
@@ -56,8 +59,11 @@ int block_init(struct block_front *front, struct usrdrv_dev *dev, const struct b
 	front->limits = (struct block_limits){ .rw_ms = 10000, .flush_ms = 30000, .lost_ms = 500 };
 	pthread_mutex_init(&front->event_lock, NULL);
 	pthread_cond_init(&front->event_cond, NULL);
+	front->counters = mmap(NULL, COUNTERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (front->counters == MAP_FAILED)
+		front->counters = NULL;
 	front->dispatcher = new_dispatcher(front);
-	if (!front->dispatcher)
+	if (!front->dispatcher || !front->counters)
 		return -ENOMEM;
 	front->dispatcher->idle_port = block_epoll_port();
 	return front->dispatcher->idle_port ? 0 : -ENOMEM;
@@ -99,6 +105,7 @@ int block_add_channel(struct block_front *front, struct block_channel *ch, unsig
 {
 	ch->front = front;
 	ch->number = front->channels;
+	ch->count = &front->counters[ch->number];
 	ch->state = BLOCK_FROZEN;
 	ch->queue_tail = &ch->queue;
 	ch->failed_tail = &ch->failed;
@@ -142,6 +149,20 @@ struct block_unit *block_add_unit(struct block_front *front, unsigned int number
 }
 
 /**
+ * block_count_in - count in memory that others see, from what it says already
+ * @front:	front end, not started
+ * @fd:		memory file of at least a page
+ *
+ * Return: 0 or -errno.
+ */
+int block_count_in(struct block_front *front, int fd)
+{
+	void *map = mmap(front->counters, COUNTERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+
+	return map == MAP_FAILED ? -errno : 0;
+}
+
+/**
  * block_set_limits - set the time-outs of commands started from now on
  * @front:	front end
  * @limits:	copied
@@ -171,7 +192,7 @@ struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit)
  */
 void block_get_counters(struct block_front *front, unsigned int channel, struct block_counters *out)
 {
-	*out = front->channel[channel]->count;
+	*out = *front->channel[channel]->count;
 }
 
 static int run(struct block_dispatcher *d, void *(*sleep_in_port)(void *))
@@ -357,4 +378,6 @@ void block_free(struct block_front *front)
 		free(ch->segment);
 		free(ch->command);
 	}
+	if (front->counters)
+		munmap(front->counters, COUNTERS);
 }

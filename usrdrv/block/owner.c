@@ -93,7 +93,7 @@ int block_take_back(struct block_orders *o)
 	if (!o->port->ops->disarm(o->port))
 		return 0;
 	((struct block_order_request *)cmd->segments->request)->ended = 1;
-	o->channel->count.interrupts++;
+	o->channel->count->interrupts++;
 	o->by->front->ops->finished(o->channel, cmd);
 	block_end(o->channel, cmd, 0);
 	return 1;

@@ -166,7 +166,7 @@ void block_finish_segment(struct block_channel *ch, struct block_segment *s, int
 	struct block_request *r = s->request;
 
 	if (status) {
-		ch->count.failed++;
+		ch->count->failed++;
 		if (!r->status)
 			r->status = status;
 	}
