@@ -42,7 +42,7 @@ FUZZ_SECONDS ?= 300
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py packages.txt scripts/setup.sh $(BUILDERS) $(SOURCES) $(HEADERS)
+$(STAMP): pyproject.toml setup.py packages.txt scripts/setup.sh scripts/stubs.py $(BUILDERS) $(SOURCES) $(HEADERS)
 	scripts/setup.sh
 	touch $@
 

@@ -29,6 +29,7 @@ from usrdrv.bridge.say import say
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 from usrdrv.bridge.together import Together
 from usrdrv.bridge.watchdog import Watchdog
+from usrdrv.chips import DISKS
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
@@ -134,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         return _stats(args)
     if args.served is not None:
         raise errors.UsageError(f"unexpected argument {args.served!r}")
-    supported.check(args.device, supported.DISKS)
+    supported.check(args.device, DISKS)
     endpoint = _endpoint(args)
     drives = _drives(args.drive)
     wanted = args.export or ("auto" if args.port is None else "socket")

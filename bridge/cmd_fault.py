@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from usrdrv.base import errors
+from usrdrv.devices import models
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "add":
-        from usrdrv.devices import control, models
+        from usrdrv.devices import control
 
         kind = str(control.call(args.control, {"op": "status"})["model"])
         return {

@@ -9,6 +9,7 @@ import json
 from usrdrv.base import errors
 from usrdrv.bridge import inquiry
 from usrdrv.bridge.arguments import add_device, bounded
+from usrdrv.chips import DISKS
 from usrdrv.drivers import supported
 
 
@@ -26,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    supported.check(args.device, supported.DISKS)
+    supported.check(args.device, DISKS)
     found = _find(args.device)
     if args.drive is not None:
         found = [drive for drive in found if drive["known"]["drive"] == args.drive]

@@ -214,7 +214,7 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
 
 
 def _words(text: str) -> list[str]:
-    from usrdrv.devices.models import MODELS
+    from usrdrv.devices import models
 
     try:
         words = shlex.split(text)
@@ -222,9 +222,9 @@ def _words(text: str) -> list[str]:
         raise errors.UsageError(f"--model {text!r}: {error}") from error
     if not words:
         raise errors.UsageError("--model: the model's kind is missing")
-    if words[0] not in MODELS:
+    if words[0] not in models.kinds():
         raise errors.UsageError(
-            f"--model {text}: no model of {words[0]!r}: there are {', '.join(MODELS)}"
+            f"--model {text}: no model of {words[0]!r}: there are {', '.join(models.kinds())}"
         )
     return words
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
+from usrdrv.devices import models
 
 if TYPE_CHECKING:
     from usrdrv.devices.vfio_user.server import Server
@@ -46,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "usrdrv-model(1).",
     )
     parser.add_argument(
-        "kind", choices=("cmd680", "dp83820"), metavar="KIND", help="cmd680 or dp83820"
+        "kind", choices=models.kinds(), metavar="KIND", help=f"one of {', '.join(models.kinds())}"
     )
     parser.add_argument("--socket", type=Path, required=True, help="path of the socket to make")
     parser.add_argument(
@@ -103,7 +104,7 @@ def options(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def _check_drive(model: str, said: str, index: str, keys: Iterable[str]) -> None:
     """Name what is wrong as it was typed: the model would name it with the drive's number behind."""
-    from usrdrv.devices.cmd680 import DRIVE_OPTIONS
+    from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
 
     if model != "cmd680":
         raise errors.UsageError(f"{said}: a {model} has no drives")
@@ -127,7 +128,6 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end."""
     from usrdrv.claim import SERVED, Claim
-    from usrdrv.devices import models
     from usrdrv.devices.control import ControlServer
     from usrdrv.devices.vfio_user.server import Server
 

@@ -15,6 +15,7 @@ from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge import stats
 from usrdrv.bridge.arguments import bounded
 from usrdrv.bridge.say import say
+from usrdrv.chips import NETWORK
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from usrdrv.bridge.net_supervisor import Interface, Settings
     from usrdrv.bridge.netns import check_namespace
 
-    supported.check(args.device, supported.NETWORK)
+    supported.check(args.device, NETWORK)
     check_name(args.ifname)
     if args.netns is not None:
         check_namespace(args.netns)

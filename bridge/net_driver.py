@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.bridge.driver_worker import Worker, run
+from usrdrv.chips import NETWORK
 from usrdrv.device import open_device
-from usrdrv.drivers import open_driver, supported
+from usrdrv.drivers import open_driver
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
@@ -40,9 +41,7 @@ class NetWorker(Worker):
         device = stack.enter_context(open_device(request["device"]))
         options = {key: request[key] for key in ("mtu", "offloads")}
         self._held = stack.enter_context(ExitStack())  # what the driver uses until it is closed
-        nic = stack.enter_context(
-            open_driver(device, supported.NETWORK, counters=fds[0], **options)
-        )
+        nic = stack.enter_context(open_driver(device, NETWORK, counters=fds[0], **options))
         self._nic = nic
         self._claim = device.claim_fd
         self.say(

@@ -1,31 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""The device models by name."""
+"""The device models by name: each folder here that has a `model.py`.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+That has the class of the model, MODEL, and from_options(), which makes one.
+"""
 
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from usrdrv import devices
 from usrdrv.base.errors import UsageError
-from usrdrv.devices import cmd680, dp83820
-from usrdrv.devices.base import Model
+from usrdrv.base.parts import parts
 
-MODELS: dict[str, tuple[type[Model], Callable[[str | Mapping[str, Sequence[str]]], Model]]] = {
-    "cmd680": (cmd680.Cmd680Model, cmd680.from_options),
-    "dp83820": (dp83820.Dp83820Model, dp83820.from_options),
-}
+if TYPE_CHECKING:
+    from usrdrv.devices.base import Model
 
 
-def _known(kind: str) -> None:
-    if kind not in MODELS:
-        raise UsageError(f"no model of {kind!r}: there are {', '.join(MODELS)}")
+def kinds() -> list[str]:
+    """Return the names of the models."""
+    return parts(devices, "model")
+
+
+def _module(kind: str) -> Any:
+    """Import a model; now, as its C part takes a while to load."""
+    if kind not in kinds():
+        raise UsageError(f"no model of {kind!r}: there are {', '.join(kinds())}")
+    return importlib.import_module(f"{devices.__name__}.{kind}.model")
 
 
 def create(kind: str, options: str | Mapping[str, Sequence[str]] = "") -> Model:
     """Make the model that `model:KIND?OPTIONS` names."""
-    _known(kind)
-    return MODELS[kind][1](options)
+    model: Model = _module(kind).from_options(options)
+    return model
 
 
 def parse_fault(kind: str, words: Sequence[str]) -> Any:
     """A fault of that kind of model, from the words of a command line."""
-    _known(kind)
-    return MODELS[kind][0].parse_fault(words)
+    return _module(kind).MODEL.parse_fault(words)

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def preload() -> None:
-    """Import all drivers, so that nobody has to when a device is opened: in a process that must be quick then."""
-    for chip in supported.DRIVERS:
-        _module(chip)
+    """Import all drivers, so that open_driver() does not have to: in a process that must be quick then."""
+    for package in supported.PACKAGES:
+        _module(package)
 
 
-def _module(chip: supported.Chip) -> Any:
-    return importlib.import_module(f"usrdrv.drivers.{chip.driver}.driver")
+def _module(package: str) -> Any:
+    return importlib.import_module(f"{package}.driver")
 
 
 def open_driver(device: Device, kind: str | None = None, **options: Any) -> Any:
@@ -30,5 +30,5 @@ def open_driver(device: Device, kind: str | None = None, **options: Any) -> Any:
     """
     ids = device.config_read(0, 2), device.config_read(2, 2)
     chip = supported.find(device.name, ids, kind)
-    module = _module(chip)
+    module = _module(chip.package)
     return getattr(module, chip.controller)(device, module.Options(**options))

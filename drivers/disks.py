@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from usrdrv import names
 from usrdrv.block import Block
 from usrdrv.block.front import ZeroCopy
+from usrdrv.chips import DISKS
 from usrdrv.device import open_device
-from usrdrv.drivers import open_driver, supported
+from usrdrv.drivers import open_driver
 
 
 class Identity(Protocol):
@@ -87,5 +88,5 @@ def open_disks(text: str, **options: Any) -> Iterator[DiskController]:
         with Controller(parse(name.options, **options), text) as controller:
             yield controller
         return
-    with open_device(text) as device, open_driver(device, supported.DISKS, **options) as controller:
+    with open_device(text) as device, open_driver(device, DISKS, **options) as controller:
         yield controller

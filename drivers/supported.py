@@ -6,35 +6,21 @@ Whether a command fits a device is asked here, before the device is taken from i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
 from typing import Final
 
-from usrdrv import names
+from usrdrv import drivers, names
 from usrdrv.base import errors
+from usrdrv.base.parts import parts
+from usrdrv.chips import DISKS, Chip
 from usrdrv.pci import Function
 
-DISKS: Final = "a disk controller"
-NETWORK: Final = "a network interface"
-
-
-@dataclass(frozen=True)
-class Chip:
-    """A device: its model's name, the package of its driver, the class in there that drives it, and its kind."""
-
-    model: str
-    driver: str
-    controller: str
-    kind: str
-
-
-CHIPS: Final = {
-    (0x1095, 0x0680): Chip("cmd680", "ide_cmd680", "Controller", DISKS),
-    (0x100B, 0x0022): Chip("dp83820", "dp83820", "Nic", NETWORK),
+PACKAGES: Final = [f"{drivers.__name__}.{name}" for name in parts(drivers, "driver")]
+"""The drivers: each folder here that has a `driver.py`."""
+CHIPS: Final[dict[tuple[int, int], Chip]] = {
+    chip.ids: chip for package in PACKAGES for chip in importlib.import_module(package).CHIPS
 }
 """By PCI vendor and device id."""
-NULL: Final = Chip("null", "null", "Controller", DISKS)
-"""A disk in its driver's memory: no PCI device."""
-DRIVERS: Final = (*CHIPS.values(), NULL)
 
 
 def find(name: str, ids: tuple[int, int], kind: str | None = None) -> Chip:
@@ -65,7 +51,7 @@ def check(text: str, kind: str) -> None:
                 if chip.model == model:
                     _check_kind(text, chip.kind, kind)
         case names.NullName():
-            _check_kind(text, NULL.kind, kind)
+            _check_kind(text, DISKS, kind)
 
 
 def _check_kind(name: str, has: str, kind: str | None) -> None:

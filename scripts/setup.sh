@@ -27,4 +27,5 @@ fi
 pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install --upgrade 'setuptools>=77'
 "${pip[@]}" install --editable '.[dev]'
+.venv/bin/python scripts/stubs.py
 echo "setup: done"

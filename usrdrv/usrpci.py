@@ -28,9 +28,9 @@ def available() -> bool:
 
 def open_function(function: Function) -> Any:
     """Claim a function that no driver has; return the struct usrdrv_dev."""
-    place = re.split(r"[:.]", function.address)
+    domain, bus, slot, number = (int(part, 16) for part in re.split(r"[:.]", function.address))
     out = ffi.new("struct usrdrv_dev **")
-    result = lib.usrdrv_usr_open(*(int(number, 16) for number in place), out)
+    result = lib.usrdrv_usr_open(domain, bus, slot, number, out)
     if result == 0:
         return out[0]
     match -result:

@@ -48,8 +48,8 @@ def open_function(function: Function) -> Any:
         files.append(_open_group(function))
         files.append(_device(function, *files))
         out = ffi.new("struct usrdrv_dev **")
-        mine, files = files, []  # they are its own from here
-        result = lib.usrdrv_vfio_open(*mine, out)
+        (container, group, device), files = files, []  # they are its own from here
+        result = lib.usrdrv_vfio_open(container, group, device, out)
     finally:
         for fd in files:
             os.close(fd)

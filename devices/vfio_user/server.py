@@ -34,6 +34,8 @@ class Server(Closing):
 
     def run(self) -> None:
         """Serve until stop(). The GIL is not held; Python handles signals in another thread only."""
+        if self._server is None:
+            raise errors.DeviceError(f"{self.path}: the server is closed")
         result = lib.vu_server_run(self._server)
         if result:
             raise errors.DeviceError(f"{self.path}: {os.strerror(-result)}")

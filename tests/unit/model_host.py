@@ -9,7 +9,7 @@ from typing import Any, Self
 from waiting import until
 
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.cmd680 import Cmd680Model, DriveSpec
+from usrdrv.devices.cmd680.model import Cmd680Model, DriveSpec
 
 MEM_BASE = 0x1F000000
 MEM_SIZE = 4 << 20

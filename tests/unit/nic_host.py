@@ -15,7 +15,7 @@ from typing import Any, Self
 from nic_pair import wait_for
 
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.dp83820 import Dp83820Model, NicSpec
+from usrdrv.devices.dp83820.model import Dp83820Model, NicSpec
 
 CONFIG = 7
 MAC = bytes.fromhex("02005e100001")

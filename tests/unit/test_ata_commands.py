@@ -13,7 +13,7 @@ from model_host import CTL, DATA, Machine
 
 from usrdrv.base.errors import DeviceBusyError, NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices.base.images import parse_size
-from usrdrv.devices.cmd680 import DriveSpec, from_options
+from usrdrv.devices.cmd680.model import DriveSpec, from_options
 
 MIB = 1 << 20
 
@@ -438,7 +438,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from model_host import Machine
-from usrdrv.devices.cmd680 import DriveSpec
+from usrdrv.devices.cmd680.model import DriveSpec
 with Machine(DriveSpec(image=Path(sys.argv[1]))) as m:
     def mark(n):
         try: open(f"/nonexistent-{n}")

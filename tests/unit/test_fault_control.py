@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv.base.errors import DeviceBusyError, DeviceError, NoSuchDeviceError, UsageError
-from usrdrv.devices.cmd680 import Cmd680Model, DriveSpec
+from usrdrv.devices.cmd680.model import Cmd680Model, DriveSpec
 from usrdrv.devices.control import ControlServer, call
 
 

@@ -7,8 +7,8 @@ import pytest
 from model_host import CTL, DATA, Machine
 
 from usrdrv.base.errors import NoSuchDeviceError, UsageError
-from usrdrv.devices.cmd680 import DriveSpec
 from usrdrv.devices.cmd680.faults import Fault, parse_fault
+from usrdrv.devices.cmd680.model import DriveSpec
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_host import MEM_BASE, MEM_SIZE, Machine
 from waiting import enough
 
-from usrdrv.devices.cmd680 import DriveSpec
+from usrdrv.devices.cmd680.model import DriveSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))

@@ -15,7 +15,7 @@ bench  scripts
 bridge
 lab
 drivers                                     devices
-drivers/ide_cmd680  drivers/dp83820  drivers/null  devices/cmd680  devices/dp83820  devices/vfio_user
+drivers/*                                   devices/cmd680  devices/dp83820  devices/vfio_user
 usrdrv/net  usrdrv/block                    devices/wire
 usrdrv/loop                                 devices/base
 usrdrv
@@ -24,8 +24,20 @@ usrdrv/base  usrdrv/include/usrdrv          loopback-kmod
 loopback-kmod/include/uapi
 """
 """The folders, the highest first. Two on one floor do not know each other, so there is no circle of folders."""
+
+
+def folders(pattern: str) -> list[str]:
+    """The folders of ours that a word of FLOORS names: one, or each with files in it."""
+    if "*" not in pattern:
+        return [pattern]
+    return sorted({str(file.parent.relative_to(ROOT)) for file in ROOT.glob(f"{pattern}/*.py")})
+
+
 FLOOR = {
-    folder: -number for number, line in enumerate(FLOORS.splitlines()) for folder in line.split()
+    folder: -number
+    for number, line in enumerate(FLOORS.splitlines())
+    for pattern in line.split()
+    for folder in folders(pattern)
 }
 APART = ("tests", "bench/peers", "docs")
 """Folders that look at any other, and programs that are run by name."""

@@ -4,7 +4,7 @@
 import pytest
 from model_host import Machine
 
-from usrdrv.devices.cmd680 import DriveSpec
+from usrdrv.devices.cmd680.model import DriveSpec
 
 
 def test_header_after_reset() -> None:

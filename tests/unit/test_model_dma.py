@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from model_host import DATA, MEM_BASE, MEM_SIZE, PRD, Machine
 
-from usrdrv.devices.cmd680 import DriveSpec
+from usrdrv.devices.cmd680.model import DriveSpec
 
 RAM = DriveSpec(ram=1 << 30)
 

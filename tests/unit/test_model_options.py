@@ -9,7 +9,7 @@ import pytest
 from usrdrv.base import errors
 from usrdrv.bridge import cli, cmd_model
 from usrdrv.devices import models
-from usrdrv.devices.cmd680 import DRIVE_OPTIONS
+from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
 
 
 def parse(*drives: str) -> dict[str, list[str]]:

@@ -7,8 +7,8 @@ import pytest
 from model_host import DATA, Machine
 
 from usrdrv.base.errors import UsageError
-from usrdrv.devices.cmd680 import DriveSpec, from_options
 from usrdrv.devices.cmd680.faults import Fault
+from usrdrv.devices.cmd680.model import DriveSpec, from_options
 
 MIB = 1 << 20
 LONG = 3600.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from model_host import DATA, Machine
 
-from usrdrv.devices.cmd680 import DriveSpec
+from usrdrv.devices.cmd680.model import DriveSpec
 
 UDMA5_HOST, UDMA6_HOST, PIO_HOST = (0x02, 3), (0x01, 3), (0x02, 1)
 ACROSS = [(DATA + 0xFE00, 1024)]

@@ -17,7 +17,7 @@ from scapy.utils import PcapReader
 
 from usrdrv.base import errors
 from usrdrv.devices._models import lib
-from usrdrv.devices.dp83820 import from_options
+from usrdrv.devices.dp83820.model import from_options
 
 GROUP = bytes.fromhex("0180c2000001")
 

@@ -93,7 +93,8 @@ def test_it_has_imported_all_that_a_driver_needs_and_holds_nothing(waiting: Stan
     waiting.prepare()
     child = ready(waiting)
     mapped = Path(f"/proc/{child.pid}/maps").read_text()
-    drivers = {path.stem for path in Path(supported.__file__).parent.glob("*/_*.pyi")}
+    built = Path(supported.__file__).parent.glob("*/_*.abi3.so")
+    drivers = {path.name.partition(".")[0] for path in built}
     assert "_null" in drivers
     for extension in ("_access", "_loop", *drivers):
         assert f"{extension}.abi3.so" in mapped

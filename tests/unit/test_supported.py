@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Which devices a command takes: told by their ids, before anybody loses them."""
 
+import subprocess
+import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from usrdrv.base import errors
+from usrdrv.chips import DISKS, NETWORK
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver, supported
-from usrdrv.drivers.supported import DISKS, NETWORK
 from usrdrv.pci import Function
 
 
@@ -70,6 +73,42 @@ def test_an_open_device_of_another_kind_is_refused(
         open_driver(device, kind, **options)
 
 
-def test_all_drivers_that_there_are_are_listed() -> None:
-    folders = Path(supported.__file__).parent.glob("*/driver.py")
-    assert {chip.driver for chip in supported.DRIVERS} == {path.parent.name for path in folders}
+def test_no_two_drivers_have_one_device() -> None:
+    claimed = [chip.ids for name in supported.PACKAGES for chip in import_module(name).CHIPS]
+    assert len(claimed) == len(set(claimed)) == len(supported.CHIPS) > 1
+
+
+THIRD = """
+import importlib, sys
+from usrdrv import drivers
+drivers.__path__.append(sys.argv[1])
+importlib.reload(drivers.supported)
+
+class Device:
+    name = "a card"
+
+    def config_read(self, offset, size):
+        return {0: 0x1234, 2: 0x5678}[offset]
+
+print(drivers.open_driver(Device(), drivers.supported.DISKS, poll_us=7))
+drivers.preload()
+print("usrdrv.drivers.null.driver" in sys.modules)
+"""
+
+
+def test_a_driver_is_a_folder_and_nothing_else(tmp_path: Path) -> None:
+    """Its ids, kind and options are told by itself; no file that is there is changed for it."""
+    folder = tmp_path / "third"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from usrdrv.chips import DISKS, Chip\n"
+        "CHIPS = (Chip(__name__, (0x1234, 0x5678), DISKS, 'Third'),)\n"
+    )
+    (folder / "driver.py").write_text(
+        "def Options(**options):\n    return options\n"
+        "def Third(device, options):\n    return f'{device.name} with {options}'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", THIRD, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a card with {'poll_us': 7}\nTrue\n"
