@@ -26,5 +26,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "device",
         metavar="DEVICE",
-        help="vfio-user:SOCKET, model:cmd680?image=FILE, or a PCI address such as 0000:03:00.0",
+        help="a PCI address such as 0000:03:00.0, vfio-user:SOCKET, model:cmd680?image=FILE, or null:size=1G",
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
 from usrdrv.bridge import inquiry
-from usrdrv.bridge.chosen import chosen
+from usrdrv.bridge.chosen import chosen, identity
 from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
 from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
 from usrdrv.drivers.disks import open_disks
@@ -42,7 +42,8 @@ class BlockWorker(Worker):
         # Opened first, closed last: the driver has no requests of theirs any more.
         self._controls = stack.enter_context(ExitStack())
         options = {key: request[key] for key in ("read_only", "poll_us")}
-        controller = stack.enter_context(open_disks(name, **options))
+        counters = fds[0] if fds else -1
+        controller = stack.enter_context(open_disks(name, counters=counters, **options))
         self._controller = controller
         drives = chosen(controller, name, request["drives"])
         zero_copy = request["zero_copy"] and _can_zero_copy()
@@ -94,7 +95,7 @@ def _describe(drive: Disk, queues: int, zero_copy: ZeroCopy | None) -> dict[str,
     block = drive.block
     flags = ("read_only", "can_flush", "can_fua", "can_trim", "rotational")
     return {
-        "identity": f"{drive.identity.model}, serial {drive.identity.serial}",
+        "identity": identity(drive),
         "size": block.size,
         "physical_block": block.physical_block,
         "max_trim": block.max_trim,

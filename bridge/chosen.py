@@ -27,14 +27,25 @@ def chosen(controller: DiskController, name: str, wanted: Sequence[int] | None) 
     return [there[index] for index in (there if wanted is None else wanted)]
 
 
-class Known(Protocol):
-    """What tells a drive from others."""
+class Unit(Protocol):
+    """A drive, as its driver tells of it. Drives are the same if all that is told of them is."""
 
     @property
     def identity(self) -> str: ...
 
+    @property
+    def size(self) -> int: ...
 
-def same(device: str, before: Mapping[int, Known], now: Mapping[int, Known]) -> None:
+    @property
+    def read_only(self) -> bool: ...
+
+
+def identity(drive: Disk) -> str:
+    """Return what tells a drive from others."""
+    return f"{drive.identity.model}, serial {drive.identity.serial}"
+
+
+def check_same(device: str, before: Mapping[int, Unit], now: Mapping[int, Unit]) -> None:
     """DeviceError if a driver that was started again does not have the drives of the one before it."""
     for index, drive in before.items():
         which = "this" if len(before) == 1 else f"drive {index}"

@@ -12,14 +12,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from usrdrv import functions
 from usrdrv.base import errors
+from usrdrv.base.counters import Counters
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import sweep
-from usrdrv.bridge import detach, exports, watchdog
+from usrdrv.bridge import detach, exports, stats, watchdog
 from usrdrv.bridge.arguments import add_device, bounded
 from usrdrv.bridge.exports import Attachment, Server
 from usrdrv.bridge.memory import spare
@@ -52,9 +53,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "block",
         help="make drives block devices",
-        description="Make drives block devices of the kernel until interrupted.",
+        description="Make drives block devices of the kernel until interrupted. "
+        "`usrdrv block stats DISK` prints the driver's counters.",
     )
     add_device(parser)
+    parser.add_argument(
+        "served",
+        metavar="DISK",
+        nargs="?",
+        help="device or block device whose counters to print (with stats)",
+    )
     parser.add_argument(
         "--drive",
         type=_drive,
@@ -86,23 +94,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="copy data, even where the device could reach the kernel's own pages (export usrloop)",
     )
     parser.add_argument(
-        "--threads", type=bounded(1, 1024), default=16, help="requests served at once (default 16)"
+        "--threads",
+        type=bounded(1, 1024),
+        default=16,
+        help="requests served at once (default %(default)s)",
     )
     parser.add_argument(
         "--poll-us",
         type=bounded(0, 1000),
         default=0,
         metavar="MICROSECONDS",
-        help="poll for completions and requests for so long before sleeping (default 0: do not): "
-        "lower latency, more processor time (export usrloop)",
+        help="busy-poll for up to so long before sleeping: lower latency, more processor time "
+        "(default %(default)s; export usrloop)",
     )
     parser.add_argument(
         "--restart-time",
         type=bounded(0, 3600),
         default=60,
         metavar="SECONDS",
-        help="when the driver dies, hold requests for up to so long until it is back "
-        "(default 60; 0: I/O errors at once; exports usrloop and nbd)",
+        help="when the driver dies, let requests wait for up to so long until it is restarted "
+        "(default %(default)s; 0: I/O errors at once; exports usrloop and nbd)",
     )
     parser.add_argument(
         "--request-time",
@@ -113,13 +124,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "(default %(default)s; 0: never)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a line of JSON for each drive when usable"
+        "--json", action="store_true", help="print JSON: a line for each drive when usable"
     )
     parser.set_defaults(run=run, patient=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until told to end. Return the exit code."""
+    """Serve until told to end, or print counters. Return the exit code."""
+    if args.device == "stats":
+        return _stats(args)
+    if args.served is not None:
+        raise errors.UsageError(f"unexpected argument {args.served!r}")
     supported.check(args.device, DISKS)
     endpoint = _endpoint(args)
     drives = _drives(args.drive)
@@ -137,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             Signals() as signals,
+            Counters() as counters,
             functions.kept(args.device),
             exports.start(
                 export,
@@ -148,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
                 poll_us=args.poll_us,
                 zero_copy=args.zero_copy,
                 overdue=overdue,
+                counters=counters.fd,
             ) as server,
         ):
             attached = _attach(export, server, args.restart_time, overdue)
@@ -160,11 +177,33 @@ def run(args: argparse.Namespace) -> int:
                     _announce(args, export, server, drive, one)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(exports.statistics(attachment), args.request_time)
-                return _serve(server, attachment, signals, restarter, hangs)
+                disks = [one.where for one in attached]
+
+                def counted() -> dict[str, Any]:
+                    return {
+                        "device": args.device,
+                        "export": export,
+                        "disks": " ".join(disks),
+                        "driver_pid": server.child.pid,
+                        "restarts": restarter.count,
+                        **stats.of_disks(counters),
+                    }
+
+                with stats.answer(
+                    "disks", lambda: {"device": args.device, "disks": disks}, counted
+                ):
+                    return _serve(server, attachment, signals, restarter, hangs)
             finally:
                 attachment.close()
     except Interrupted:
         raise errors.DeviceError("interrupted before the device was usable") from None
+
+
+def _stats(args: argparse.Namespace) -> int:
+    if args.served is None:
+        raise errors.UsageError("stats of which disk? usrdrv block stats DISK")
+    stats.show(stats.find_disk(args.served), as_json=args.json)
+    return 0
 
 
 def _drive(text: str) -> int | None:

@@ -16,6 +16,7 @@ from usrdrv import names
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge.arguments import bounded
+from usrdrv.bridge.say import say
 
 if TYPE_CHECKING:
     from usrdrv.lab.cache import Report
@@ -262,7 +263,7 @@ def run_command(args: argparse.Namespace) -> int:
         outcome = {"code": result.code, "out": result.out, "err": result.err}
         print(json.dumps({**outcome, "warnings": warnings, "kernel_log": log}))
     for line in warnings:
-        print(f"usrdrv: the guest's kernel: {line}", file=sys.stderr)
+        say(f"the guest's kernel: {line}")
     return result.code or int(bool(warnings))
 
 

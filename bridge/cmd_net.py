@@ -7,11 +7,12 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usrdrv import functions
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
+from usrdrv.bridge import stats
 from usrdrv.bridge.arguments import bounded
 from usrdrv.bridge.say import say
 from usrdrv.chips import NETWORK
@@ -108,7 +109,6 @@ def run(args: argparse.Namespace) -> int:
         return _stats(args)
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
-    from usrdrv.base.lines import LineServer
     from usrdrv.base.sockets import sweep
     from usrdrv.bridge import net_exports
     from usrdrv.bridge.link import check_name
@@ -137,10 +137,7 @@ def run(args: argparse.Namespace) -> int:
             Signals() as signals,
             functions.kept(args.device, args.force),
             Interface(settings, args.ifname, args.netns) as interface,
-            LineServer(
-                run_directory() / f"net-{os.getpid()}.sock",
-                lambda request: _answer(interface, request),
-            ),
+            stats.answer("net", interface.who, interface.stats),
         ):
             signals.poll_only()
             if args.export == "auto":
@@ -162,16 +159,6 @@ def _group(text: str) -> bytes:
     return address
 
 
-def _answer(interface: Interface, request: dict[str, Any]) -> Any:
-    match request.get("op"):
-        case "who":
-            return interface.who()
-        case "stats":
-            return interface.stats()
-        case other:
-            raise errors.UsageError(f"unknown request {other!r}")
-
-
 def _announce(args: argparse.Namespace, export: str, interface: Interface) -> None:
     line = interface.name
     if args.json:
@@ -191,17 +178,10 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
 
 def _find(ifname: str, namespace: str | None) -> Path:
     """Return the socket of who keeps an interface, by the name that it has now, or else had first."""
-    from usrdrv.base.lines import call
-    from usrdrv.base.sockets import sweep
     from usrdrv.bridge import netns
 
-    sweep(run_directory())
     first = None
-    for path in run_directory().glob("net-*.sock"):
-        try:
-            who = call(path, {"op": "who"})
-        except errors.UsrdrvError:
-            continue  # it has just ended
+    for path, who in stats.served("net"):
         if (who["ifname"], who["netns"]) == (ifname, netns.number(namespace)):
             return path
         if (who["first"], who["home"]) == (ifname, namespace):
@@ -213,15 +193,7 @@ def _find(ifname: str, namespace: str | None) -> Path:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from usrdrv.base.lines import call
-
     if args.interface is None:
         raise errors.UsageError("stats of which interface? usrdrv net stats IFNAME")
-    found = call(_find(args.interface, args.netns), {"op": "stats"})
-    if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    width = max(len(name) for name in found)
-    for name, value in found.items():
-        print(f"{name:{width}}  {value}")
+    stats.show(_find(args.interface, args.netns), as_json=args.json)
     return 0

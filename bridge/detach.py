@@ -104,7 +104,6 @@ class _Writing:
     def __init__(self, disk: KernelDisk, *, used: bool) -> None:
         self._disk, self._used = disk, used
         self.failure = ""
-        self.done = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -115,7 +114,10 @@ class _Writing:
             self._disk.sync()
         except Exception as error:  # whatever it is, not all was written
             self.failure = str(getattr(error, "strerror", error))
-        self.done = True
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
 
     def wait(self) -> None:
         self._thread.join()

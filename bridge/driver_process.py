@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
+from usrdrv.base.process import DYING
 from usrdrv.bridge.driver_worker import STALE
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
@@ -50,6 +51,7 @@ class DriverProcess(Closing):
 
     fds: descriptors that go with `open`.
     hurried: looked at while waiting; InterruptedError once it is true. timeout: seconds that it has to get ready.
+    One that does not get ready is killed.
     """
 
     def __init__(
@@ -68,13 +70,13 @@ class DriverProcess(Closing):
             self.send(*fds, op="open", **request)
             event = self.expect("ready", STALE, timeout=timeout)
             if event["event"] == STALE:
-                self.close()
+                self.kill()
                 self.child, self._sock = standby.start()
                 self.send(*fds, op="open", **request)
                 event = self.expect("ready", timeout=timeout)
             self.ready = event
         except BaseException:
-            self.close()
+            self.kill()
             raise
         self.child.talk()
 
@@ -129,6 +131,12 @@ class DriverProcess(Closing):
             return kept
         *lines, self._pending = self._pending.split(b"\n")
         return kept + [_event(line) for line in lines]
+
+    def kill(self) -> None:
+        """End a driver that is of no use, at once: the device is reset when its process is gone. Idempotent."""
+        self.child.kill()
+        self.child.wait(DYING)
+        self._sock.close()
 
     def close(self) -> None:
         """Let the driver quiesce the device and end. Idempotent."""

@@ -27,8 +27,9 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
 from usrdrv.base import errors, sockets
-from usrdrv.base.process import Child, find_tool
+from usrdrv.base.process import DYING, Child, find_tool
 from usrdrv.bridge import exports, nbd_handshake
+from usrdrv.bridge.chosen import check_same
 from usrdrv.bridge.kernel_disk import KernelDisk
 
 FAMILY: Final = "nbd"
@@ -44,8 +45,6 @@ REPLAY_PERIOD_MS: Final = int(exports.REPLAY_TIME * 1000)
 """How often the kernel looks whether a request's connection is another one now."""
 ORPHANED: Final = 10
 """Seconds that requests wait without any connection. We give the kernel a stand-in long before."""
-ENDING: Final = 5.0
-"""Seconds; many times what a process takes that is killed."""
 REPLACING: Final = 5.0
 """Seconds; many times what the kernel takes to see the end of a connection."""
 
@@ -279,9 +278,11 @@ class NbdAttachment:
             )
         except OSError as error:
             raise errors.DeviceError(f"{self.where}: {error.strerror or error}") from error
-        if export != self._export:
+        try:
+            check_same(self.where, {0: self._export}, {0: export})
+        except errors.DeviceError:
             fresh.close()
-            raise errors.DeviceError(f"{self.where}: another drive answers: {export.identity}")
+            raise
         self._held = False
         self._replace(fresh, fresh)
 
@@ -334,7 +335,7 @@ class NbdAttachment:
             disk.release()
         for child in self.children:
             child.kill()
-            child.wait(ENDING)
+            child.wait(DYING)
         for disk in self.disks:
             if index is None or disk.users():
                 continue

@@ -19,7 +19,7 @@ from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
 from usrdrv.bridge import inquiry
-from usrdrv.bridge.chosen import same
+from usrdrv.bridge.chosen import check_same
 from usrdrv.bridge.driver_process import DriverProcess
 from usrdrv.bridge.driver_worker import GONE
 from usrdrv.bridge.kernel_disk import KernelDisk
@@ -83,8 +83,10 @@ class LoopServer(Closing):
         read_only: bool = False,
         zero_copy: bool = True,
         poll_us: int = 0,
+        counters: int = -1,
     ) -> None:
         self.device = device
+        self._fds = (counters,) if counters >= 0 else ()
         self.poll_us = poll_us
         self._request: dict[str, Any] = {
             "device": device,
@@ -120,9 +122,11 @@ class LoopServer(Closing):
 
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
-        if self.drives:
-            self._process.close()
-        self._process = DriverProcess(self._standby, hurried, timeout, **self._request)
+        if self.drives:  # it may live still, if the kernel has taken the disk from it
+            self._process.kill()
+        self._process = DriverProcess(
+            self._standby, hurried, timeout, fds=self._fds, **self._request
+        )
         found = {
             int(number): Drive(**said) for number, said in self._process.ready["drives"].items()
         }
@@ -131,9 +135,9 @@ class LoopServer(Closing):
             self._request["drives"] = list(found)  # those and no others, also if all were asked for
             return
         try:
-            same(self.device, self.drives, found)
+            check_same(self.device, self.drives, found)
         except errors.DeviceError:
-            self._process.close()
+            self._process.kill()
             raise
 
     def serve(self, drive: int, number: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.process import Child
+from usrdrv.bridge.chosen import Unit
 from usrdrv.bridge.kernel_disk import KernelDisk
 from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 REPLAY_TIME: Final = 2.0
 """Seconds until a restarted driver has the requests that were under way at the latest."""
-
-
-class Unit(Protocol):
-    """A drive, as its driver tells of it."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def read_only(self) -> bool: ...
 
 
 class Server(Protocol):
@@ -167,18 +158,26 @@ def start(
     zero_copy: bool = True,
     poll_us: int = 0,
     overdue: float = 0,
+    counters: int = -1,
 ) -> NbdServer | LoopServer:
     """Start the driver in the process that `export` wants it in; a context manager.
 
     drives: their numbers; None: all.
     threads: of an NBD server. overdue: seconds after which that ends for a request that is not done; 0: never.
     zero_copy: where usrloop and the device can do that. poll_us: how long usrloop and its driver look before they
-    sleep.
+    sleep. counters: descriptor of a memory file that the driver counts in (usrdrv.base.counters); -1: none.
     """
     if export == "usrloop":
         from usrdrv.bridge.export_usrloop import LoopServer
 
-        return LoopServer(device, drives, read_only=read_only, zero_copy=zero_copy, poll_us=poll_us)
+        return LoopServer(
+            device,
+            drives,
+            read_only=read_only,
+            zero_copy=zero_copy,
+            poll_us=poll_us,
+            counters=counters,
+        )
     # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
     # an ATA drive need not read as zeroes.
     trim = export != "fuse"
@@ -191,6 +190,7 @@ def start(
         again=export == "nbd",
         overdue=overdue,
         threads=threads,
+        counters=counters,
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from usrdrv.base import errors, lines
+from usrdrv.base import errors, lines, sockets
 from usrdrv.claim import run_directory
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def answer(controller: DiskController) -> AbstractContextManager[object]:
 
 def forget() -> None:
     """Remove what a driver of ours left that was killed."""
-    _path(os.getpid()).unlink(missing_ok=True)
+    sockets.remove_dead(_path(os.getpid()))
 
 
 def ask(owner: int) -> list[Answer] | None:

@@ -10,14 +10,16 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
+from usrdrv.base.counters import Counters
 from usrdrv.base.signals import Signals
-from usrdrv.bridge import net_exports, netns, presence
-from usrdrv.bridge.backoff import LONGEST, Backoff
+from usrdrv.bridge import net_exports, netns
+from usrdrv.bridge.backoff import LONGEST, Death, Restarts
 from usrdrv.bridge.driver_process import DriverProcess, failure
 from usrdrv.bridge.link import LinkGoneError, LinkState
 from usrdrv.bridge.net_exports import KernelEnd
@@ -25,7 +27,6 @@ from usrdrv.bridge.say import say
 from usrdrv.bridge.standby import Standby
 from usrdrv.bridge.supervisor import START_TIMEOUT
 from usrdrv.net import Abilities
-from usrdrv.net.counters import Counters
 
 STATS_TIMEOUT: Final = 5.0
 
@@ -47,11 +48,6 @@ class Settings:
     restart_time: float = 60
 
 
-def _comes(signals: Signals, seconds: float) -> bool:
-    """Wait so long for a signal to end."""
-    return bool(select.select([signals.fd], [], [], seconds)[0])
-
-
 class Interface(Closing):
     """A network interface until close(). stats() and who() may be called from any thread."""
 
@@ -60,10 +56,9 @@ class Interface(Closing):
         self._namespace = namespace
         self._mtu = self._asked_mtu = settings.mtu
         self._state: LinkState | None = None
-        self._backoff = Backoff(settings.restart_time)
+        self._restarts = Restarts(settings.device, settings.restart_time)
         self._moved = 0
         self._since = 0.0
-        self.restarts = 0
         self.speed = 0
         self._counters = Counters()
         self._standby = Standby("usrdrv.bridge.net_driver")
@@ -244,40 +239,25 @@ class Interface(Closing):
         self._check_link(end)
         if self._asked_mtu != self._mtu:
             self._undo_mtu(end, self._asked_mtu, f"the driver {how}")
-        told, returncode = isinstance(how, errors.NoSuchDeviceError), self.driver.child.returncode
-        last: errors.UsrdrvError | None = None
-        for pause in self._backoff.pauses(died, worked):
-            if _comes(signals, pause):
-                return
-            presence.check(self._settings.device, told, returncode, died)
+        told = isinstance(how, errors.NoSuchDeviceError)
+        death = Death(str(how), died, self.driver.child.returncode, told, worked)
+
+        def start(hurried: Callable[[], bool], timeout: float) -> None:
+            self.driver = self._start(hurried, timeout)
             try:
-                self._try_again(end, signals)
-            except InterruptedError:
-                return
-            except LinkGoneError:
+                self._begin(end)
+            except errors.UsrdrvError:
+                self.driver.kill()
                 raise
-            except errors.UsrdrvError as error:
-                last = error
-                self.driver.close()
-                continue
-            self.restarts += 1
-            took = time.monotonic() - died
-            say(f"the driver {how}; restarted in {took:.2f} s ({self.restarts})")
-            return
-        patience = f"does not come back within {self._settings.restart_time:g} s"
-        raise errors.DeviceError(f"the driver {how} and {patience}{f': {last}' if last else ''}")
+
+        with suppress(InterruptedError):
+            self._restarts.bring_back(death, signals, start, final=(LinkGoneError,))
 
     def _check_link(self, end: KernelEnd) -> None:
         try:
             end.link.look()
         except LinkGoneError:
             raise self._deleted(end) from None
-
-    def _try_again(self, end: KernelEnd, signals: Signals) -> None:
-        """Start another driver, in what is left of its time."""
-        left = max(self._backoff.until - time.monotonic(), 0.0)
-        self.driver = self._start(lambda: signals.waiting, min(left, START_TIMEOUT))
-        self._begin(end)
 
     def stats(self) -> dict[str, Any]:
         """Counters over all drivers that this interface has had, and its state."""
@@ -293,7 +273,7 @@ class Interface(Closing):
             "speed": self.speed,
             "mtu": self._mtu,
             "driver_pid": self.driver.child.pid,
-            "restarts": self.restarts,
+            "restarts": self._restarts.count,
             **self._counters.read(self.driver.ready["counters"]),
         }
 

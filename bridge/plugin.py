@@ -39,7 +39,7 @@ for folder in folders:
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
 from usrdrv.bridge import inquiry  # noqa: E402
-from usrdrv.bridge.chosen import chosen  # noqa: E402
+from usrdrv.bridge.chosen import chosen, identity  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.drivers.disks import open_disks  # noqa: E402
 
@@ -83,7 +83,7 @@ class Disk:
 
     def __init__(self, drive: "driven.Disk") -> None:
         self.block = drive.block
-        self.identity = f"{drive.identity.model}, serial {drive.identity.serial}"
+        self.identity = identity(drive)
         # Bound here: as little as can be is looked up on the way of a request.
         self.read_into: Callable[[Any, int], None] = drive.block.read_into
         self.write_from: Callable[[Any, int, bool], None] = drive.block.write_from
@@ -135,7 +135,9 @@ def after_fork() -> None:
         name_owner(os.getppid())
     with ExitStack() as stack:
         read_only = parameters["readonly"] != "0"
-        controller = stack.enter_context(open_disks(name, read_only=read_only))
+        counters = int(os.environ.get("USRDRV_COUNTERS_FD", -1))
+        options: dict[str, Any] = {"read_only": read_only, "counters": counters}
+        controller = stack.enter_context(open_disks(name, **options))
         for drive in chosen(controller, name, numbers):
             disks[str(drive.index)] = Disk(drive)
         if supervisor >= 0:

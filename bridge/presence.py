@@ -13,10 +13,8 @@ from usrdrv.base import errors, sockets
 
 NO_VENDOR: Final = b"\xff\xff"
 """What a read of configuration space gives that nobody answers (PCI 3.0, section 6.1)."""
-
-
-LEAVING: Final = 1.0
-"""Seconds. A driver may see sooner than its bus that the device goes."""
+BUS_LAGS: Final = 1.0
+"""Seconds by which a driver may see sooner than its bus that the device goes."""
 
 
 def check(device: str, told: bool, returncode: int | None, died: float) -> None:
@@ -27,7 +25,7 @@ def check(device: str, told: bool, returncode: int | None, died: float) -> None:
     if not told and returncode != -signal.SIGBUS:
         return
     while there(device):
-        if time.monotonic() > died + LEAVING:
+        if time.monotonic() > died + BUS_LAGS:
             return
         time.sleep(0.01)
     raise errors.NoSuchDeviceError(f"{device}: the driver ended, its device is gone")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A driver that died is started again under whoever uses its drive; when that is given up.
+"""A driver that died is started again under whoever uses its drives.
 
 See docs/design/restart.md.
 """
 
 from __future__ import annotations
 
-import select
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from usrdrv import names
@@ -15,10 +15,8 @@ from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Signals
 from usrdrv.bridge import account, exports, presence
-from usrdrv.bridge.backoff import LONGEST, Backoff
-from usrdrv.bridge.exports import Attachment, Resumable, Server
-from usrdrv.bridge.say import say
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.backoff import LONGEST, Death, Restarts
+from usrdrv.bridge.exports import Attachment, Server
 
 
 def outlived(device: str) -> bool:
@@ -43,9 +41,13 @@ class Restarter:
         self._signals = signals
         self._resumable = attachment.resumable if outlived(server.device) else None
         self._patience = patience if self._resumable is not None else 0
-        self._backoff = Backoff(self._patience)
-        self._count = 0
+        self._restarts = Restarts(server.device, self._patience)
         self._begin()
+
+    @property
+    def count(self) -> int:
+        """How often it was."""
+        return self._restarts.count
 
     def prepare(self) -> None:
         """Have the next driver's process wait, if there may be a next one."""
@@ -69,50 +71,26 @@ class Restarter:
         told = self._server.device_gone()
         presence.check(self._server.device, told, dead.returncode, died)
 
-    def _sleep(self, seconds: float) -> None:
-        """InterruptedError when a signal comes meanwhile."""
-        select.select([self._signals.fd], [], [], seconds)
-        if self._signals.waiting:
-            raise InterruptedError
-
     def bring_back(self) -> None:
         """Start the driver again and hand the kernel its new connection.
 
         DeviceError: it is not to be had, and why. InterruptedError: a signal came meanwhile.
         """
-        server = self._server
+        server, resumable = self._server, self._resumable
         died, dead = time.monotonic(), server.child
         how = dead.status() if dead.returncode is not None else "does not end"
-        last = f"{server.device}: {dead.name} {how}"
-        if self._resumable is None or not self._patience:
+        if resumable is None or not self._patience:
             self.still_there(dead, died)
-            raise errors.NoSuchDeviceError(last)
-        worked, tried = self._worked(died), False
-        for pause in self._backoff.pauses(died, worked):
-            with suppress(errors.DeviceError):  # then they wait a little all the same
-                self._resumable.hold()
-            self._sleep(pause)
-            self.still_there(dead, died)
-            try:
-                self._try(self._resumable)
-            except errors.UsrdrvError as error:
-                # A later try that only had no time left says less than the one before it.
-                if not tried or time.monotonic() < self._backoff.until:
-                    last = str(error)
-                tried = True
-                continue
-            self._count += 1
-            took = time.monotonic() - died
-            say(f"the driver {how}; restarted in {took:.2f} s ({self._count})")
-            return
-        if tried:
-            raise errors.DeviceError(f"the driver {how} and does not come back: {last}")
-        raise errors.DeviceError(
-            f"{last}: no driver has completed a request for {self._patience} s; given up"
-        )
+            raise errors.NoSuchDeviceError(f"{server.device}: {dead.name} {how}")
 
-    def _try(self, resumable: Resumable) -> None:
-        left = max(self._backoff.until - time.monotonic(), 0.0)
-        self._server.start(lambda: self._signals.waiting, min(left, START_TIMEOUT))
-        self._begin()
-        resumable.reconnect()
+        def hold() -> None:
+            with suppress(errors.DeviceError):  # then they wait a little all the same
+                resumable.hold()
+
+        def start(hurried: Callable[[], bool], timeout: float) -> None:
+            server.start(hurried, timeout)
+            self._begin()
+            resumable.reconnect()
+
+        death = Death(how, died, dead.returncode, server.device_gone(), self._worked(died))
+        self._restarts.bring_back(death, self._signals, start, hold=hold)

@@ -10,17 +10,16 @@ import socket
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 from usrdrv.base import errors
-from usrdrv.base.process import Child, find_tool
-from usrdrv.base.sockets import claim_path
+from usrdrv.base.process import DYING, Child, find_tool
+from usrdrv.base.sockets import claim_path, remove_dead
 from usrdrv.bridge import inquiry, nbd_handshake
-from usrdrv.bridge.chosen import same
+from usrdrv.bridge.chosen import check_same
 from usrdrv.bridge.memory import no_core
 
 START_TIMEOUT: Final = 90.0
@@ -88,7 +87,7 @@ class NbdServer:
 
     drives: their numbers; None: all that there are.
     again: its client waits for it to be started again when it is gone. overdue: seconds after which it ends for
-    a single request that is not done; 0: never.
+    a single request that is not done; 0: never. counters: descriptor of a memory file that the driver counts in.
     """
 
     standby: Child | None = None
@@ -104,6 +103,7 @@ class NbdServer:
         again: bool = False,
         overdue: float = 0,
         threads: int = 16,
+        counters: int = -1,
     ) -> None:
         self.device = device
         self.endpoint = endpoint
@@ -115,6 +115,7 @@ class NbdServer:
             f"overdue={int(overdue * 1000)}",
         )
         self._threads = threads
+        self._counters = counters
         self._line: socket.socket | None = None
         self.child: Child
         self._wanted = drives
@@ -156,8 +157,7 @@ class NbdServer:
         InterruptedError when `hurried` says so; DeviceError also if it is not the drive that it was.
         """
         if self.drives:  # it may live still, if the kernel did not take its connections
-            self._let_go()
-            self.child.stop()
+            self._kill()
         env = {**os.environ, "USRDRV_SITE": site_folders()}
         if self.endpoint.port is not None:
             claim_port(self.endpoint.host, self.endpoint.port)
@@ -169,14 +169,15 @@ class NbdServer:
         self._line, theirs = socket.socketpair()
         with theirs:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
-            self.child = Child(
-                "nbdkit", self._command(), env=env, pass_fds=(theirs.fileno(),), prepare=no_core
-            )
+            env["USRDRV_COUNTERS_FD"] = str(self._counters)
+            fds = [fd for fd in (theirs.fileno(), self._counters) if fd >= 0]
+            self.child = Child("nbdkit", self._command(), env=env, pass_fds=fds, prepare=no_core)
         try:
             found = self._await_ready(timeout, hurried)
             if self.drives:
-                same(self.device, self.drives, found)
+                check_same(self.device, self.drives, found)
         except BaseException:
+            self._kill()
             self.stop()
             raise
         if not self.drives:
@@ -247,11 +248,16 @@ class NbdServer:
             self._line.close()
             self._line = None
 
+    def _kill(self) -> None:
+        """End a driver that is of no use, at once: the device is reset when its process is gone."""
+        self.child.kill()
+        self.child.wait(DYING)
+        self._let_go()
+
     def stop(self) -> None:
         """End the driver: it quiesces the device. Idempotent."""
         self._let_go()
         self.child.stop()
         inquiry.forget()
         if self.endpoint.path is not None:
-            with suppress(FileNotFoundError):
-                self.endpoint.path.unlink()
+            remove_dead(self.endpoint.path)

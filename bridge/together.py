@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several disks of one driver, as one: they are served, started again and detached together."""
+"""Several disks of one driver as one: it is started again for all of them, and all are detached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usrdrv.bridge.kernel_disk import KernelDisk
 
 
 class Together:
-    """The disks of `device` that are attached. An Attachment."""
+    """An Attachment of several disks of `device`."""
 
     def __init__(self, device: str, attached: Sequence[Attachment]) -> None:
         self._attached = attached

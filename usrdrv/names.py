@@ -59,5 +59,5 @@ def parse(text: str) -> Name:
     if colon and scheme == "null":
         return NullName(rest)
     raise UsageError(
-        f"{text}: not a device name (0000:03:00.0, vfio-user:/path or model:cmd680?image=FILE)"
+        f"{text}: not a device name (0000:03:00.0, vfio-user:/path, model:cmd680?image=FILE or null:size=1G)"
     )

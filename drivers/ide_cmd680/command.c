@@ -292,7 +292,7 @@ static void complete(struct ide_channel *ch, struct block_list *l)
 	ch->opcode = ch->ext || ide_conf(ch)->lba48 ? ATA_FLUSH_CACHE_EXT : ATA_FLUSH_CACHE;
 	ch->cmd->deadline = block_now_ms() + block_flush_ms(&ch->block, ch->cmd);
 	ch->phase = IDE_NO_DATA;
-	ch->block.count.flushes++;
+	ch->block.count->flushes++;
 	put_tf(ch, l, CMD680_TF_COMMAND, ch->opcode);
 }
 
@@ -347,7 +347,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 
 	if (get_bm_status(ch, &bm) || !(bm & CMD680_BM_INT))
 		return 0;
-	ch->block.count.interrupts++;
+	ch->block.count->interrupts++;
 	if (ch->phase == IDE_DMA_DATA) {
 		/*
 		 * The PRD table fits the transfer, so a finished engine is inactive. Active with an interrupt
@@ -359,7 +359,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 			if (block_get(&ch->block, NULL, 5, chcfg, 4, &config))
 				return 0;
 			if (!(config & CMD680_CHCFG_INTRQ)) {
-				ch->block.count.spurious++;
+				ch->block.count->spurious++;
 				put_bm_status(ch, l, CMD680_BM_INT | (bm & BM_KEEP));
 				return 1;
 			}
@@ -371,7 +371,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 		if (get_alt_status(ch, &status))
 			return 0;
 		if (status & ATA_BSY) {
-			ch->block.count.spurious++;
+			ch->block.count->spurious++;
 			put_bm_status(ch, l, CMD680_BM_INT | (bm & BM_KEEP));
 			return 1;
 		}
@@ -400,7 +400,7 @@ static void idle_interrupt(struct block_channel *b, struct block_list *l)
 	if (get_bm_status(ch, &bm) || get_tf(ch, NULL, CMD680_TF_STATUS, &status) || !(bm & CMD680_BM_INT))
 		return;
 	if (b->state != BLOCK_FROZEN)
-		b->count.spurious++;
+		b->count->spurious++;
 	put_bm_status(ch, l, CMD680_BM_INT | (bm & BM_KEEP));
 }
 
@@ -420,7 +420,7 @@ static void watch(struct block_channel *b, struct block_list *l, uint64_t now)
 	if (bm & CMD680_BM_INT) {
 		/* latched, but it never reached us */
 		if (interrupt(b, l))
-			ch->block.count.lost_interrupts++;
+			ch->block.count->lost_interrupts++;
 		return;
 	}
 	if (ch->phase == IDE_DMA_DATA) {
@@ -444,7 +444,7 @@ static void watch(struct block_channel *b, struct block_list *l, uint64_t now)
 			return;
 		if (!(status & (ATA_BSY | ATA_DRQ)) || (status & (ATA_ERR | ATA_DF) && !(status & ATA_BSY)) ||
 		    ((status & (ATA_BSY | ATA_DRQ)) == ATA_DRQ && ch->phase != IDE_DMA_DATA)) {
-			ch->block.count.lost_interrupts++;
+			ch->block.count->lost_interrupts++;
 			if (get_tf(ch, NULL, CMD680_TF_STATUS, &status))
 				return;
 			if (ch->phase == IDE_PIO_IN || ch->phase == IDE_PIO_OUT)

@@ -57,6 +57,8 @@ class Options:
     """How long it may take from power-on, or from being told to spin up, to its first answer (section 7.3)."""
     poll_us: int = 0
     """Served to usrloop: microseconds to look at the chip before waiting for its interrupt."""
+    counters: int = -1
+    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
 
 
 @dataclass
@@ -284,7 +286,7 @@ class Controller(Closing):
                 drive.block = end.block(drive.index)
         self._enable_interrupts()
         try:
-            end.start()
+            end.start(options.counters)
         except errors.UsrdrvError:
             lib.ide_destroy(ide)
             raise

@@ -34,7 +34,7 @@ void ide_pio_read_sector(struct ide_channel *ch)
 	struct usrdrv_dev *dev = ch->block.front->dev;
 	int err;
 
-	ch->block.count.register_reads += DWORDS;
+	ch->block.count->register_reads += DWORDS;
 	err = dev->ops->read_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
 	if (err)
 		block_lost(ch->block.front, err);
@@ -49,7 +49,7 @@ void ide_pio_write_sector(struct ide_channel *ch)
 	struct usrdrv_dev *dev = ch->block.front->dev;
 	int err;
 
-	ch->block.count.register_writes += DWORDS;
+	ch->block.count->register_writes += DWORDS;
 	err = dev->ops->write_rep(dev, ch->ports.tf_region, ch->ports.tf, 4, next_sector(ch), DWORDS);
 	if (err)
 		block_lost(ch->block.front, err);

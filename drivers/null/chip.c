@@ -101,7 +101,7 @@ static int interrupt(struct block_channel *ch, struct block_list *l)
 		any = 1;
 		end(ch, &ch->command[tag]);
 	}
-	ch->count.interrupts += (uint64_t)any;
+	ch->count->interrupts += (uint64_t)any;
 	if (next != UINT64_MAX)
 		null_timer_set(q->null->timer, next);
 	return any;

@@ -28,6 +28,8 @@ class Options:
     delay_us: int = 0
     read_only: bool = False
     poll_us: int = 0
+    counters: int = -1
+    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
 
 
 SUFFIXES: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -109,7 +111,7 @@ class Controller(Closing):
         """Set when usrloop took the disk from us, after serve()."""
         self.drives = (Drive(Identity("null", name), self._front.block(0)),)
         try:
-            self._front.start()
+            self._front.start(options.counters)
         except errors.UsrdrvError:
             lib.null_destroy(self._null)
             raise

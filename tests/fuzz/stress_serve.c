@@ -8,8 +8,8 @@
  * ways that must be refused. Channels are paused meanwhile.
  *
  * usage: stress_serve SECONDS SEED stop|revoke|first [bounce|signal|tables|steps|early] [DRIVES]
- *	stop: at the end all requests are done; revoke: the disk is taken away from under those that are at the chip;
- *	first: the first one is, and then the others go on for a while
+ *	stop: at the end all requests are done, and one more comes with it, which must be left alone; revoke: the disk is
+ *	taken away from under those that are at the chip; first: the first one is, and then the others go on for a while
  *	bounce: the device cannot reach the slots; signal: each interrupt is the dispatcher's; tables: slots tell where the
  *	data are (zero copy); steps: likewise, and the interrupt's handler may end a request; early: likewise, as soon as the
  *	driver has serviced the interrupt before, and the request's tag is another one's at once
@@ -316,6 +316,22 @@ static uint32_t some(void)
 	return kernel->calm ? !kernel->flying : next() % (DEPTH + 1);
 }
 
+/* With the end, a request more. It is a wrong one: who takes it answers at once. */
+static int submit_late(void)
+{
+	kernel->cq[kernel->cq_head % DEPTH].tag = DEPTH;
+	kernel->sq[kernel->sq_tail % DEPTH] = (struct usrloop_sqe){ .op = USRLOOP_OP_FLUSH, .len = USRDRV_SECTOR };
+	__atomic_store_n(&kernel->ring->sq_tail, ++kernel->sq_tail, __ATOMIC_RELEASE);
+	return USRLOOP_READY_STOP | USRLOOP_READY_WORK;
+}
+
+/* Nobody took it: no ENTER would have told its client of the answer. */
+static void check_late(void)
+{
+	if (!revoking && kernel->cq[kernel->cq_head % DEPTH].tag != DEPTH)
+		complain("taken with the port's end", 0, 0);
+}
+
 static int enter(unsigned long arg)
 {
 	int bits, told;
@@ -329,13 +345,9 @@ static int enter(unsigned long arg)
 	if (!(next() % 64))
 		return -EINTR;
 	if (atomic_load(&kernel->stop)) {
-		if (revoking && kernel->flying) {
+		if (revoking || !kernel->flying) {
 			atomic_store(&kernel->ended, 1);
-			return -ESTALE;
-		}
-		if (!kernel->flying) {
-			atomic_store(&kernel->ended, 1);
-			return USRLOOP_READY_STOP;
+			return kernel->flying ? -ESTALE : submit_late();
 		}
 		left = 0;
 	}
@@ -576,6 +588,8 @@ int main(int argc, char **argv)
 	pthread_join(control, NULL);
 	ide_destroy(ide);
 	for (unsigned int d = 0; d < drives; d++) {
+		kernel = &side[d];
+		check_late();
 		if (side[d].pages.cpu)
 			dev->ops->dma_free(dev, &side[d].pages);
 		printf("%lu %lu ", atomic_load(&side[d].done), side[d].finished);

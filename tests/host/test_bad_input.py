@@ -241,3 +241,16 @@ def test_interrupted_while_starting(world: World) -> None:
     assert "interrupted" in err.splitlines()[-1]
     path.unlink()
     world.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("stats",), 2, "stats of which disk?"),
+        (("stats", "null:size=7M"), 1, "null:size=7M: no disk of that name is served here"),
+        (("stats", "/dev/null"), 1, "/dev/null: no disk of that name is served here"),
+        (("null:size=7M", "/dev/null"), 2, "unexpected argument '/dev/null'"),
+    ],
+)
+def test_counters_of_nothing(world: World, words: tuple[str, ...], code: int, message: str) -> None:
+    assert message in fails(world, "block", *words, code=code)

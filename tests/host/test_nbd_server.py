@@ -2,6 +2,7 @@
 """Our nbdkit plugin, judged by libnbd and by a reference array."""
 
 import errno
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import Running, World
-from waiting import until
+from waiting import PATIENCE, until
+
+from usrdrv.base.counters import Counters
+from usrdrv.bridge.stats import of_disks
+from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
 nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
 
@@ -248,3 +253,44 @@ def test_driver_counters_nothing_but_our_errors(world: World) -> None:
     client.shutdown()
     assert running.end() == 0
     assert "sector 100" in running.stderr
+
+
+def test_counters(world: World) -> None:
+    """By the device's name, however it is written, and by the address; of this one server."""
+    other = world.start("block", "null:size=2M", "--export", "socket")
+    server = world.start("block", "null:size=1M&queues=2", "--export", "socket")
+
+    def counted(name: str) -> Any:
+        done = world.run("block", "stats", name, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    client = connect(server.line)
+    before = counted("null:size=1M&queues=2")
+    client.pwrite(bytes(8 * SECTOR), 0)
+    client.pread(SECTOR, 0)
+    client.shutdown()
+    now = counted(server.line)
+    assert now["device"] == "null:size=1M&queues=2" and now["export"] == "socket"
+    assert (now["driver_pid"], now["restarts"]) == (server.child("nbdkit"), 0)
+    moved = {name: now[name] - before[name] for name in ("writes", "reads", "sectors_written")}
+    assert moved == {"writes": 1, "reads": 1, "sectors_written": 8}
+    assert counted(other.line)["writes"] == 0
+    table = world.run("block", "stats", server.line).stdout
+    assert "\nsectors_read" in table and table.startswith("device ")
+
+
+def test_counters_outlive_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path))
+    end = Endpoint(path=tmp_path / "nbd.sock")
+    with (
+        Counters() as counters,
+        NbdServer("null:size=1M", [0], end, counters=counters.fd) as server,
+    ):
+        for life in (1, 2):
+            client = connect(end.uri())
+            client.pwrite(bytes(SECTOR), 0)
+            assert of_disks(counters)["writes"] == life
+            server.child.kill()
+            server.child.wait(PATIENCE)
+            server.start()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_one_that_cannot_answer_serves_all_the_same(
 
 def test_what_a_killed_driver_left_is_removed(controller: Any, tmp_path: Path) -> None:
     inquiry.forget()
-    (tmp_path / f"driver-{os.getpid()}.sock").touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / f"driver-{os.getpid()}.sock"))
     inquiry.forget()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_driver_that_lives_is_not_forgotten(controller: Any, tmp_path: Path) -> None:
+    """It may be one of another container, whose supervisor has the same pid."""
+    with lines.LineServer(tmp_path / f"driver-{os.getpid()}.sock", lambda request: []):
+        inquiry.forget()
+        assert inquiry.ask(os.getpid()) == []

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge import net_supervisor
-from usrdrv.bridge.backoff import Backoff
+from usrdrv.bridge import backoff, net_supervisor
+from usrdrv.bridge.backoff import Restarts
 from usrdrv.bridge.link import LinkState
 from usrdrv.bridge.net_supervisor import Interface, Settings
 from usrdrv.bridge.supervisor import START_TIMEOUT
@@ -64,6 +64,9 @@ class Driver:
 
     def events(self) -> list[dict[str, Any]]:
         return self.next.popleft() if self.next else []
+
+    def kill(self) -> None:
+        self.child.kill()
 
     def close(self) -> None:
         return None
@@ -122,8 +125,8 @@ class Stage:
         self.end = End()
         monkeypatch.setattr(net_supervisor, "DriverProcess", self._start)
         monkeypatch.setattr(net_supervisor.net_exports, "make", lambda *args, **words: self.end)
-        monkeypatch.setattr(net_supervisor, "_comes", lambda signals, seconds: False)
-        monkeypatch.setattr(net_supervisor.presence, "there", lambda device: self.there)
+        monkeypatch.setattr(backoff, "_sleep", lambda signals, seconds: None)
+        monkeypatch.setattr(backoff.presence, "there", lambda device: self.there)
         self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)
         self.signals: Any = Signals()
 
@@ -191,7 +194,7 @@ def test_one_that_only_died_may_find_its_device_later(stage: Stage) -> None:
     """A server of vfio-user that is started again, perhaps."""
     stage.starts.extend([errors.NoSuchDeviceError("nobody serves this socket")] * 3)
     stage.dies()
-    assert stage.started == 5 and stage.interface.restarts == 1
+    assert stage.started == 5 and stage.interface._restarts.count == 1
 
 
 @pytest.mark.parametrize("events", [[GONE], []], ids=["said", "died of its registers"])
@@ -210,13 +213,13 @@ def test_another_death_is_no_reason_to_ask_the_bus(stage: Stage) -> None:
     """As for a disk."""
     stage.there = False
     stage.dies()
-    assert stage.interface.restarts == 1
+    assert stage.interface._restarts.count == 1
 
 
 def test_the_next_driver_has_what_is_left_of_the_time(stage: Stage) -> None:
     stage.dies()
     assert 0 < stage.timeout <= 60
-    stage.interface._backoff = Backoff(3600)
+    stage.interface._restarts = Restarts("vfio-user:/s", 3600)
     stage.dies()
     assert stage.timeout == START_TIMEOUT
 

@@ -16,7 +16,7 @@ from waiting import until
 from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.bridge import detach, exports
-from usrdrv.bridge.chosen import chosen, same
+from usrdrv.bridge.chosen import check_same, chosen
 from usrdrv.bridge.together import Together
 
 
@@ -210,10 +210,10 @@ def test_one_that_is_not_there_is_named() -> None:
 
 def test_another_drive_is_named() -> None:
     a, b, c = (Drive(0, name) for name in "abc")
-    same("x", {0: a, 2: b}, {0: a, 2: b})
+    check_same("x", {0: a, 2: b}, {0: a, 2: b})
     with pytest.raises(errors.DeviceError, match="^x: drive 2 is another drive than before: c$"):
-        same("x", {0: a, 2: b}, {0: a, 2: c})
+        check_same("x", {0: a, 2: b}, {0: a, 2: c})
     with pytest.raises(errors.DeviceError, match="^x: drive 2 is not there any more: b$"):
-        same("x", {0: a, 2: b}, {0: a})
+        check_same("x", {0: a, 2: b}, {0: a})
     with pytest.raises(errors.DeviceError, match="^x: this is another drive than before: c$"):
-        same("x", {0: a}, {0: c})
+        check_same("x", {0: a}, {0: c})

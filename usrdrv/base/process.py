@@ -19,6 +19,8 @@ from typing import Final
 from usrdrv.base import errors
 
 PR_SET_PDEATHSIG: Final = 1
+DYING: Final = 5.0
+"""Seconds; many times what a process takes that is killed."""
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 

@@ -67,8 +67,13 @@ def sweep(folder: Path) -> None:
         # Its process may be one of another container: that one answers.
         if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
             continue
-        with contextlib.suppress(OSError, UsrdrvError):
-            claim_path(path)
+        remove_dead(path)
+
+
+def remove_dead(path: Path) -> None:
+    """Remove the socket at `path` if nobody answers there: by name alone it may be one of another container's."""
+    with contextlib.suppress(OSError, UsrdrvError):
+        claim_path(path)
 
 
 def listen(path: Path) -> socket.socket:

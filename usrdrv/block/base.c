@@ -30,7 +30,7 @@ uint64_t block_now_ms(void)
  */
 void block_kick(struct block_front *front)
 {
-	eventfd_write(front->kick_fd, 1);
+	eventfd_write(front->dispatcher->kick_fd, 1);
 }
 
 /**
@@ -65,7 +65,7 @@ void block_put(struct block_channel *ch, struct block_list *l, uint8_t region, u
 	l->w[l->n++] = (struct usrdrv_write){
 		.region = region, .width = width, .offset = offset, .value = value,
 	};
-	ch->count.register_writes++;
+	ch->count->register_writes++;
 }
 
 /**
@@ -109,7 +109,7 @@ int block_get(struct block_channel *ch, struct block_list *l, uint8_t region, ui
 
 	if (l)
 		l->n = 0;
-	ch->count.register_reads++;
+	ch->count->register_reads++;
 	if (ret)
 		block_lost(ch->front, ret);
 	return ret;

@@ -108,7 +108,7 @@ struct block_command *block_next_command(struct block_channel *ch)
 		join_all(ch, cmd, first);
 	else
 		join_siblings(ch, cmd, first);
-	ch->count.merged += cmd->count - 1;
+	ch->count->merged += cmd->count - 1;
 	return cmd;
 }
 
@@ -175,9 +175,9 @@ void block_end(struct block_channel *ch, struct block_command *cmd, int status)
 void block_error(struct block_channel *ch, struct block_command *cmd, enum block_event_kind kind)
 {
 	if (kind == BLOCK_EVENT_TIMEOUT)
-		ch->count.timeouts++;
+		ch->count->timeouts++;
 	else
-		ch->count.errors++;
+		ch->count->errors++;
 	land(ch, cmd);
 	cmd->event = kind;
 	cmd->next = NULL;

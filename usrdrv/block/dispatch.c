@@ -48,16 +48,16 @@ static void offer_finish(struct block_orders *o)
 	unsigned int n;
 
 	/* With room for more, a submitter would start a command while the kernel has the chip. */
-	if (!o->port->tables || !o->port->ops->finish || !o->front->ops->finish_steps || o->channel->depth > 1)
+	if (!o->port->tables || !o->port->ops->finish || !o->by->front->ops->finish_steps || o->channel->depth > 1)
 		return;
-	n = o->front->ops->finish_steps(o->channel, steps);
+	n = o->by->front->ops->finish_steps(o->channel, steps);
 	o->finishes = !o->port->ops->finish(o->port, steps, n);
 }
 
 /* The main dispatcher begins to sleep in its port. */
 static int join(struct block_orders *o)
 {
-	struct block_front *front = o->front;
+	struct block_front *front = o->by->front;
 	struct usrdrv_dev *dev = front->dev;
 	const struct block_wakers wakers = {
 		.irq_fd = dev->irq_fd, .unmask_fd = dev->unmask_fd, .kick_fd = o->by->kick_fd,
@@ -167,7 +167,8 @@ void *block_dispatch(void *dispatcher)
 			block_fail_everything(front);
 			break;
 		}
-		if (on & BLOCK_ON_WORK)
+		/* What comes with the port's end stays in it: nobody would hear how it ends. */
+		if (on & BLOCK_ON_WORK && !(on & BLOCK_ON_END))
 			block_pump(o);
 		if (timeout < 0) {
 			timeout = TICK_MS;

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "front.h"
+
+#define COUNTERS	(BLOCK_MAX_CHANNELS * sizeof(struct block_counters))
 
 extern const struct usrdrv_block_ops block_unit_ops;
 
@@ -56,10 +59,12 @@ int block_init(struct block_front *front, struct usrdrv_dev *dev, const struct b
 	front->limits = (struct block_limits){ .rw_ms = 10000, .flush_ms = 30000, .lost_ms = 500 };
 	pthread_mutex_init(&front->event_lock, NULL);
 	pthread_cond_init(&front->event_cond, NULL);
+	front->counters = mmap(NULL, COUNTERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (front->counters == MAP_FAILED)
+		front->counters = NULL;
 	front->dispatcher = new_dispatcher(front);
-	if (!front->dispatcher)
+	if (!front->dispatcher || !front->counters)
 		return -ENOMEM;
-	front->kick_fd = front->dispatcher->kick_fd;
 	front->dispatcher->idle_port = block_epoll_port();
 	return front->dispatcher->idle_port ? 0 : -ENOMEM;
 }
@@ -100,6 +105,7 @@ int block_add_channel(struct block_front *front, struct block_channel *ch, unsig
 {
 	ch->front = front;
 	ch->number = front->channels;
+	ch->count = &front->counters[ch->number];
 	ch->state = BLOCK_FROZEN;
 	ch->queue_tail = &ch->queue;
 	ch->failed_tail = &ch->failed;
@@ -136,11 +142,24 @@ struct block_unit *block_add_unit(struct block_front *front, unsigned int number
 	u->number = number;
 	u->channel = &front->channel[channel];
 	u->channels = channels;
-	u->present = 1;
 	u->offline = 0;
 	u->block.ops = &block_unit_ops;
 	u->block.max_trim = front->can.trim_bytes;
 	return u;
+}
+
+/**
+ * block_count_in - count in memory that others see, from what it says already
+ * @front:	front end, not started
+ * @fd:		memory file of at least a page
+ *
+ * Return: 0 or -errno.
+ */
+int block_count_in(struct block_front *front, int fd)
+{
+	void *map = mmap(front->counters, COUNTERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+
+	return map == MAP_FAILED ? -errno : 0;
 }
 
 /**
@@ -162,7 +181,7 @@ void block_set_limits(struct block_front *front, const struct block_limits *limi
  */
 struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit)
 {
-	return unit < BLOCK_MAX_UNITS && front->unit[unit].present ? &front->unit[unit].block : NULL;
+	return unit < BLOCK_MAX_UNITS && front->unit[unit].front ? &front->unit[unit].block : NULL;
 }
 
 /**
@@ -173,7 +192,25 @@ struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit)
  */
 void block_get_counters(struct block_front *front, unsigned int channel, struct block_counters *out)
 {
-	*out = front->channel[channel]->count;
+	*out = *front->channel[channel]->count;
+}
+
+static int run(struct block_dispatcher *d, void *(*sleep_in_port)(void *))
+{
+	int ret = -pthread_create(&d->thread, NULL, sleep_in_port, d);
+
+	d->running = !ret;
+	return ret;
+}
+
+/* End a dispatcher that runs; front->stop is set. */
+static void join(struct block_dispatcher *d)
+{
+	if (!d->running)
+		return;
+	eventfd_write(d->kick_fd, 1);
+	pthread_join(d->thread, NULL);
+	d->running = 0;
 }
 
 /**
@@ -193,11 +230,9 @@ int block_start(struct block_front *front)
 	int ret = d->idle_port->ops->join(d->idle_port, &wakers);
 
 	if (!ret)
-		ret = -pthread_create(&front->main, NULL, block_dispatch, d);
+		ret = run(d, block_dispatch);
 	if (ret)
 		return ret;
-	d->thread = front->main;
-	front->running = 1;
 	for (unsigned int i = 0; i < front->channels; i++)
 		block_resume(front, i, BLOCK_DONE, 0);
 	dev->ops->irq_unmask(dev, NULL, 0);
@@ -208,9 +243,7 @@ int block_start(struct block_front *front)
 static int begin(struct block_dispatcher *d, struct block_orders *o)
 {
 	struct block_front *front = d->front;
-	int ret;
 
-	o->by = d;
 	atomic_fetch_add(&front->ports, 1);
 	atomic_store(&d->orders, o);
 	block_kick(front);	/* the main one takes its orders, or takes back a command that is armed */
@@ -218,9 +251,7 @@ static int begin(struct block_dispatcher *d, struct block_orders *o)
 		return 0;
 	d->next = atomic_load(&front->feeders);
 	atomic_store(&front->feeders, d);
-	ret = -pthread_create(&d->thread, NULL, block_feed, d);
-	d->created = !ret;
-	return ret;
+	return run(d, block_feed);
 }
 
 static int serve_queue(struct block_front *front, struct block_unit *u, unsigned int queue, int fd,
@@ -261,7 +292,7 @@ int block_serve(struct block_front *front, unsigned int unit, int fd, const stru
 	struct block_unit *u = unit < BLOCK_MAX_UNITS ? &front->unit[unit] : NULL;
 	int ret = 0;
 
-	if (!u || !u->present)
+	if (!u || !u->front)
 		return -EINVAL;
 	if (u->served)
 		return -EBUSY;
@@ -303,18 +334,9 @@ uint64_t block_served_calls(struct block_front *front)
 void block_stop(struct block_front *front)
 {
 	atomic_store(&front->stop, 1);
-	if (front->running) {
-		block_kick(front);
-		pthread_join(front->main, NULL);
-		front->running = 0;
-	}
-	for (struct block_dispatcher *d = atomic_load(&front->feeders); d; d = d->next) {
-		if (!d->created)
-			continue;
-		eventfd_write(d->kick_fd, 1);
-		pthread_join(d->thread, NULL);
-		d->created = 0;
-	}
+	join(front->dispatcher);
+	for (struct block_dispatcher *d = atomic_load(&front->feeders); d; d = d->next)
+		join(d);
 	block_fail_everything(front);
 }
 
@@ -356,4 +378,6 @@ void block_free(struct block_front *front)
 		free(ch->segment);
 		free(ch->command);
 	}
+	if (front->counters)
+		munmap(front->counters, COUNTERS);
 }

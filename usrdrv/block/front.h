@@ -30,7 +30,7 @@ struct block_dispatcher {
 	struct block_front *front;
 	struct block_dispatcher *next;		/* of the feeders */
 	pthread_t thread;
-	int created;				/* a feeder's thread */
+	int running;				/* the thread */
 	int kick_fd;
 	struct block_port *idle_port;		/* where it sleeps without orders; the main one's */
 	_Atomic(struct block_orders *) orders;	/* of its port, or NULL */
@@ -43,14 +43,11 @@ struct block_order_request {
 	struct block_orders *orders;
 	struct block_order_request *next;	/* in the list of completions by other threads */
 	uint32_t seq;
-	uint32_t len;				/* bytes */
-	enum usrdrv_block_op op;
 	int ended;				/* by the kernel itself */
 };
 
 /* What a port's orders need: memory for their data, segments, and who ends them. The dispatcher's, but for `done`. */
 struct block_orders {
-	struct block_front *front;
 	struct block_unit *unit;
 	struct block_channel *channel;
 	struct block_port *port;
@@ -80,6 +77,7 @@ void block_finish_segment(struct block_channel *ch, struct block_segment *s, int
 void block_fail_queue(struct block_channel *ch, const struct block_unit *unit, int err);
 int block_check(const struct block_unit *u, enum usrdrv_block_op op, uint64_t offset, uint64_t len);
 uint64_t block_share(const struct block_unit *u, enum usrdrv_block_op op, uint64_t len);
+void block_copy_out(const struct block_segment *first, uint8_t *buf);
 void block_fill(struct block_segment *s, struct block_unit *u, struct block_request *r, enum usrdrv_block_op op,
 		uint64_t offset, uint64_t len, unsigned int flags);
 

@@ -59,9 +59,13 @@ class FrontEnd:
         pointer = self._lib.block_top_end(self._front, unit)
         return Block(self._module, int(self._ffi.cast("uintptr_t", pointer)))
 
-    def start(self) -> None:
-        """Open the channels for requests. UsrdrvError: it is stopped again."""
-        result = self._lib.block_start(self._front)
+    def start(self, counters: int = -1) -> None:
+        """Open the channels for requests. UsrdrvError: it is stopped again.
+
+        counters: a memory file to count in (usrdrv.base.counters); -1: there is none.
+        """
+        result = self._lib.block_count_in(self._front, counters) if counters >= 0 else 0
+        result = result or self._lib.block_start(self._front)
         if result:
             self.stop()
             raise_errno(result, f"{self._name}: dispatcher")

@@ -17,6 +17,7 @@
 static void hand_over(struct block_orders *o, struct block_order_request *r)
 {
 	uint32_t tag = (uint32_t)(r - o->request);
+	const struct block_segment *first = &o->segment[tag * o->per_slot];
 	int status = r->request.status;
 
 	/*
@@ -25,8 +26,8 @@ static void hand_over(struct block_orders *o, struct block_order_request *r)
 	 */
 	if (status == -ENODEV || r->ended)
 		return;
-	if (!status && o->bounce && r->op == USRDRV_BLOCK_READ)
-		memcpy(block_slot(o->port, tag), o->segment[tag * o->per_slot].page, r->len);
+	if (!status && o->bounce && first->op == USRDRV_BLOCK_READ)
+		block_copy_out(first, block_slot(o->port, tag));
 	o->port->ops->complete(o->port, tag, r->seq, status);
 }
 
@@ -77,10 +78,10 @@ static int check(const struct block_orders *o, const struct block_order *order)
 		return -EINVAL;
 	if (has_table(o, order->op)) {
 		if (!order->pieces || order->pieces > o->port->slot_size / sizeof(struct usrloop_segment) ||
-		    order->pieces > o->front->can.max_pieces || order->len / USRDRV_SECTOR > o->unit->max_sectors)
+		    order->pieces > o->by->front->can.max_pieces || order->len / USRDRV_SECTOR > o->unit->max_sectors)
 			return -EINVAL;
 	} else if (order->op == USRDRV_BLOCK_TRIM) {
-		if (order->len > o->per_slot * o->front->can.trim_bytes)
+		if (order->len > o->per_slot * o->by->front->can.trim_bytes)
 			return -EINVAL;
 	} else if (order->len > o->port->slot_size) {
 		return -EINVAL;
@@ -118,8 +119,6 @@ static void take_order(struct block_orders *o, const struct block_order *order)
 	/* One that waits to be told of its end may be this tag's last one. */
 	assert(!o->channel->done);
 	r->seq = order->seq;
-	r->len = order->len;
-	r->op = order->op;
 	r->ended = 0;
 	r->request.left = 0;
 	r->request.status = check(o, order);
@@ -129,7 +128,7 @@ static void take_order(struct block_orders *o, const struct block_order *order)
 		hand_over(o, r);
 		return;
 	}
-	if (o->bounce && r->op == USRDRV_BLOCK_WRITE)
+	if (o->bounce && order->op == USRDRV_BLOCK_WRITE)
 		memcpy(first->page, block_slot(o->port, order->tag), order->len);
 	fill_segments(o, r, order);
 	block_enqueue(o->channel, first);
@@ -186,10 +185,10 @@ static int make_segments(struct block_orders *o)
 
 static int make_data(struct block_orders *o)
 {
-	struct usrdrv_dev *dev = o->front->dev;
+	struct usrdrv_dev *dev = o->by->front->dev;
 	const struct usrdrv_dev_ops *ops = dev->ops;
 	unsigned int depth = o->port->depth;
-	uint64_t limit = o->front->can.dma_limit;
+	uint64_t limit = o->by->front->can.dma_limit;
 	int ret = -EOPNOTSUPP;
 
 	/* A slot of less than 64 KiB is a power of two: neither crosses a multiple of 64 KiB. */
@@ -229,7 +228,7 @@ int block_make_orders(struct block_dispatcher *by, struct block_unit *unit, stru
 		port->ops->close(port);
 		return -ENOMEM;
 	}
-	*o = (struct block_orders){ .front = by->front, .unit = unit, .channel = ch, .port = port, .by = by };
+	*o = (struct block_orders){ .unit = unit, .channel = ch, .port = port, .by = by };
 	pthread_mutex_init(&o->lock, NULL);
 	ret = make_data(o);
 	if (!ret)
@@ -250,7 +249,7 @@ void block_free_orders(struct block_orders *o)
 {
 	for (unsigned int i = 0; i < BLOCK_PIECES; i++)
 		if (o->data[i].cpu)
-			o->front->dev->ops->dma_free(o->front->dev, &o->data[i]);
+			o->by->front->dev->ops->dma_free(o->by->front->dev, &o->data[i]);
 	free(o->request);
 	free(o->segment);
 	pthread_mutex_destroy(&o->lock);

@@ -27,7 +27,7 @@ static struct block_order_request *may_arm(struct block_orders *o, const struct 
 	struct block_order_request *r;
 
 	/* Who polls the chip all the time ends commands itself. */
-	if (!o->finishes || o->armed || o->front->limits.poll_us || atomic_load(&o->front->ports) > 1)
+	if (!o->finishes || o->armed || o->by->front->limits.poll_us || atomic_load(&o->by->front->ports) > 1)
 		return NULL;
 	if (!cmd || !cmd->finishes || cmd->segments->next || !cmd->segments->request->complete)
 		return NULL;
@@ -93,8 +93,8 @@ int block_take_back(struct block_orders *o)
 	if (!o->port->ops->disarm(o->port))
 		return 0;
 	((struct block_order_request *)cmd->segments->request)->ended = 1;
-	o->channel->count.interrupts++;
-	o->front->ops->finished(o->channel, cmd);
+	o->channel->count->interrupts++;
+	o->by->front->ops->finished(o->channel, cmd);
 	block_end(o->channel, cmd, 0);
 	return 1;
 }

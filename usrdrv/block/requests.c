@@ -39,14 +39,6 @@ static uint64_t fill(struct block_unit *u, struct block_segment *first, struct b
 	return done;
 }
 
-static void copy_out(const struct block_segment *first, uint8_t *buf)
-{
-	for (const struct block_segment *s = first; s; s = s->sibling) {
-		memcpy(buf, s->page, (size_t)s->sectors * USRDRV_SECTOR);
-		buf += (size_t)s->sectors * USRDRV_SECTOR;
-	}
-}
-
 /* How many segments a request would like; the pool has so many. */
 static unsigned int wanted(const struct block_unit *u, const struct block_channel *ch, enum usrdrv_block_op op,
 			   uint64_t len)
@@ -121,7 +113,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 			ret = r.status;
 		}
 		if (!ret && op == USRDRV_BLOCK_READ)
-			copy_out(first, buf);
+			block_copy_out(first, buf);
 		give_back(ch, first);
 		if (buf)
 			buf += n;

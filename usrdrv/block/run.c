@@ -23,26 +23,26 @@ static int release(struct block_front *front)
 
 static int is_main(const struct block_front *front)
 {
-	return pthread_equal(pthread_self(), front->main);
+	return pthread_equal(pthread_self(), front->dispatcher->thread);
 }
 
 static void count(struct block_channel *ch, const struct block_command *cmd)
 {
-	ch->count.commands++;
+	ch->count->commands++;
 	switch (cmd->op) {
 	case USRDRV_BLOCK_READ:
-		ch->count.reads += cmd->count;
-		ch->count.sectors_read += cmd->sectors;
+		ch->count->reads += cmd->count;
+		ch->count->sectors_read += cmd->sectors;
 		break;
 	case USRDRV_BLOCK_WRITE:
-		ch->count.writes += cmd->count;
-		ch->count.sectors_written += cmd->sectors;
+		ch->count->writes += cmd->count;
+		ch->count->sectors_written += cmd->sectors;
 		break;
 	case USRDRV_BLOCK_FLUSH:
-		ch->count.flushes++;
+		ch->count->flushes++;
 		break;
 	case USRDRV_BLOCK_TRIM:
-		ch->count.trims++;
+		ch->count->trims++;
 		break;
 	}
 }
@@ -300,7 +300,7 @@ static void carry_out(struct block_channel *ch, struct block_command *cmd, int v
 	switch (verdict) {
 	case BLOCK_RETRY:
 	case BLOCK_SPLIT:
-		ch->count.retries++;
+		ch->count->retries++;
 		block_requeue(ch, cmd, verdict == BLOCK_SPLIT);
 		break;
 	case BLOCK_FAIL:
@@ -383,7 +383,7 @@ int block_offline(struct block_front *front, unsigned int unit, int err)
 {
 	struct block_unit *u = unit < BLOCK_MAX_UNITS ? &front->unit[unit] : NULL;
 
-	if (!u || !u->present)
+	if (!u || !u->front)
 		return -EINVAL;
 	u->offline = err;
 	for (unsigned int i = 0; i < u->channels && err; i++) {

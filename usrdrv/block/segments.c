@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -74,6 +75,19 @@ void block_fill(struct block_segment *s, struct block_unit *u, struct block_requ
 	if (op == USRDRV_BLOCK_TRIM && u->front->ops->prepare_trim)
 		u->front->ops->prepare_trim(s);
 	r->left++;
+}
+
+/**
+ * block_copy_out - copy what a request has read
+ * @first:	the first of its segments, which are done
+ * @buf:	as large as they are together
+ */
+void block_copy_out(const struct block_segment *first, uint8_t *buf)
+{
+	for (const struct block_segment *s = first; s; s = s->sibling) {
+		memcpy(buf, s->page, (size_t)s->sectors * USRDRV_SECTOR);
+		buf += (size_t)s->sectors * USRDRV_SECTOR;
+	}
 }
 
 /**
@@ -152,7 +166,7 @@ void block_finish_segment(struct block_channel *ch, struct block_segment *s, int
 	struct block_request *r = s->request;
 
 	if (status) {
-		ch->count.failed++;
+		ch->count->failed++;
 		if (!r->status)
 			r->status = status;
 	}

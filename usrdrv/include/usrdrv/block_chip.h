@@ -72,7 +72,7 @@ enum block_verdict {
 	BLOCK_DONE,		/* it did complete */
 };
 
-/* Read from outside without a lock; each is written under its channel's lock. */
+/* Read from outside without a lock, also by another process; each is written under its channel's lock. */
 struct block_counters {
 	uint64_t commands;
 	uint64_t reads;		/* segments, also below */
@@ -94,6 +94,7 @@ struct block_counters {
 };
 
 /* The control plane's calls; no lock is held. */
+int block_count_in(struct block_front *front, int fd);
 void block_set_limits(struct block_front *front, const struct block_limits *limits);
 int block_start(struct block_front *front);
 int block_wait_event(struct block_front *front, unsigned int *channel, struct block_event *event);
@@ -211,12 +212,11 @@ enum block_state {
 /* max_sectors, by_cpu, and block but for its ops are the driver's to fill in. */
 struct block_unit {
 	struct usrdrv_block block;	/* first */
-	struct block_front *front;
+	struct block_front *front;	/* NULL: there is no such disk */
 	struct block_channel **channel;	/* in the front end's: the first one */
 	unsigned int channels;	/* that it is spread over */
 	unsigned int number;
 	uint32_t max_sectors;	/* of a command; at least BLOCK_SEGMENT_BYTES */
-	int present;
 	int by_cpu;		/* the driver moves the data, so it wants segments' pages; written while frozen */
 	int offline;		/* -errno for every request, or 0 */
 	int served;		/* has, or had, a port */
@@ -246,7 +246,7 @@ struct block_channel {
 	int pause;			/* freeze as soon as no command is at the chip */
 	int event_pending;
 	struct block_event event;
-	struct block_counters count;
+	struct block_counters *count;	/* in the front end's */
 };
 
 struct block_dispatcher;
@@ -259,12 +259,10 @@ struct block_front {
 	struct block_channel *channel[BLOCK_MAX_CHANNELS];
 	unsigned int channels;
 	struct block_unit unit[BLOCK_MAX_UNITS];
+	struct block_counters *counters;	/* one for each channel; mapped */
 
 	struct block_dispatcher *dispatcher;	/* the main one; it has the interrupt */
 	_Atomic(struct block_dispatcher *) feeders;	/* of further ports */
-	pthread_t main;			/* the main dispatcher's thread */
-	int running;
-	int kick_fd;			/* the main dispatcher's */
 	atomic_int ports;		/* that bring orders */
 	atomic_int stop;
 	atomic_int gone;	/* errno: ENODEV the device vanished, else it refused an access; 0: neither */

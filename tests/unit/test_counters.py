@@ -8,8 +8,10 @@ import struct
 import pytest
 from nic_pair import Pair, wait_for
 
+from usrdrv.base.counters import Counters
+from usrdrv.bridge.stats import of_disks
+from usrdrv.drivers.disks import open_disks
 from usrdrv.drivers.dp83820.driver import COUNTERS, Options
-from usrdrv.net.counters import Counters
 
 
 def test_who_has_the_memory_reads_them() -> None:
@@ -38,3 +40,20 @@ def test_the_next_driver_goes_on_counting() -> None:
                 pair.b.receive()
                 assert pair.b.stats("rx_frames") == 2
         assert counters.read(COUNTERS)["tx_frames"] == 4
+
+
+def test_the_next_driver_of_a_disk_goes_on_counting() -> None:
+    """Of whatever chip, and on whichever of its channels."""
+    with Counters() as counters:
+        for name in ("null:size=1M&queues=3", "model:cmd680?ram=1M"):
+            for turn in (1, 2):
+                before = of_disks(counters)
+                with open_disks(name, counters=counters.fd) as controller:
+                    disk = controller.drives[0]
+                    assert disk is not None
+                    for _ in range(turn):
+                        disk.block.write_from(bytes(4096), 512)
+                now = of_disks(counters)
+                assert now["writes"] - before["writes"] == turn
+                assert now["sectors_written"] - before["sectors_written"] == 8 * turn
+                assert now["commands"] - before["commands"] >= turn

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""What is in service here, and its counters: `usrdrv block stats` and `usrdrv net stats`.
+
+Who serves answers at a socket in the run directory, `disks-PID.sock` or `net-PID.sock`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from usrdrv import names
+from usrdrv.base import errors
+from usrdrv.base.lines import LineServer, call
+from usrdrv.base.sockets import sweep
+from usrdrv.claim import run_directory
+
+if TYPE_CHECKING:
+    from usrdrv.base.counters import Counters
+
+
+def answer(
+    kind: str, who: Callable[[], dict[str, Any]], stats: Callable[[], dict[str, Any]]
+) -> LineServer:
+    """Answer who we are and what is counted, in the context. kind: what is served."""
+
+    def do(request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("op"):
+            case "who":
+                return who()
+            case "stats":
+                return stats()
+            case other:
+                raise errors.UsageError(f"unknown request {other!r}")
+
+    return LineServer(run_directory() / f"{kind}-{os.getpid()}.sock", do)
+
+
+def served(kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the sockets of all who serve that kind, and who they are."""
+    sweep(run_directory())
+    for path in sorted(run_directory().glob(f"{kind}-*.sock")):
+        try:
+            yield path, call(path, {"op": "who"})
+        except errors.UsrdrvError:
+            continue  # it has just ended
+
+
+def show(path: Path, *, as_json: bool) -> None:
+    """Print the counters of who answers at `path`."""
+    found = call(path, {"op": "stats"})
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    width = max(len(name) for name in found)
+    for name, value in found.items():
+        print(f"{name:{width}}  {value}")
+
+
+def of_disks(counters: Counters) -> dict[str, int]:
+    """A block driver's counters (struct block_counters), of all channels and all drivers so far."""
+    from usrdrv.drivers.null.driver import ffi, lib
+
+    fields = [name for name, _ in ffi.typeof("struct block_counters").fields]
+    channels = range(lib.BLOCK_MAX_CHANNELS)
+    counted = counters.read([f"{channel} {name}" for channel in channels for name in fields])
+    return {name: sum(counted[f"{channel} {name}"] for channel in channels) for name in fields}
+
+
+def find_disk(text: str) -> Path:
+    """Return the socket of who serves a disk, named by its device or by where it is attached."""
+    for path, who in served("disks"):
+        if _is(text, who["device"], who["disks"]):
+            return path
+    raise errors.NoSuchDeviceError(f"{text}: no disk of that name is served here")
+
+
+def _is(text: str, device: str, disks: Sequence[str]) -> bool:
+    if text in disks or os.path.realpath(text) in disks:
+        return True
+    try:
+        return names.parse(text) == names.parse(device)
+    except errors.UsageError:
+        return False
