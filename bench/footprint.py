@@ -11,7 +11,7 @@ from bench import fio
 from bench.servers import Server, command, model
 from bench.throughput import Spread
 from usrdrv.base import errors
-from usrdrv.bridge import export_fuse
+from usrdrv.bridge.block import export_fuse
 
 
 def resident_kib(pid: int) -> int:

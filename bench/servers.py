@@ -16,8 +16,8 @@ from typing import Final
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
-from usrdrv.bridge import nbd_handshake
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.block import nbd_handshake
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 
 SIZE: Final = 256 << 20
 THREADS: Final = 16

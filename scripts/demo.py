@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from usrdrv.base.process import PR_SET_PDEATHSIG
-from usrdrv.bridge.exports import choose
+from usrdrv.bridge.block.exports import choose
 
 IMAGE_SIZE: Final = 128 << 20
 FILL: Final = 48 << 20

@@ -1,1 +1,1 @@
-../bridge/__main__.py
+bridge/cli/__main__.py

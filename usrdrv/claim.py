@@ -20,7 +20,7 @@ OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 NO_LINKS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 SERVED: Final = "served as "
-"""What a running model puts before its kind and device name when it claims that (see usrdrv.bridge.cmd_model)."""
+"""What `usrdrv model` puts before its kind and device name when it claims that."""
 
 _owner: int | None = None
 

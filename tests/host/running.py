@@ -16,7 +16,7 @@ import pytest
 from waiting import PATIENCE, at_best
 
 from usrdrv.base import errors
-from usrdrv.bridge import export_fuse
+from usrdrv.bridge.block import export_fuse
 
 COMMAND = (sys.executable, "-m", "usrdrv")
 

@@ -110,7 +110,7 @@ def fails_as_nobody(world: World, *args: str, path: str | None = None) -> str:
     shutil.chown(rundir, 65534)
     world.folder.chmod(0o755)
     probe = subprocess.run(
-        [sys.executable, "-c", "import usrdrv.bridge.cli"],
+        [sys.executable, "-c", "import usrdrv.bridge.cli.main"],
         user=65534,
         group=65534,
         extra_groups=[],

@@ -16,7 +16,7 @@ from model_faults import hits
 from running import COMMAND, Running, World, child_of, needs_block
 from waiting import PATIENCE, until
 
-from usrdrv.bridge import supervisor
+from usrdrv.bridge.block import nbd_server
 from usrdrv.devices import control
 
 # Writes and reads back one block after the other, past the page cache, until something fails;
@@ -288,12 +288,12 @@ def after_fork():
 def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Running) -> None:
     """The process that has it does not live much longer than that may take."""
     nbd = pytest.importorskip("nbd")
-    source = Path(supervisor.__file__).with_name("plugin.py").read_text()
+    source = Path(nbd_server.__file__).with_name("plugin.py").read_text()
     plugin = world.folder / "plugin.py"
     plugin.write_text(source + FORGETFUL)
-    endpoint = supervisor.Endpoint(path=world.folder / "n.sock")
+    endpoint = nbd_server.Endpoint(path=world.folder / "n.sock")
 
-    class Forgetful(supervisor.NbdServer):
+    class Forgetful(nbd_server.NbdServer):
         def _command(self) -> list[str]:
             words = super()._command()
             return [str(plugin) if word.endswith("/plugin.py") else word for word in words]

@@ -15,10 +15,10 @@ import pytest
 from net_sides import NEEDS_TAP
 
 from usrdrv.base import errors
-from usrdrv.bridge import rtnetlink
-from usrdrv.bridge.link import LinkGoneError
-from usrdrv.bridge.netns import number
-from usrdrv.bridge.tap import SIOCETHTOOL, Tap
+from usrdrv.bridge.net import rtnetlink
+from usrdrv.bridge.net.link import LinkGoneError
+from usrdrv.bridge.net.netns import number
+from usrdrv.bridge.net.tap import SIOCETHTOOL, Tap
 from usrdrv.net import Abilities
 
 pytestmark = NEEDS_TAP
@@ -92,7 +92,7 @@ def test_one_that_is_up_is_looked_at_now_and_then(
     wait = tap.link.wait()
     assert wait is not None
     sent = count_requests(monkeypatch)
-    monkeypatch.setattr("usrdrv.bridge.link.LOOK_PERIOD", 1e6)
+    monkeypatch.setattr("usrdrv.bridge.net.link.LOOK_PERIOD", 1e6)
     tap.link.look()
     for _ in range(100):
         tap.link.state()

@@ -15,8 +15,8 @@ from running import Running, World
 from waiting import PATIENCE, until
 
 from usrdrv.base.counters import Counters
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 from usrdrv.bridge.stats import of_disks
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
 
 nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from net_sides import NEEDS_TAP, USRDRV, Side, connect, ip, wait_for
 
-from usrdrv.bridge import netns
+from usrdrv.bridge.net import netns
 
 pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from disks import wait
 
-from usrdrv.bridge.export_nbd import ORPHANED
+from usrdrv.bridge.block.export_nbd import ORPHANED
 from usrdrv.lab.guest import Guest, Job
 
 Boot = Callable[..., Guest]

@@ -7,8 +7,8 @@ from itertools import islice
 
 import pytest
 
-from usrdrv.bridge import backoff
-from usrdrv.bridge.backoff import Backoff
+from usrdrv.bridge.worker import backoff
+from usrdrv.bridge.worker.backoff import Backoff
 
 
 class Clock:

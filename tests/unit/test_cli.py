@@ -17,16 +17,11 @@ from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
-from usrdrv.bridge import (
-    cli,
-    cmd_block,
-    cmd_fault,
-    cmd_model,
-    exports,
-    supervisor,
-    tap,
-)
-from usrdrv.bridge.nbd_handshake import Export
+from usrdrv.bridge.block import exports, nbd_server
+from usrdrv.bridge.block.nbd_handshake import Export
+from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model
+from usrdrv.bridge.cli.main import main
+from usrdrv.bridge.net import tap
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
@@ -36,7 +31,7 @@ RAM = "model:cmd680?strict=1&ram=1M"
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     """Run a command that fails; return its exit code and its only line of error."""
     try:
-        code: Any = cli.main(argv)
+        code: Any = main.main(argv)
     except SystemExit as end:
         code = end.code
     out, err = capsys.readouterr()
@@ -90,7 +85,7 @@ def test_wrong_usage(
 
 def test_usage_line_of_fault_add(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["fault", "/c", "add", "--help"])
+        main.main(["fault", "/c", "add", "--help"])
     usage = " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
     assert usage == "usage: usrdrv fault CONTROL add [-h] [--json] KIND [KEY=VALUE ...]"
 
@@ -110,7 +105,7 @@ def test_fault_without_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def parse(*argv: str) -> argparse.Namespace:
-    return cli._parser().parse_args(argv)
+    return main._parser().parse_args(argv)
 
 
 def test_model_options_keep_the_order_of_the_drives() -> None:
@@ -224,9 +219,9 @@ def test_whether_a_server_has_a_client_is_what_the_kernel_says(tmp_path: Path) -
 
 def test_error_lines_of_nbdkit_lose_their_prefix() -> None:
     line = "nbdkit: error: /usr/lib/x/plugin.py: after_fork: error: model:x: no drive 3"
-    assert supervisor._ERROR.sub("", line) == "model:x: no drive 3"
+    assert nbd_server._ERROR.sub("", line) == "model:x: no drive 3"
     line = "nbdkit: error: bind: Address already in use"
-    assert supervisor._ERROR.sub("", line) == "bind: Address already in use"
+    assert nbd_server._ERROR.sub("", line) == "bind: Address already in use"
 
 
 @pytest.fixture
@@ -317,7 +312,7 @@ def test_json_announcement(capsys: pytest.CaptureFixture[str]) -> None:
         child = argparse.Namespace(pid=7)
 
         def uri(self, drive: int) -> str:
-            return supervisor.Endpoint(path=Path("/a b")).uri()
+            return nbd_server.Endpoint(path=Path("/a b")).uri()
 
     class Attachment:
         where = "/dev/nbd3"

@@ -13,7 +13,7 @@ from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
-from usrdrv.bridge import detach
+from usrdrv.bridge.block import detach
 
 
 class SlowAttachment:

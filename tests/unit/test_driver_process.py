@@ -14,11 +14,11 @@ import pytest
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
-from usrdrv.bridge import export_usrloop
-from usrdrv.bridge.driver_process import DriverProcess
-from usrdrv.bridge.export_usrloop import LoopServer
-from usrdrv.bridge.standby import Standby
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.block import export_usrloop
+from usrdrv.bridge.block.export_usrloop import LoopServer
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
+from usrdrv.bridge.worker.process import DriverProcess
+from usrdrv.bridge.worker.standby import Standby
 
 DRIVER = """
 import pathlib, signal, socket, sys, time

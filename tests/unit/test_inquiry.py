@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from usrdrv.base import errors, lines
-from usrdrv.bridge import inquiry
+from usrdrv.bridge.block import inquiry
 
 
 class Controller:

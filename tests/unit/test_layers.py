@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = """
 bench  scripts
+bridge/cli
+bridge/block  bridge/net
+bridge/worker
 bridge
 lab
 drivers                                     devices

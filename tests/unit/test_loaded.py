@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv.bridge.loaded import Loaded
+from usrdrv.bridge.worker.loaded import Loaded
 
 NAME = "usrdrv.loaded_for_a_test"
 

@@ -9,8 +9,8 @@ import pytest
 
 from usrdrv import disks
 from usrdrv.base import errors
-from usrdrv.bridge import loop
-from usrdrv.bridge.kernel_disk import KernelDisk
+from usrdrv.bridge.block import loop
+from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 
 def test_config_has_the_layout_of_the_kernel() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 LATER = """
 import mmap, os, resource, sys
-from usrdrv.bridge.memory import stay_in_memory
+from usrdrv.bridge.worker.memory import stay_in_memory
 if sys.argv[1] == "limited":
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
     if os.geteuid() == 0:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge import cli, cmd_model
+from usrdrv.bridge.cli import cmd_model
+from usrdrv.bridge.cli.main import main
 from usrdrv.devices import models
 from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
 
 
 def parse(*drives: str) -> dict[str, list[str]]:
-    args: argparse.Namespace = cli._parser().parse_args(
+    args: argparse.Namespace = main._parser().parse_args(
         ["model", "cmd680", "--socket", "/s", *drives]
     )
     return cmd_model.options(args)

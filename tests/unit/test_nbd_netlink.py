@@ -12,8 +12,8 @@ import pytest
 
 from usrdrv import mounts
 from usrdrv.base import errors
-from usrdrv.bridge import export_nbd, nbd_handshake
-from usrdrv.bridge.nbd_handshake import Export
+from usrdrv.bridge.block import export_nbd, nbd_handshake
+from usrdrv.bridge.block.nbd_handshake import Export
 
 
 def attributes(data: bytes) -> list[tuple[int, bytes]]:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge import backoff, net_supervisor
-from usrdrv.bridge.backoff import Restarts
-from usrdrv.bridge.link import LinkState
-from usrdrv.bridge.net_supervisor import Interface, Settings
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.net import supervisor
+from usrdrv.bridge.net.link import LinkState
+from usrdrv.bridge.net.supervisor import Interface, Settings
+from usrdrv.bridge.worker import backoff
+from usrdrv.bridge.worker.backoff import Restarts
+from usrdrv.bridge.worker.process import START_TIMEOUT
 from usrdrv.net import Abilities
 
 STATE = LinkState("usr0", 1500, bytes(6), False, False, 1)
@@ -123,8 +124,8 @@ class Stage:
         self.starts: deque[Driver | Exception] = deque()
         self.started = 0
         self.end = End()
-        monkeypatch.setattr(net_supervisor, "DriverProcess", self._start)
-        monkeypatch.setattr(net_supervisor.net_exports, "make", lambda *args, **words: self.end)
+        monkeypatch.setattr(supervisor, "DriverProcess", self._start)
+        monkeypatch.setattr(supervisor.net_exports, "make", lambda *args, **words: self.end)
         monkeypatch.setattr(backoff, "_sleep", lambda signals, seconds: None)
         monkeypatch.setattr(backoff.presence, "there", lambda device: self.there)
         self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)

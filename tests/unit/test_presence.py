@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv import pci
-from usrdrv.bridge import presence
+from usrdrv.bridge.worker import presence
 
 
 def test_a_function_is_there_while_somebody_answers_for_its_vendor_id(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from usrdrv.bridge import probing
+from usrdrv.bridge.block import probing
 
 Disk = tuple[int, int]
 
@@ -42,7 +42,7 @@ def test_a_look_that_has_begun_is_waited_for(disk: Disk, monkeypatch: pytest.Mon
         if len(naps) == 3:
             fcntl.flock(udev, fcntl.LOCK_UN)
 
-    monkeypatch.setattr("usrdrv.bridge.probing.time.sleep", sleep)
+    monkeypatch.setattr("usrdrv.bridge.block.probing.time.sleep", sleep)
     assert probing.keep_out(ours)
     assert len(naps) == 3
     assert not udev_may_look(udev)

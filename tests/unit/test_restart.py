@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge import backoff, presence, restart
-from usrdrv.bridge.restart import Restarter
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.block import restart
+from usrdrv.bridge.block.restart import Restarter
+from usrdrv.bridge.worker import backoff, presence
+from usrdrv.bridge.worker.process import START_TIMEOUT
 
 
 class Clock:

@@ -12,8 +12,9 @@ import pytest
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
-from usrdrv.bridge import cmd_block, detach
-from usrdrv.bridge.watchdog import Watchdog
+from usrdrv.bridge.block import detach
+from usrdrv.bridge.block.watchdog import Watchdog
+from usrdrv.bridge.cli import cmd_block
 
 DEAF = "trap '' TERM; echo ready >&2; while :; do sleep 1000; done"
 

@@ -22,16 +22,16 @@ from waiting import until
 from usrdrv.base import errors
 from usrdrv.base.counters import Counters
 from usrdrv.base.process import Child
-from usrdrv.bridge import standby
-from usrdrv.bridge.driver_process import DriverProcess
-from usrdrv.bridge.standby import Standby
+from usrdrv.bridge.worker import standby
+from usrdrv.bridge.worker.process import DriverProcess
+from usrdrv.bridge.worker.standby import Standby
 from usrdrv.drivers import supported
 
-MODULE = "usrdrv.bridge.net_driver"
-DISK = "usrdrv.bridge.block_driver"
+MODULE = "usrdrv.bridge.net.driver"
+DISK = "usrdrv.bridge.block.driver"
 SUPERVISOR = f"""
 import time
-from usrdrv.bridge.standby import Standby
+from usrdrv.bridge.worker.standby import Standby
 waiting = Standby({MODULE!r})
 waiting.prepare()
 print(waiting.child.pid, flush=True)
@@ -109,8 +109,8 @@ def test_one_whose_code_was_edited_does_not_take_over(
     source = tmp_path / "edited_driver.py"
     source.write_text(
         "import sys\n"
-        "from usrdrv.bridge.driver_worker import run\n"
-        "from usrdrv.bridge.net_driver import NetWorker\n"
+        "from usrdrv.bridge.worker.worker import run\n"
+        "from usrdrv.bridge.net.driver import NetWorker\n"
         "sys.exit(run(NetWorker))\n"
     )
     long_ago = time.time_ns() - 10**12

@@ -15,9 +15,9 @@ from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
-from usrdrv.bridge import detach, exports
-from usrdrv.bridge.chosen import check_same, chosen
-from usrdrv.bridge.together import Together
+from usrdrv.bridge.block import detach, exports
+from usrdrv.bridge.block.chosen import check_same, chosen
+from usrdrv.bridge.block.together import Together
 
 
 class Disk:

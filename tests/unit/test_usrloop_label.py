@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv import loop
-from usrdrv.bridge import export_usrloop
+from usrdrv.bridge.block import export_usrloop
 
 RULES = (Path(__file__).parents[2] / "loopback-kmod/60-usrloop.rules").read_text()
 BEGINS, WRONG = re.findall(r'^ENV\{\.USRLOOP_LABEL\}.?="(.*?)", GOTO="usrloop_end"$', RULES, re.M)

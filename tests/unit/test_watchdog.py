@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge import cmd_block, watchdog
-from usrdrv.bridge.watchdog import Watchdog
+from usrdrv.bridge.block import watchdog
+from usrdrv.bridge.block.watchdog import Watchdog
+from usrdrv.bridge.cli import cmd_block
 
 
 class Driver:

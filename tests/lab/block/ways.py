@@ -31,7 +31,7 @@ WAYS = (
     Way(
         "usrloop",
         "usrdrv-driver",
-        "/src/bridge/block_driver.py",
+        "/src/bridge/block/driver.py",
         "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk*",
     ),
 )

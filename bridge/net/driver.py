@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
 from usrdrv.base import errors
-from usrdrv.bridge.driver_worker import Worker, run
+from usrdrv.bridge.worker.worker import Worker, run
 from usrdrv.chips import NETWORK
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver

@@ -18,12 +18,10 @@ from urllib.parse import quote
 from usrdrv.base import errors
 from usrdrv.base.process import DYING, Child, find_tool
 from usrdrv.base.sockets import claim_path, remove_dead
-from usrdrv.bridge import inquiry, nbd_handshake
-from usrdrv.bridge.chosen import check_same
-from usrdrv.bridge.memory import no_core
-
-START_TIMEOUT: Final = 90.0
-"""Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""
+from usrdrv.bridge.block import inquiry, nbd_handshake
+from usrdrv.bridge.block.chosen import check_same
+from usrdrv.bridge.worker.memory import no_core
+from usrdrv.bridge.worker.process import START_TIMEOUT
 
 _ERROR: Final = re.compile(
     r"^nbdkit: (?:python[.\d\[\]]*: )?error: (?:.*?plugin\.py: \w+: error: )?"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from usrdrv import names
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
-from usrdrv.bridge.arguments import bounded
+from usrdrv.bridge.cli.arguments import bounded
 from usrdrv.bridge.say import say
 
 if TYPE_CHECKING:

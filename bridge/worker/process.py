@@ -18,10 +18,11 @@ from typing import Any, Final
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import DYING
-from usrdrv.bridge.driver_worker import STALE
-from usrdrv.bridge.standby import Standby
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.worker.standby import Standby
+from usrdrv.bridge.worker.worker import STALE
 
+START_TIMEOUT: Final = 90.0
+"""Longer than a drive may take to come out of its reset (31 s) and identify itself, twice."""
 ANSWER_TIMEOUT: Final = 30.0
 QUIESCING: Final = 10.0
 """Seconds that a driver has to quiesce its device, before a signal ends it. Its disk's cache was flushed before."""

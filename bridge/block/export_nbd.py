@@ -28,9 +28,9 @@ from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import
 
 from usrdrv.base import errors, sockets
 from usrdrv.base.process import DYING, Child, find_tool
-from usrdrv.bridge import exports, nbd_handshake
-from usrdrv.bridge.chosen import check_same
-from usrdrv.bridge.kernel_disk import KernelDisk
+from usrdrv.bridge.block import exports, nbd_handshake
+from usrdrv.bridge.block.chosen import check_same
+from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 FAMILY: Final = "nbd"
 VERSION: Final = 1

@@ -7,8 +7,8 @@ import argparse
 import json
 
 from usrdrv.base import errors
-from usrdrv.bridge import inquiry
-from usrdrv.bridge.arguments import add_device, bounded
+from usrdrv.bridge.block import inquiry
+from usrdrv.bridge.cli.arguments import add_device, bounded
 from usrdrv.chips import DISKS
 from usrdrv.drivers import supported
 

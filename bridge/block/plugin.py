@@ -38,8 +38,8 @@ for folder in folders:
 
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
-from usrdrv.bridge import inquiry  # noqa: E402
-from usrdrv.bridge.chosen import chosen, identity  # noqa: E402
+from usrdrv.bridge.block import inquiry  # noqa: E402
+from usrdrv.bridge.block.chosen import chosen, identity  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.drivers.disks import open_disks  # noqa: E402
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
-from usrdrv.bridge import netns, rtnetlink
-from usrdrv.bridge.rtnetlink import Routes, Watch
+from usrdrv.bridge.net import netns, rtnetlink
+from usrdrv.bridge.net.rtnetlink import Routes, Watch
 
 IFF_UP: Final = 1
 IFF_PROMISC: Final = 0x100

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from typing import Self
 
 from usrdrv.base.process import Child
-from usrdrv.bridge.exports import Attachment
-from usrdrv.bridge.kernel_disk import KernelDisk
+from usrdrv.bridge.block.exports import Attachment
+from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 
 class Together:

@@ -14,9 +14,10 @@ from usrdrv import names
 from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Signals
-from usrdrv.bridge import account, exports, presence
-from usrdrv.bridge.backoff import LONGEST, Death, Restarts
-from usrdrv.bridge.exports import Attachment, Server
+from usrdrv.bridge.block import account, exports
+from usrdrv.bridge.block.exports import Attachment, Server
+from usrdrv.bridge.worker import presence
+from usrdrv.bridge.worker.backoff import LONGEST, Death, Restarts
 
 
 def outlived(device: str) -> bool:

@@ -20,21 +20,22 @@ from usrdrv.base.counters import Counters
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import sweep
-from usrdrv.bridge import detach, exports, stats, watchdog
-from usrdrv.bridge.arguments import add_device, bounded
-from usrdrv.bridge.exports import Attachment, Server
-from usrdrv.bridge.memory import spare
-from usrdrv.bridge.restart import Restarter
+from usrdrv.bridge import stats
+from usrdrv.bridge.block import detach, exports, watchdog
+from usrdrv.bridge.block.exports import Attachment, Server
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
+from usrdrv.bridge.block.restart import Restarter
+from usrdrv.bridge.block.together import Together
+from usrdrv.bridge.block.watchdog import Watchdog
+from usrdrv.bridge.cli.arguments import add_device, bounded
 from usrdrv.bridge.say import say
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
-from usrdrv.bridge.together import Together
-from usrdrv.bridge.watchdog import Watchdog
+from usrdrv.bridge.worker.memory import spare
 from usrdrv.chips import DISKS
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.export_usrloop import LoopServer
+    from usrdrv.bridge.block.export_usrloop import LoopServer
 
 REQUEST_TIME: Final = 90
 """Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the

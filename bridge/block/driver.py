@@ -14,10 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
-from usrdrv.bridge import inquiry
-from usrdrv.bridge.chosen import chosen, identity
-from usrdrv.bridge.driver_worker import FAILED, GONE, Worker, run
-from usrdrv.bridge.memory import no_core, stay_in_memory, unlimited
+from usrdrv.bridge.block import inquiry
+from usrdrv.bridge.block.chosen import chosen, identity
+from usrdrv.bridge.worker.memory import no_core, stay_in_memory, unlimited
+from usrdrv.bridge.worker.worker import FAILED, GONE, Worker, run
 from usrdrv.drivers.disks import open_disks
 
 if TYPE_CHECKING:

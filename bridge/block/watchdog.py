@@ -12,7 +12,7 @@ from typing import Final
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
-from usrdrv.bridge import account
+from usrdrv.bridge.block import account
 from usrdrv.bridge.say import say
 
 HANGS: Final = 5

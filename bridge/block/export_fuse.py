@@ -23,10 +23,10 @@ from typing import Final
 from usrdrv import mounts
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
-from usrdrv.bridge import loop
-from usrdrv.bridge.kernel_disk import KernelDisk
-from usrdrv.bridge.nbd_handshake import Export
-from usrdrv.bridge.supervisor import Endpoint
+from usrdrv.bridge.block import loop
+from usrdrv.bridge.block.kernel_disk import KernelDisk
+from usrdrv.bridge.block.nbd_handshake import Export
+from usrdrv.bridge.block.nbd_server import Endpoint
 from usrdrv.claim import run_directory
 
 FUSE: Final = "/dev/fuse"

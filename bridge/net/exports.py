@@ -7,10 +7,10 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from usrdrv import loop
-from usrdrv.bridge.link import Link
+from usrdrv.bridge.net.link import Link
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.driver_process import DriverProcess
+    from usrdrv.bridge.worker.process import DriverProcess
     from usrdrv.net import Abilities
 
 
@@ -48,7 +48,7 @@ def check(export: str) -> None:
     if export == "usrloop":
         loop.Control().close()
     else:
-        from usrdrv.bridge.tap import open_control
+        from usrdrv.bridge.net.tap import open_control
 
         os.close(open_control())
 
@@ -69,7 +69,7 @@ def make(
     abilities: of the driver. zero_copy: of usrloop, what the driver wants.
     """
     if export == "usrloop":
-        from usrdrv.bridge.net_usrloop import UsrloopInterface
+        from usrdrv.bridge.net.usrloop import UsrloopInterface
 
         return UsrloopInterface(
             name,
@@ -80,7 +80,7 @@ def make(
             zero_copy=zero_copy,
             label=device,
         )
-    from usrdrv.bridge.tap import Tap
+    from usrdrv.bridge.net.tap import Tap
 
     return Tap(
         name,

@@ -3,6 +3,6 @@
 
 import sys
 
-from usrdrv.bridge.cli import main
+from usrdrv.bridge.cli.main import main
 
 sys.exit(main())

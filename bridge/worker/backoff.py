@@ -14,9 +14,9 @@ from typing import Final
 
 from usrdrv.base import errors
 from usrdrv.base.signals import Signals
-from usrdrv.bridge import presence
 from usrdrv.bridge.say import say
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.worker import presence
+from usrdrv.bridge.worker.process import START_TIMEOUT
 
 FIRST: Final = 0.2
 LONGEST: Final = 4.0

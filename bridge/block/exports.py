@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.process import Child
-from usrdrv.bridge.chosen import Unit
-from usrdrv.bridge.kernel_disk import KernelDisk
-from usrdrv.bridge.supervisor import Endpoint, NbdServer
+from usrdrv.bridge.block.chosen import Unit
+from usrdrv.bridge.block.kernel_disk import KernelDisk
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.export_usrloop import LoopServer
+    from usrdrv.bridge.block.export_usrloop import LoopServer
 
 REPLAY_TIME: Final = 2.0
 """Seconds until a restarted driver has the requests that were under way at the latest."""
@@ -142,7 +142,7 @@ def check(export: str) -> None:
                 "this kernel has no NBD client: module nbd (CONFIG_BLK_DEV_NBD)"
             )
     elif export == "fuse":
-        from usrdrv.bridge.export_fuse import check_access
+        from usrdrv.bridge.block.export_fuse import check_access
 
         check_access()
 
@@ -168,7 +168,7 @@ def start(
     sleep. counters: descriptor of a memory file that the driver counts in (usrdrv.base.counters); -1: none.
     """
     if export == "usrloop":
-        from usrdrv.bridge.export_usrloop import LoopServer
+        from usrdrv.bridge.block.export_usrloop import LoopServer
 
         return LoopServer(
             device,
@@ -209,16 +209,16 @@ def attach(
     from a driver for a single request that is not done; 0: never.
     """
     if not isinstance(server, NbdServer):
-        from usrdrv.bridge.export_usrloop import LoopAttachment
+        from usrdrv.bridge.block.export_usrloop import LoopAttachment
 
         return LoopAttachment(server, drive, patience=patience, overdue=overdue)
     name = server.name(drive)
     if export == "nbd":
-        from usrdrv.bridge.export_nbd import NbdAttachment
+        from usrdrv.bridge.block.export_nbd import NbdAttachment
 
         return NbdAttachment(server.endpoint.address, name, timeout=timeout, patience=patience)
     if export == "fuse":
-        from usrdrv.bridge.export_fuse import FuseAttachment
+        from usrdrv.bridge.block.export_fuse import FuseAttachment
 
         return FuseAttachment(server.endpoint, name, server.drives[drive], timeout=timeout)
     return SocketAttachment(server.endpoint.uri(name))

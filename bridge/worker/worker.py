@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A driver's process from inside: it does what its supervisor says (usrdrv.bridge.driver_process)."""
+"""A driver's process from inside: it does what its supervisor says (usrdrv.bridge.worker.process)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from usrdrv import drivers
 from usrdrv.base import errors
-from usrdrv.bridge.loaded import Loaded
+from usrdrv.bridge.worker.loaded import Loaded
 from usrdrv.claim import name_owner
 
 PR_SET_NAME: Final = 15

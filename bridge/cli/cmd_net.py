@@ -13,14 +13,14 @@ from usrdrv import functions
 from usrdrv.base import errors
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.bridge import stats
-from usrdrv.bridge.arguments import bounded
+from usrdrv.bridge.cli.arguments import bounded
 from usrdrv.bridge.say import say
 from usrdrv.chips import NETWORK
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.net_supervisor import Interface
+    from usrdrv.bridge.net.supervisor import Interface
 
 DESCRIPTION = """\
 Drive a NIC from a process and make it a network interface, until told to end. The interface, its
@@ -110,18 +110,18 @@ def run(args: argparse.Namespace) -> int:
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
     from usrdrv.base.sockets import sweep
-    from usrdrv.bridge import net_exports
-    from usrdrv.bridge.link import check_name
-    from usrdrv.bridge.net_supervisor import Interface, Settings
-    from usrdrv.bridge.netns import check_namespace
+    from usrdrv.bridge.net import exports
+    from usrdrv.bridge.net.link import check_name
+    from usrdrv.bridge.net.netns import check_namespace
+    from usrdrv.bridge.net.supervisor import Interface, Settings
 
     supported.check(args.device, NETWORK)
     check_name(args.ifname)
     if args.netns is not None:
         check_namespace(args.netns)
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
-    export, reason = net_exports.choose(args.export)
-    net_exports.check(export)
+    export, reason = exports.choose(args.export)
+    exports.check(export)
     settings = Settings(
         args.device,
         export,
@@ -178,7 +178,7 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
 
 def _find(ifname: str, namespace: str | None) -> Path:
     """Return the socket of who keeps an interface, by the name that it has now, or else had first."""
-    from usrdrv.bridge import netns
+    from usrdrv.bridge.net import netns
 
     first = None
     for path, who in stats.served("net"):

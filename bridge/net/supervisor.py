@@ -18,14 +18,13 @@ from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.counters import Counters
 from usrdrv.base.signals import Signals
-from usrdrv.bridge import net_exports, netns
-from usrdrv.bridge.backoff import LONGEST, Death, Restarts
-from usrdrv.bridge.driver_process import DriverProcess, failure
-from usrdrv.bridge.link import LinkGoneError, LinkState
-from usrdrv.bridge.net_exports import KernelEnd
+from usrdrv.bridge.net import exports, netns
+from usrdrv.bridge.net.exports import KernelEnd
+from usrdrv.bridge.net.link import LinkGoneError, LinkState
 from usrdrv.bridge.say import say
-from usrdrv.bridge.standby import Standby
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.worker.backoff import LONGEST, Death, Restarts
+from usrdrv.bridge.worker.process import START_TIMEOUT, DriverProcess, failure
+from usrdrv.bridge.worker.standby import Standby
 from usrdrv.net import Abilities
 
 STATS_TIMEOUT: Final = 5.0
@@ -61,7 +60,7 @@ class Interface(Closing):
         self._since = 0.0
         self.speed = 0
         self._counters = Counters()
-        self._standby = Standby("usrdrv.bridge.net_driver")
+        self._standby = Standby("usrdrv.bridge.net.driver")
         self._stats_wanted = threading.Lock()
         self._stats_came = threading.Event()
         self.end: KernelEnd | None = None
@@ -71,7 +70,7 @@ class Interface(Closing):
             self._counters.close()
             raise
         try:
-            self.end = net_exports.make(
+            self.end = exports.make(
                 settings.export,
                 ifname,
                 device=settings.device,

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from usrdrv import disks, mounts
-from usrdrv.bridge import probing
+from usrdrv.bridge.block import probing
 
 
 class KernelDisk:

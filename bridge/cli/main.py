@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from importlib import metadata
 
 from usrdrv.base import errors
-from usrdrv.bridge import (
+from usrdrv.bridge import patient
+from usrdrv.bridge.cli import (
     cmd_block,
     cmd_fault,
     cmd_identify,
@@ -19,7 +20,6 @@ from usrdrv.bridge import (
     cmd_list,
     cmd_model,
     cmd_net,
-    patient,
 )
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
-from usrdrv.bridge.link import Link, LinkGoneError, check_name
-from usrdrv.bridge.netns import inside
+from usrdrv.bridge.net.link import Link, LinkGoneError, check_name
+from usrdrv.bridge.net.netns import inside
 
 if TYPE_CHECKING:
-    from usrdrv.bridge.driver_process import DriverProcess
+    from usrdrv.bridge.worker.process import DriverProcess
     from usrdrv.net import Abilities
 
 DEPTH: Final = 256

@@ -18,14 +18,13 @@ from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
-from usrdrv.bridge import inquiry
-from usrdrv.bridge.chosen import check_same
-from usrdrv.bridge.driver_process import DriverProcess
-from usrdrv.bridge.driver_worker import GONE
-from usrdrv.bridge.kernel_disk import KernelDisk
-from usrdrv.bridge.memory import stay_in_memory
-from usrdrv.bridge.standby import Standby
-from usrdrv.bridge.supervisor import START_TIMEOUT
+from usrdrv.bridge.block import inquiry
+from usrdrv.bridge.block.chosen import check_same
+from usrdrv.bridge.block.kernel_disk import KernelDisk
+from usrdrv.bridge.worker.memory import stay_in_memory
+from usrdrv.bridge.worker.process import START_TIMEOUT, DriverProcess
+from usrdrv.bridge.worker.standby import Standby
+from usrdrv.bridge.worker.worker import GONE
 
 NODE_TIMEOUT: Final = 5.0
 DEPTH: Final = 32
@@ -95,7 +94,7 @@ class LoopServer(Closing):
             "poll_us": poll_us,
             "zero_copy": zero_copy,
         }
-        self._standby = Standby("usrdrv.bridge.block_driver")
+        self._standby = Standby("usrdrv.bridge.block.driver")
         self._process: DriverProcess
         self.drives: dict[int, Drive] = {}
         """By number."""

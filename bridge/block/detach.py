@@ -19,8 +19,8 @@ from typing import Final
 from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.base.signals import Signals
-from usrdrv.bridge.exports import Attachment
-from usrdrv.bridge.kernel_disk import KernelDisk
+from usrdrv.bridge.block.exports import Attachment
+from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The processes that drivers run in, seen from outside and from inside."""
