@@ -19,8 +19,7 @@ from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
 from usrdrv.bridge.block import exports, nbd_server
 from usrdrv.bridge.block.nbd_handshake import Export
-from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model
-from usrdrv.bridge.cli.main import main
+from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model, main
 from usrdrv.bridge.net import tap
 from usrdrv.devices import control
 from usrdrv.lab.models import Model

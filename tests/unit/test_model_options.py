@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge.cli import cmd_model
-from usrdrv.bridge.cli.main import main
+from usrdrv.bridge.cli import cmd_model, main
 from usrdrv.devices import models
 from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
 
