@@ -2,9 +2,9 @@
 """When the DP83820 driver has started."""
 
 import time
-import uuid
 from typing import Any
 
+from names import own
 from nic_pair import End
 
 from usrdrv.device import Device
@@ -39,7 +39,7 @@ def test_what_has_started_receives() -> None:
     """The first frame may come at once: if the link was up before, nothing else has the sender wait."""
     steps: list[str] = []
     slow = SlowStart(steps)
-    end = End(f"start-{uuid.uuid4().hex[:16]}", bytes.fromhex("020000000001"), "", Options(), slow)
+    end = End(own(), bytes.fromhex("020000000001"), "", Options(), slow)
     steps.append("started")
     end.close()
     assert steps[:2] == ["receives", "started"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import select
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from names import own
 from nic_pair import End, wait_for
 
 from usrdrv import loop
@@ -98,7 +98,7 @@ class Near:
     """The NIC that is driven, beside one that takes what comes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, watchdog: float) -> None:
-        cable = f"test-{uuid.uuid4().hex[:16]}"
+        cable = own()
         self.kernel = Kernel()
         self.far = End(cable, FAR, "", Options(), lambda device: None)
         self.device = open_device(f"model:dp83820?cable={cable}&mac={SOURCE.hex(':')}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from names import own
 from waiting import until
 
 from usrdrv.base import errors
@@ -71,7 +72,7 @@ def test_it_becomes_the_driver(waiting: Standby) -> None:
     child = ready(waiting)
     waiting.prepare()
     assert waiting.child is child, "one is enough"
-    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    device = f"model:dp83820?cable={own()}"
     with (
         Counters() as counters,
         DriverProcess(
@@ -112,7 +113,7 @@ def test_one_whose_code_was_edited_does_not_take_over(
     long_ago = time.time_ns() - 10**12
     os.utime(source, ns=(long_ago, long_ago))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    device = f"model:dp83820?cable={own()}"
     request: Any = {"device": device, "mtu": 1500, "offloads": True, "zero_copy": False}
     with Standby("edited_driver") as waiting, Counters() as counters:
         waiting.prepare()
