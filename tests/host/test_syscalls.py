@@ -4,7 +4,6 @@
 futex is left out where counts are compared: how often threads wait for each other is chance.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +19,6 @@ from usrdrv.base import errors
 
 REQUESTS = 2000
 pytestmark = [
-    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
     pytest.mark.timeout(300),
 ]
 

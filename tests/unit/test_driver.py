@@ -180,7 +180,7 @@ def test_what_is_written_is_in_the_image(tmp_path: Path) -> None:
 
 
 def test_no_drive_at_all() -> None:
-    with open_device("model:cmd680") as device, open_driver(device) as controller:
+    with open_device("model:cmd680?strict=1") as device, open_driver(device) as controller:
         assert controller.drives == (None, None, None, None)
 
 

@@ -37,7 +37,8 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def served(path: Path, options: str = "ram=16M") -> Iterator[Model]:
-    with models.create("cmd680", options) as model, Server(model.pointer, path) as server:
+    model = models.create("cmd680", f"strict=1&{options}")
+    with model, Server(model.pointer, path) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
@@ -99,7 +100,10 @@ def test_registers_are_reset_for_the_next_client(tmp_path: Path) -> None:
 def test_a_killed_server_is_enodev_and_no_hang(tmp_path: Path) -> None:
     path = tmp_path / "s"
     model = subprocess.Popen(
-        [sys.executable, "-m", "usrdrv", "model", "cmd680", "--socket", path, "--ram", "16M"],
+        [
+            *(sys.executable, "-m", "usrdrv", "model", "cmd680", "--option", "strict=1"),
+            *("--socket", path, "--ram", "16M"),
+        ],
         stdout=subprocess.PIPE,
     )
     assert model.stdout is not None
