@@ -5,7 +5,7 @@ import errno
 import threading
 from typing import Any
 
-from scripted_device import ScriptedDevice, ffi, lib
+from scripted_device import ScriptedDevice, ffi, lib, limits
 
 BM_CMD, BM_STATUS, STATUS = 0x00, 0x02, 0x87
 ALT_OF_CHANNEL_1, COMMAND_OF_CHANNEL_1 = 0xCA, 0xC7
@@ -100,11 +100,6 @@ def once(do: Any) -> Any:
     return lambda: None if calls else (calls.append(1), do())
 
 
-def limits(lost_ms: int) -> Any:
-    hour = 3_600_000
-    return ffi.new("struct block_limits *", {"rw_ms": hour, "flush_ms": hour, "lost_ms": lost_ms})
-
-
 def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_submitter() -> None:
     """It must not take the last command's interrupt for that of one that no drive has seen yet."""
     device = HeldDevice()
@@ -115,7 +110,7 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
     conf = {"sectors": 1 << 20, "physical_block": 512, "flush": 1, "dma": 1}
     for drive in (0, 2):
         assert lib.ide_configure(ide, drive, ffi.new("struct ide_drive_conf *", conf)) == 0
-    lib.block_set_limits(front, limits(3_600_000))
+    lib.block_set_limits(front, limits())
     assert lib.block_start(front) == 0
     queued = threading.Event()
     leave = ffi.callback("void(struct usrdrv_gate *)", lambda gate: queued.set())

@@ -54,7 +54,7 @@ def test_a_disk_over_the_socket(tmp_path: Path, mmio: bool) -> None:
     with served(tmp_path / "s", "ram=16M&ram3=16M"):
         with open_device(f"vfio-user:{tmp_path}/s") as device:
             assert [bar.io for bar in device.bars] == [True] * 5 + [False]
-            with open_driver(device, mmio=mmio) as controller:
+            with open_driver(device, mmio=mmio, lost_timeout=PATIENCE) as controller:
                 for index in (0, 3):
                     block = controller.drives[index].block
                     data = os.urandom(3 * MIB)
