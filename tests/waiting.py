@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up, within pytest's 120."""
+"""Seconds after which a test gives up, within pytest's 300."""
 
 
 def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENCE) -> T:

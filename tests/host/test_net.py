@@ -29,7 +29,7 @@ from waiting import PATIENCE, at_best
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
-pytestmark = [NEEDS_TAP, pytest.mark.timeout(300)]
+pytestmark = NEEDS_TAP
 
 
 def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:

@@ -20,7 +20,7 @@ from waiting import PATIENCE
 from usrdrv.bridge import netns
 from usrdrv.claim import run_directory
 
-pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
+pytestmark = NEEDS_TAP
 
 
 def sh(line: str) -> None:

@@ -18,9 +18,6 @@ from bench.servers import Server, bytearray_peer, in_process, vfio_user
 from usrdrv.base import errors
 
 REQUESTS = 2000
-pytestmark = [
-    pytest.mark.timeout(300),
-]
 
 
 @pytest.fixture
