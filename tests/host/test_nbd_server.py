@@ -196,7 +196,7 @@ def test_written_data_is_in_the_image(world: World) -> None:
 def test_tcp(world: World, bind: str | None, shown: str) -> None:
     address = shown.strip("[]")
     with socket.socket(socket.AF_INET6 if ":" in shown else socket.AF_INET) as ours:
-        # Nobody else gets the port while we have it, but who sets this option may bind to it, too.
+        # The port is ours meanwhile; with this option, a server that sets it too may have it as well.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             ours.bind((address, 0))

@@ -49,7 +49,7 @@ def test_plugged_in_again_it_spins_up_again() -> None:
 
 @pytest.mark.parametrize("word", [0x37C8, 0x738C, 0x8C73, 0xC837])
 def test_power_up_in_standby(word: int) -> None:
-    """Word 2: who has to be told, and who says little before."""
+    """Word 2: whether it has to be told, and whether IDENTIFY is complete before."""
     told, short = word in (0x37C8, 0x738C), word in (0x37C8, 0x8C73)
     with Machine(DriveSpec(ram=MIB, puis=word, spin_up=0.05)) as m:
         assert m.alt() == 0x50

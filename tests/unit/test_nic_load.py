@@ -32,7 +32,7 @@ def test_idle_does_nothing() -> None:
 
 
 def test_polling_under_load_and_interrupts_after_it() -> None:
-    """Many frames: it looks every 50 us, and the chip holds interrupts off (IHR); then as before."""
+    """Many frames: it looks every 50 us, and the chip holds interrupts off (IHR). Later each has its interrupt."""
     with Pair() as pair:
         ends = (pair.a, pair.b)
 

@@ -13,7 +13,7 @@ from usrdrv.drivers.dp83820.driver import Options
 
 
 class SlowStart:
-    """Has whoever turns a chip's receiver on, together with its interrupt, take its time; notes when it is on."""
+    """Delays the writes that turn a chip's receiver and its interrupt on, and notes when they are made."""
 
     def __init__(self, steps: list[str]) -> None:
         self._steps = steps
@@ -30,7 +30,7 @@ class SlowStart:
         pointer.ops = self._ops
 
     def _unmask(self, dev: Any, writes: Any, n: int) -> int:
-        time.sleep(0.2)  # time for the one who starts it to go on too early
+        time.sleep(0.2)  # in which a start that does not wait is over
         self._steps.append("receives")
         return int(self._real(dev, writes, n))
 

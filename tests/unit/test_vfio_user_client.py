@@ -272,7 +272,7 @@ GIVE_UP = 30
 
 
 def spoil_eventfd(fd: int, count: int) -> None:
-    """Have it hold `count`, and who finds that in the way wait: the flags are the file's, not the descriptor's."""
+    """Set its count and clear O_NONBLOCK, for all descriptors of the file: the next read or write waits."""
     os.set_blocking(fd, False)
     with suppress(BlockingIOError):
         os.eventfd_read(fd)
