@@ -118,7 +118,8 @@ def test_auto_says_what_and_why(world: World) -> None:
     said = json.loads(running.line)
     assert said["size"] == 1 << 20 and said["read_only"] is False
     assert Path(said["device"]).is_block_device()
-    assert Path(f"/proc/{said['driver_pid']}/comm").read_text().strip() == "nbdkit"
+    driver = "usrdrv-driver" if said["export"] == "usrloop" else "nbdkit"
+    assert Path(f"/proc/{said['driver_pid']}/comm").read_text().strip() == driver
     assert running.end() == 0
     assert f"export {said['export']}: the kernel has " in running.stderr
 

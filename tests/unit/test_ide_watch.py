@@ -6,11 +6,11 @@ import threading
 from typing import Any
 
 from scripted_device import ScriptedDevice, ffi, lib, limits
+from waiting import PATIENCE
 
 BM_CMD, BM_STATUS, STATUS = 0x00, 0x02, 0x87
 ALT_OF_CHANNEL_1, COMMAND_OF_CHANNEL_1 = 0xCA, 0xC7
 INT, START = 4, 1
-GIVE_UP = 60
 
 
 class HeldDevice(ScriptedDevice):
@@ -132,23 +132,23 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
 
     def queue_another() -> None:
         second.start()
-        assert queued.wait(GIVE_UP)
+        assert queued.wait(PATIENCE)
 
     def stop_until_looked_at() -> None:
         lib.block_set_limits(front, limits(0))
         while device.looks.acquire(blocking=False):
             pass
-        assert all(device.looks.acquire(timeout=GIVE_UP) for _ in range(2))
+        assert all(device.looks.acquire(timeout=PATIENCE) for _ in range(2))
 
     device.before_service = once(queue_another)
     device.before_unmask = once(stop_until_looked_at)
     endless.start()
-    assert device.working.wait(GIVE_UP)
+    assert device.working.wait(PATIENCE)
     first.start()
     for thread in (first, second):
-        thread.join(GIVE_UP)
+        thread.join(PATIENCE)
     lib.block_stop(front)
-    endless.join(GIVE_UP)
+    endless.join(PATIENCE)
     lib.ide_destroy(ide)
     assert results == {"first": 0, "second": 0, "endless": -errno.ENODEV}
     assert device.started == 2

@@ -522,9 +522,15 @@ def test_a_lost_interrupt_is_found() -> None:
     with Pair() as pair:
         pair.b.fault("lost-irq")
         assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.stats("lost_interrupts") == 1
-        assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.stats("lost_interrupts") == 1
+        assert pair.b.stats("lost_interrupts")
+
+        def lost() -> int:
+            before = pair.b.stats("lost_interrupts")
+            assert numbered(pair, 3) == [0, 1, 2]
+            return pair.b.stats("lost_interrupts") - before
+
+        # A frame that comes while the driver looks for lost ones is found without its interrupt.
+        at_best(lost, lambda count: count == 0, "interrupts come again")
 
 
 def test_stuck_transmitter_is_reset() -> None:
@@ -571,7 +577,7 @@ def test_link_flap() -> None:
         pair.a.device.model.clear_fault(fault)
         wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
         assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.changes == 3  # up, down, up
+        wait_for(lambda: pair.b.changes == 3)  # up, down, up
 
 
 def test_a_slow_wire_paces() -> None:

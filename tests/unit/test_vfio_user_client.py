@@ -268,9 +268,6 @@ def test_an_answer_to_another_question_ends_the_device(tmp_path: Path) -> None:
         open_device(f"vfio-user:{tmp_path}/s")
 
 
-GIVE_UP = 30
-
-
 def spoil_eventfd(fd: int, count: int) -> None:
     """Set its count and clear O_NONBLOCK, for all descriptors of the file: the next read or write waits."""
     os.set_blocking(fd, False)
@@ -285,7 +282,7 @@ def finishes(work: Callable[[], None]) -> bool:
     """Whether `work` comes to an end; a thread that hangs in C is left behind."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(GIVE_UP)
+    thread.join(PATIENCE)
     return not thread.is_alive()
 
 
