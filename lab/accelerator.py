@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -27,8 +26,7 @@ def best() -> str:
     note = cache.folder() / "accelerator"
     if not os.access(cache.folder(), os.W_OK):
         return _noted(note, host) or _try()
-    with (cache.folder() / "accelerator.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two guests that are tried at once make each other slow
+    with cache.locked("accelerator"):  # two guests that are tried at once make each other slow
         result = _noted(note, host)
         if result is None:
             result = _try()

@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,14 @@ def digest(parts: Iterable[str | bytes]) -> str:
     return total.hexdigest()[:16]
 
 
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Have something of the cache to ourselves; others wait."""
+    with (folder() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `name`-`key` of the cache; `build` fills it if it is not there.
 
@@ -68,8 +76,7 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     with suppress(FileNotFoundError):
         os.utime(result)
         return result  # without waiting for who builds another one
-    with (folder() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(name):
         if not result.exists():
             _drop_old(name)
             partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder()))

@@ -7,6 +7,7 @@ depends on the scheduler (how often somebody was woken, how fast it went) is tri
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from operator import gt
@@ -15,18 +16,32 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up, within pytest's 120."""
+"""Seconds after which a test gives up, within pytest's 300."""
 
 
-def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENCE) -> T:
-    """Ask again and again until the answer is true, and return it. AssertionError with `what` if it never is."""
+def _source(condition: Callable[[], object]) -> str:
+    """A condition in its own words."""
+    name: str = getattr(condition, "__qualname__", repr(condition))
+    if not name.endswith("<lambda>"):
+        return name
+    try:
+        return " ".join(inspect.getsource(condition).split())
+    except OSError:
+        return name
+
+
+def until(condition: Callable[[], T], what: str = "", seconds: float = PATIENCE) -> T:
+    """Ask again and again until the answer is true, and return it. AssertionError with `what` if it never is.
+
+    `what` says what does not happen, where the condition does not say it.
+    """
     deadline = time.monotonic() + seconds
     while True:
         asked = time.monotonic()
         if answer := condition():
             return answer
         now = time.monotonic()
-        assert now < deadline, f"{what}: does not happen within {seconds:g} s"
+        assert now < deadline, f"{what or _source(condition)}: does not happen within {seconds:g} s"
         # A guest that is asked, by starting processes in it, gets on with little else meanwhile.
         time.sleep(min(max(0.005, 2 * (now - asked)), 0.25))
 

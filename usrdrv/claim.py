@@ -31,6 +31,11 @@ def name_owner(pid: int) -> None:
     _owner = pid
 
 
+def owner() -> int:
+    """Return who claims of this process name as the owner."""
+    return _owner or os.getpid()
+
+
 def run_directory() -> Path:
     """Return the folder for sockets and claims of this user, made if need be; nobody else may write there.
 
@@ -85,17 +90,21 @@ class Claim:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.pread(fd, 20, 0).decode("ascii", "replace").partition(" ")[0]
+                pid = os.pread(fd, 20, 0).decode("ascii", "replace").partition(" ")[0]
                 os.close(fd)
-                busy = DeviceBusyError(f"{name}: taken by process {owner or 'unknown'}")
-                busy.owner = int(owner) if owner.isdecimal() else None
+                busy = DeviceBusyError(f"{name}: taken by process {pid or 'unknown'}")
+                busy.owner = int(pid) if pid.isdecimal() else None
                 raise busy from None
             if self._is_current(fd):
                 self._fd = fd
             else:  # its last owner removed the file between our open and our lock
                 os.close(fd)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, os.fsencode(f"{_owner or os.getpid()} {name}\n"), 0)
+        os.pwrite(self._fd, os.fsencode(f"{owner()} {name}\n"), 0)
+
+    def fileno(self) -> int:
+        """Return the file. Who inherits it has the claim too, until its end."""
+        return self._fd
 
     def __enter__(self) -> Self:
         return self

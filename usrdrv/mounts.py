@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+PROC: Final = Path("/proc")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -32,7 +34,7 @@ def unescape(field: str) -> str:
 def _processes() -> Iterator[Path]:
     """One process for each mount namespace, ourselves first."""
     seen = set()
-    for process in (Path("/proc/self"), *Path("/proc").glob("[0-9]*")):
+    for process in (PROC / "self", *PROC.glob("[0-9]*")):
         try:
             namespace = (process / "ns/mnt").readlink()
         except OSError:
@@ -98,7 +100,7 @@ def users(disk: Path) -> list[str]:
     found = [f"/dev/{name}" for name in holders(disk)]
     found += (mount.where for mount in mounts(disk))
     try:
-        swaps = {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()}
+        swaps = {line.split()[0] for line in (PROC / "swaps").read_text().splitlines()}
     except OSError:
         swaps = set()
     if swaps & {str(node(part)) for part in (disk, *partitions(disk))}:

@@ -10,13 +10,14 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from usrdrv import disks, interfaces, modules
+from usrdrv import claim, disks, interfaces, modules
 from usrdrv.base import errors
+from usrdrv.claim import Claim
 
 BUS: Final = Path("/sys/bus/pci")
 VFIO: Final = "vfio-pci"
@@ -32,6 +33,7 @@ PATIENCE: Final = 10.0
 
 # Its standard input ends when we let go or are no more, however that came about: then it gives the
 # function back. A shell, so that it owes nothing to our process, and deaf to what ends a session.
+# Until its end it has our turn: nobody takes the function for free that will be given back.
 _GUARD: Final = """
 trap '' HUP INT QUIT TERM
 bus=$1 address=$2 driver=$3 probe=$4
@@ -147,16 +149,39 @@ class Function:
         Then its driver has it again, also if we are killed. One that is so already is left as it is.
         DeviceBusyError: the kernel uses it. force: also if an interface of it is up; disks are never taken.
         """
-        if self._reserved(driver):
-            yield
-            return
-        with ExitStack() as held:
-            self._check_free(held, force)
-            with self._given(driver, held):
+        with self._turn() as turn:
+            if turn is None or self._reserved(driver):
                 yield
+                return
+            with ExitStack() as held:
+                self._check_free(held, force)
+                with self._given(driver, held, turn):
+                    yield
 
     @contextmanager
-    def _given(self, driver: str, held: ExitStack) -> Iterator[None]:
+    def _turn(self) -> Iterator[Claim | None]:
+        """The right to take it and give it back; None: the process that claims of ours name has it.
+
+        One that was killed has it until its guard has given the function back, which is waited for.
+        """
+        deadline = time.monotonic() + PATIENCE
+        turn = None
+        while turn is None:
+            try:
+                turn = Claim(f"{self.address} guard")
+            except errors.DeviceBusyError as busy:
+                if busy.owner == claim.owner():
+                    break
+                if Path(f"/proc/{busy.owner}").exists() or time.monotonic() > deadline:
+                    raise errors.DeviceBusyError(
+                        f"{self.address}: taken by process {busy.owner}"
+                    ) from None
+                time.sleep(0.01)
+        with turn or nullcontext():
+            yield turn
+
+    @contextmanager
+    def _given(self, driver: str, held: ExitStack, turn: Claim) -> Iterator[None]:
         """Take it from its driver, which has it again at the end. `held`: what keeps it free until it is taken."""
         before = self.driver
         if not (self.bus / "drivers" / driver).exists():
@@ -169,6 +194,7 @@ class Function:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=[turn.fileno()],
             start_new_session=True,
         )
         try:

@@ -7,13 +7,13 @@
  * Each tag has an area of the disk, so that no two requests under way touch the same sectors. Some requests are wrong in
  * ways that must be refused. Channels are paused meanwhile.
  *
- * usage: stress_serve SECONDS SEED stop|revoke|first [bounce|signal|tables|steps|early] [DRIVES]
+ * usage: stress_serve SECONDS SEED stop|revoke|first slots|bounce|signal|tables|steps|early DRIVES
  *	stop: at the end all requests are done, and one more comes with it, which must be left alone; revoke: the disk is
  *	taken away from under those that are at the chip; first: the first one is, and then the others go on for a while
- *	bounce: the device cannot reach the slots; signal: each interrupt is the dispatcher's; tables: slots tell where the
- *	data are (zero copy); steps: likewise, and the interrupt's handler may end a request; early: likewise, as soon as the
- *	driver has serviced the interrupt before, and the request's tag is another one's at once
- * DRIVES: how many are served at once, 1 if not said; several do not go with steps or early
+ *	slots: the device reaches them; bounce: it does not; signal: each interrupt is the dispatcher's; tables: slots tell
+ *	where the data are (zero copy); steps: likewise, and the interrupt's handler may end a request; early: likewise, as
+ *	soon as the driver has serviced the interrupt before, and the request's tag is another one's at once
+ * DRIVES: how many are served at once; several do not go with steps or early
  * Ends with 0 and a line of counts (requests; those that the interrupt's handler ended; for each further drive likewise),
  * or with 1 at the first difference.
  */
@@ -74,7 +74,7 @@ struct side {
 
 static struct side side[DRIVES];
 static _Thread_local struct side *kernel = side;
-static unsigned int drives = 1;
+static unsigned int drives;
 static atomic_int failed;
 static int revoking;
 
@@ -466,8 +466,8 @@ static void *control_plane(void *arg)
 	return NULL;
 }
 
-/* Pause both channels under load for 100 ms, again and again; each time they come to a stop, or the rig hangs. */
-static void pause_for_100ms(struct ide *ide)
+/* Pause both channels under load, again and again for 100 ms; each time they come to a stop, or the rig hangs. */
+static void pause_channels(struct ide *ide)
 {
 	struct timespec ms = { .tv_nsec = 1000000 };
 
@@ -486,7 +486,7 @@ static void pause_for_100ms(struct ide *ide)
 	}
 }
 
-static void pause_100ms(void)
+static void sleep_100ms(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 }
@@ -496,7 +496,7 @@ static void await_end(struct ide *ide, unsigned int drive)
 {
 	for (int t = 0; t < 600 && !atomic_load(&side[drive].ended); t++) {
 		block_kick(ide_front(ide));
-		pause_100ms();
+		sleep_100ms();
 	}
 	if (atomic_load(&side[drive].ended))
 		return;
@@ -514,7 +514,7 @@ static void lose_first(struct ide *ide)
 	for (unsigned int d = 1; d < drives; d++) {
 		before = atomic_load(&side[d].done);
 		for (int t = 0; t < 600 && atomic_load(&side[d].done) == before; t++)
-			pause_100ms();
+			sleep_100ms();
 		if (atomic_load(&side[d].done) == before) {
 			fprintf(stderr, "drive %u: stands still without drive 0\n", d);
 			exit(1);
@@ -535,13 +535,13 @@ int main(int argc, char **argv)
 	struct ide *ide;
 	int seconds, ret = 0, steps, early, first;
 
-	if (argc < 4)
+	if (argc != 6)
 		return 2;
 	seconds = atoi(argv[1]);
 	first = !strcmp(argv[3], "first");
 	revoking = first || !strcmp(argv[3], "revoke");
-	way = argc > 4 ? argv[4] : "";
-	drives = argc > 5 ? (unsigned int)atoi(argv[5]) : 1;
+	way = argv[4];
+	drives = (unsigned int)atoi(argv[5]);
 	early = !strcmp(way, "early");
 	steps = early || !strcmp(way, "steps");
 	dev = drives && drives <= DRIVES ? stress_open(drives, SECTORS) : NULL;
@@ -578,7 +578,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	for (int t = 0; t < seconds * 10 && !atomic_load(&failed); t++)
-		pause_for_100ms(ide);
+		pause_channels(ide);
 	if (first)
 		lose_first(ide);
 	stop_all();

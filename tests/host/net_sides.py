@@ -8,14 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from names import namespace
 from waiting import PATIENCE
 from waiting import until as wait_for
 
@@ -107,19 +108,26 @@ NEEDS_TAP = pytest.mark.skipif(
 
 
 @pytest.fixture
-def sides() -> Iterator[tuple[Side, Side]]:
-    name = f"usrdrv-{uuid.uuid4().hex[:8]}"
-    made = (Side(f"{name}-a", "10.93.0.1"), Side(f"{name}-b", "10.93.0.2"))
-    for side in made:
-        subprocess.run(["ip", "netns", "add", side.netns], check=True)
-    try:
-        yield made
-    finally:
-        for side in made:
-            if hasattr(side, "process") and side.process.poll() is None:
-                side.process.kill()
-                side.process.communicate()
-            subprocess.run(["ip", "netns", "del", side.netns], check=True)
+def sides(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Side, Side]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="usrdrv-test-") as rundir,  # tmp_path is too long
+        namespace() as near,
+        namespace() as far,
+    ):
+        monkeypatch.setenv("USRDRV_RUN_DIR", rundir)
+        made = (Side(near, "10.93.0.1"), Side(far, "10.93.0.2"))
+        try:
+            yield made
+        finally:
+            for side in made:
+                if hasattr(side, "process") and side.process.poll() is None:
+                    side.process.kill()
+                    side.process.communicate()
+
+
+def connected(*sides: Side) -> None:
+    """Wait for the link at all of these ends."""
+    wait_for(lambda: all(side.carrier() for side in sides), "a link")
 
 
 def connect(sides: tuple[Side, Side], *options: str) -> None:
@@ -127,7 +135,7 @@ def connect(sides: tuple[Side, Side], *options: str) -> None:
     for number, side in enumerate(sides):
         device = f"model:dp83820?cable={sides[0].netns}&mac=02:00:00:00:00:0{number + 1}"
         side.start(device, *options)
-    wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+    connected(*sides)
 
 
 @pytest.fixture
@@ -158,7 +166,7 @@ def iperf(
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout)
+        wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout, "iperf3 listens")
         if kill is not None:
             before = a.bytes()
             killer = threading.Thread(target=kill_after, args=(a, before, kill))
@@ -171,5 +179,6 @@ def iperf(
     finally:
         if server.poll() is None:
             server.kill()
+            server.wait()
     found: dict[str, Any] = json.loads(done.stdout)
     return found

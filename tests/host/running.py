@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -24,9 +25,23 @@ COMMAND = (sys.executable, "-m", "usrdrv")
 def child_of(parent: int, name: str) -> int:
     """Process id of the child that has this program name."""
     for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-            return pid
+        with suppress(OSError):  # it has ended
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                return pid
     raise AssertionError(f"no child {name}")
+
+
+def sh(*argv: str | Path) -> str:
+    """Run a tool that must succeed; return what it says."""
+    done = subprocess.run(
+        [str(word) for word in argv],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class Running:
@@ -119,6 +134,21 @@ class World:
         self.running.append(running)
         return running
 
+    def model(self, *options: str) -> Running:
+        """Start a controller on the socket m.sock, which refuses what a card would."""
+        socket = str(self.folder / "m.sock")
+        return self.start("model", "cmd680", "--option", "strict=1", "--socket", socket, *options)
+
+    @property
+    def control(self) -> Path:
+        """The control socket of that model."""
+        return self.folder / "m.sock.ctl"
+
+    def forget_model(self) -> None:
+        """Remove the sockets that a killed one leaves: the next one would take them over."""
+        for name in ("m.sock", "m.sock.ctl"):
+            (self.folder / name).unlink()
+
     def image(self, name: str = "disk.img", size: int = 64 << 20) -> Path:
         path = self.folder / name
         with path.open("wb") as file:
@@ -138,6 +168,7 @@ class World:
         return found
 
     def loop_devices(self) -> list[str]:
+        """Those over a file of ours. A number tells nothing: the next one who asks for a device gets it."""
         found = []
         for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
             try:

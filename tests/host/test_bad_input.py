@@ -64,8 +64,7 @@ def test_no_such_device(world: World, command: str, device: str, message: str) -
 
 
 def test_device_taken_names_the_owner(world: World) -> None:
-    path = world.folder / "m.sock"
-    model = world.start("model", "cmd680", "--socket", str(path), "--ram", "1M")
+    model = world.model("--ram", "1M")
     owner = world.start("block", model.line, "--export", "socket")
     done = world.run("block", model.line, "--export", "socket")
     assert done.returncode == 1
@@ -80,9 +79,7 @@ def test_images(world: World) -> None:
     odd.write_bytes(bytes(1000))
     busy.write_bytes(bytes(4096))
     locked.write_bytes(bytes(4096))
-    model = world.start(
-        "model", "cmd680", "--socket", str(world.folder / "m.sock"), "--image", str(busy)
-    )
+    model = world.model("--image", str(busy))
 
     def refused(image: Path) -> str:
         done = world.run(

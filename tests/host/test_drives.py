@@ -7,11 +7,11 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
+import nbd
 import pytest
-from running import Running, World, needs_block
-from test_mounted import mounted, sh
+from running import Running, World, needs_block, sh
+from test_mounted import mounted
 from waiting import until
 
 RAM = "model:cmd680?strict=1&ram0=8M&ram2=16M"
@@ -28,7 +28,6 @@ def lines(running: Running, count: int) -> list[str]:
 
 @pytest.mark.parametrize("words", [("--drive", "0", "--drive", "2"), ("--drive", "all")])
 def test_an_export_for_each_drive(world: World, words: tuple[str, ...]) -> None:
-    nbd = pytest.importorskip("nbd")
     running = world.start("block", RAM, *words, "--export", "socket", "--json")
     said = [json.loads(line) for line in lines(running, 2)]
     assert [(disk["drive"], disk["size"]) for disk in said] == [(0, 8 << 20), (2, 16 << 20)]
@@ -96,7 +95,7 @@ def test_ctrl_c_detaches_none_if_one_is_in_use(world: World, images: list[Path])
         sh("mkfs.ext4", "-q", device)
     with mounted(devices[1], world.folder / "mnt"):
         running.process.send_signal(signal.SIGINT)
-        until(lambda: "still serving" in running.stderr, running.stderr)
+        until(lambda: "still serving" in running.stderr, "an answer to Ctrl-C")
         assert f"is in use ({devices[1]}: {world.folder}/mnt/disk" in running.stderr
         # The first can be used again: it is claimed no more.
         with mounted(devices[0], world.folder / "mnt0") as folder:
@@ -133,9 +132,8 @@ def test_sigterm_writes_what_is_cached_of_each(world: World, images: list[Path])
 @needs_block
 def test_the_end_of_the_driver_ends_all(world: World, images: list[Path]) -> None:
     """With an export that cannot have another driver."""
-    running, devices = serve(world, images)
+    running, _ = serve(world, images)
     os.kill(running.child("nbdkit"), signal.SIGKILL)
     assert running.wait() == 1
     assert "nbdkit was killed by SIGKILL" in running.stderr
-    numbers: list[Any] = [Path(f"/sys/block/{Path(device).name}/loop") for device in devices]
-    until(lambda: not any(path.exists() for path in numbers), "no loop device is left")
+    until(lambda: not world.loop_devices(), "no loop device is left")

@@ -7,11 +7,11 @@ import ctypes
 import fcntl
 import struct
 import subprocess
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from names import namespace
 from net_sides import NEEDS_TAP
 
 from usrdrv.base import errors
@@ -31,10 +31,8 @@ ETHTOOL_GTSO = 0x1E
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    name = f"usrdrv-{uuid.uuid4().hex[:8]}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=True)
+    with namespace() as name:
+        yield name
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 
 import errno
 import json
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +19,6 @@ from waiting import PATIENCE, until
 from usrdrv.base.counters import Counters
 from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 from usrdrv.bridge.stats import of_disks
-
-nbd = pytest.importorskip("nbd", reason="needs libnbd (Debian package python3-libnbd)")
 
 SIZE = 64 << 20
 SECTOR = 512
@@ -181,16 +181,7 @@ def test_read_only(world: World) -> None:
 def test_written_data_is_in_the_image(world: World) -> None:
     """Through a model in its own process, and the second drive."""
     images = [world.image("a.img", 8 << 20), world.image("b.img", 16 << 20)]
-    socket = world.folder / "m.sock"
-    model = world.start(
-        "model",
-        "cmd680",
-        "--option",
-        "strict=1",
-        "--socket",
-        str(socket),
-        *(f"--image={image}" for image in images),
-    )
+    model = world.model(*(f"--image={image}" for image in images))
     running = world.start("block", model.line, "--drive", "1", "--export", "socket")
     client = connect(running.line)
     assert client.get_size() == 16 << 20
@@ -208,38 +199,35 @@ def test_written_data_is_in_the_image(world: World) -> None:
     ("bind", "shown"), [(None, "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")]
 )
 def test_tcp(world: World, bind: str | None, shown: str) -> None:
-    import socket
-
     address = shown.strip("[]")
-    with socket.socket(socket.AF_INET6 if ":" in shown else socket.AF_INET) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in shown else socket.AF_INET) as ours:
+        # The port is ours meanwhile; with this option, a server that sets it too may have it as well.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((address, 0))
+            ours.bind((address, 0))
         except OSError:
-            pytest.skip(f"no address {address} on this machine")
-        port = probe.getsockname()[1]
-    arguments = ["--port", str(port), *(["--bind", bind] if bind else [])]
-    running = world.start("block", "model:cmd680?strict=1&ram=1M", *arguments)
-    assert running.line == f"nbd://{shown}:{port}"
-    warning = f"warning: {running.line} has no authentication"
-    until(lambda: warning in running.stderr, "the warning, which waits for no reader")
-    client = connect(running.line)
-    client.pwrite(b"\x77" * 512, 512)
-    assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
-    client.shutdown()
-    again = world.run("block", "model:cmd680?strict=1&ram=1M", *arguments)
-    assert again.returncode == 2
-    assert f"port {port}: Address already in use" in again.stderr
-    assert running.end() == 0
+            pytest.skip(f"needs the address {address}")
+        port = ours.getsockname()[1]
+        arguments = ["--port", str(port), *(["--bind", bind] if bind else [])]
+        running = world.start("block", "model:cmd680?strict=1&ram=1M", *arguments)
+        assert running.line == f"nbd://{shown}:{port}"
+        warning = f"warning: {running.line} has no authentication"
+        until(lambda: warning in running.stderr, "the warning, which waits for no reader")
+        client = connect(running.line)
+        client.pwrite(b"\x77" * 512, 512)
+        assert client.pread(1024, 0) == bytes(512) + b"\x77" * 512
+        client.shutdown()
+        again = world.run("block", "model:cmd680?strict=1&ram=1M", *arguments)
+        assert again.returncode == 2
+        assert f"port {port}: Address already in use" in again.stderr
+        assert running.end() == 0
 
 
 def test_driver_counters_nothing_but_our_errors(world: World) -> None:
     """An injected bad sector fails that request alone, with EIO, and the rest goes on."""
-    socket = world.folder / "m.sock"
-    model = world.start(
-        "model", "cmd680", "--option", "strict=1", "--socket", str(socket), "--ram", "8M"
-    )
+    model = world.model("--ram", "8M")
     running = world.start("block", model.line, "--export", "socket")
-    added = world.run("fault", f"{socket}.ctl", "add", "bad-sector", "lba=100", "on=read")
+    added = world.run("fault", str(world.control), "add", "bad-sector", "lba=100", "on=read")
     assert added.returncode == 0, added.stderr
     client = connect(running.line)
     client.pwrite(b"\x11" * 65536, 32768)
@@ -248,7 +236,7 @@ def test_driver_counters_nothing_but_our_errors(world: World) -> None:
     assert caught.value.errnum == errno.EIO
     assert client.pread(1024, 98 * 512) == b"\x11" * 1024
     assert client.pread(4096, 101 * 512)[:512] == b"\x11" * 512
-    assert world.run("fault", f"{socket}.ctl", "clear", added.stdout.strip()).returncode == 0
+    assert world.run("fault", str(world.control), "clear", added.stdout.strip()).returncode == 0
     assert client.pread(4096, 100 * 512 - 1024) == b"\x11" * 4096
     client.shutdown()
     assert running.end() == 0

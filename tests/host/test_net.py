@@ -5,19 +5,31 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from net_sides import IN_SOCKETS, NEEDS_TAP, USRDRV, Side, connect, ip, iperf, ping, wait_for
+from names import namespace
+from net_sides import (
+    IN_SOCKETS,
+    NEEDS_TAP,
+    USRDRV,
+    Side,
+    connect,
+    connected,
+    ip,
+    iperf,
+    ping,
+    wait_for,
+)
 from waiting import PATIENCE, at_best
 
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
-pytestmark = [NEEDS_TAP, pytest.mark.timeout(300)]
+pytestmark = NEEDS_TAP
 
 
 def test_interface_is_what_was_asked_for(pair: tuple[Side, Side]) -> None:
@@ -98,7 +110,7 @@ def test_models_in_other_processes(sides: tuple[Side, Side]) -> None:
         ]
         for side, model in zip(sides, models, strict=True):
             side.start(model.name)
-        wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+        connected(*sides)
         ping(*sides, "-s", "8000")
         for options in ((), ("-R",)):
             end = iperf(*sides, "-n", "64M", *options)["end"]
@@ -120,17 +132,19 @@ def test_a_model_that_dies_is_a_device_that_is_gone(sides: tuple[Side, Side]) ->
             options = ("--option", cable, "--option", mac)
             model = stack.enter_context(Model("dp83820", *options))
             side.start(model.name)
-        wait_for(lambda: sides[0].carrier() and sides[1].carrier())
+        connected(*sides)
         near, far = sides
         flood = subprocess.Popen(
-            ["ip", "netns", "exec", near.netns, "ping", "-q", "-f", "-w", "30", far.address],
+            ["ip", "netns", "exec", near.netns, "ping", "-q", "-f", far.address],
             stdout=subprocess.DEVNULL,
         )
-        wait_for(lambda: far.stats()["rx_frames"] > 100)
-        os.kill(model.child.pid, signal.SIGKILL)
-        _, said = far.process.communicate(timeout=PATIENCE)
-        flood.kill()
-        flood.wait()
+        try:
+            wait_for(lambda: far.stats()["rx_frames"] > 100, "frames")
+            os.kill(model.child.pid, signal.SIGKILL)
+            _, said = far.process.communicate(timeout=PATIENCE)
+        finally:
+            flood.kill()
+            flood.wait()
         assert far.process.returncode == 1 and "device is gone" in said, said
         assert said.splitlines()[-1].startswith("usrdrv: error: ") and "Traceback" not in said
         assert far.ifname not in far.run("ip", "link").stdout
@@ -162,7 +176,7 @@ def test_flow_survives_the_death_of_either_driver(
     for side, (came, went) in zip(pair, before, strict=True):  # the chip dies with its driver here
         up, down = side.carrier_counts()
         # On a loaded host the new pair of chips may lose each other once more while they find each other.
-        assert (up - came, down - went) in ((1, 1), (2, 2))
+        assert up - came == down - went >= 1
     stats = victim.stats()
     assert stats["restarts"] == 1 and stats["driver_pid"] != victim.said["driver_pid"]
     assert any(r["dst"] == "192.0.2.0/24" for r in ip("-n", victim.netns, "route"))
@@ -176,12 +190,12 @@ def test_counters_go_on_over_a_death(pair: tuple[Side, Side]) -> None:
     a, b = pair
     moved = iperf(a, b, "-n", "64M")["end"]["sum_received"]["bytes"]
     os.kill(a.said["driver_pid"], signal.SIGKILL)
-    wait_for(lambda: a.stats()["restarts"] == 1)
+    wait_for(lambda: a.stats()["restarts"] == 1, "another driver")
+    connected(a, b)
     peer, stats = b.stats(), a.stats()
     assert stats["tx_bytes"] > moved >= (64 << 20) - IN_SOCKETS
     assert stats["tx_frames"] >= peer["rx_frames"] > moved / 1448
     assert stats["rx_packets"] > 0 and stats["link_changes"] >= 2
-    wait_for(a.carrier)
     ping(a, b)
     again = a.stats()
     assert 5 <= again["tx_frames"] - stats["tx_frames"] < 1000
@@ -192,7 +206,7 @@ def test_changes_by_the_user_reach_the_chip(pair: tuple[Side, Side]) -> None:
     for side in pair:
         subprocess.run(["ip", "-n", side.netns, "link", "set", "usr0", "mtu", "9000"], check=True)
     wait_for(lambda: a.stats()["mtu"] == b.stats()["mtu"] == 9000)
-    wait_for(lambda: a.carrier() and b.carrier())
+    connected(a, b)
     ping(a, b, "-M", "do", "-s", "8972")
     subprocess.run(
         ["ip", "-n", b.netns, "link", "set", "usr0", "address", "02:00:00:00:00:99"], check=True
@@ -223,6 +237,13 @@ def test_killed_supervisor_leaves_nothing(pair: tuple[Side, Side]) -> None:
     wait_for(lambda: not b.carrier())
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[str]:
+    """A network namespace in which nobody else makes interfaces."""
+    with namespace() as name:
+        yield name
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -242,13 +263,12 @@ def test_killed_supervisor_leaves_nothing(pair: tuple[Side, Side]) -> None:
         (["model:dp83820", "more"], "unexpected argument 'more'"),
     ],
 )
-def test_bad_input_is_named(words: list[str], said: str) -> None:
+def test_bad_input_is_named(alone: str, words: list[str], said: str) -> None:
     done = subprocess.run(
-        [*USRDRV, "net", *words], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+        ["ip", "netns", "exec", alone, *USRDRV, "net", *words],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
     assert done.returncode in (1, 2)
     assert said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.startswith("usrdrv: error: ") and done.stderr.count("\n") == 1
-    assert socket.if_nameindex() == [
-        (i, n) for i, n in socket.if_nameindex() if not n.startswith("usr")
-    ]
+    assert [link["ifname"] for link in ip("-n", alone, "link", "show")] == ["lo"]

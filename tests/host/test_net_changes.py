@@ -9,16 +9,18 @@ import signal
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from net_sides import NEEDS_TAP, USRDRV, Side, connect, ip, wait_for
+from names import namespace
+from net_sides import NEEDS_TAP, USRDRV, Side, connected, ip, wait_for
+from waiting import PATIENCE
 
 from usrdrv.bridge.net import netns
+from usrdrv.claim import run_directory
 
-pytestmark = [NEEDS_TAP, pytest.mark.timeout(180)]
+pytestmark = NEEDS_TAP
 
 
 def sh(line: str) -> None:
@@ -32,7 +34,7 @@ def lives(side: Side) -> bool:
 def stderr_of(side: Side) -> str:
     """What it says until it ends, which it is told to."""
     side.process.send_signal(signal.SIGINT)
-    _, said = side.process.communicate(timeout=20)
+    _, said = side.process.communicate(timeout=PATIENCE)
     assert side.process.returncode == 0, said
     return said
 
@@ -40,10 +42,8 @@ def stderr_of(side: Side) -> str:
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
     """Another namespace."""
-    name = f"usrdrv-{uuid.uuid4().hex[:8]}-c"
-    sh(f"ip netns add {name}")
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+    with namespace() as name:
+        yield name
 
 
 def ping_all(a: Side, b: Side, *options: str, address: str = "") -> None:
@@ -67,7 +67,7 @@ def test_an_mtu_that_the_chip_does_not_do_is_undone(pair: tuple[Side, Side], mtu
     sh(f"ip -n {a.netns} link set usr0 mtu {mtu}")
     wait_for(lambda: a.link()["mtu"] == 9000)
     assert lives(a) and a.stats()["mtu"] == 9000
-    wait_for(lambda: a.carrier() and b.carrier())
+    connected(a, b)
     wait_for(lambda: reached(a, b.address))
     ping_all(a, b)
     said = [line for line in stderr_of(a).splitlines() if "MTU" in line]
@@ -137,7 +137,7 @@ def test_from_one_foreign_namespace_to_another(pair: tuple[Side, Side], elsewher
         wait_for(lambda: reached(b, a.address))
         assert lives(a)
         container.kill()
-    _, said = a.process.communicate(timeout=60)
+    _, said = a.process.communicate(timeout=PATIENCE)
     assert a.process.returncode == 1
     assert said.splitlines()[-1] == (
         "usrdrv: error: wan0: somebody deleted the interface or its namespace"
@@ -150,7 +150,7 @@ def test_a_namespace_is_not_kept_by_us(pair: tuple[Side, Side], elsewhere: str) 
     sh(f"ip -n {a.netns} link set usr0 netns {elsewhere}")
     wait_for(lambda: a.stats()["ifname"] == "usr0" and lives(a))
     sh(f"ip netns del {elsewhere}")
-    _, said = a.process.communicate(timeout=60)
+    _, said = a.process.communicate(timeout=PATIENCE)
     assert a.process.returncode == 1
     assert said.splitlines()[-1] == (
         "usrdrv: error: usr0: somebody deleted the interface or its namespace"
@@ -172,12 +172,11 @@ def test_an_address_that_no_message_tells_of(pair: tuple[Side, Side]) -> None:
 
 
 def _has(kind: str) -> bool:
-    name = f"usrdrv-{uuid.uuid4().hex[:8]}"
-    sh(f"ip netns add {name}; ip -n {name} tuntap add dev t0 mode tap")
-    done = subprocess.run(
-        f"ip -n {name} link add link t0 name x0 type {kind}", shell=True, capture_output=True
-    )
-    sh(f"ip netns del {name}")
+    with namespace() as name:
+        sh(f"ip -n {name} tuntap add dev t0 mode tap")
+        done = subprocess.run(
+            f"ip -n {name} link add link t0 name x0 type {kind}", shell=True, capture_output=True
+        )
     return done.returncode == 0
 
 
@@ -282,7 +281,7 @@ def test_a_driver_without_work_is_given_up_when_its_time_is_over(sides: tuple[Si
             for pid in children.read_text().split():
                 if Path(f"/proc/{pid}/comm").read_text() == "usrdrv-driver\n":
                     os.kill(int(pid), signal.SIGKILL)
-    assert a.process.wait(60) == 1
+    assert a.process.wait(PATIENCE) == 1
     assert time.monotonic() - begun >= 15, "given up before its time"
     assert restarts >= 1
     assert said.splitlines()[-1].startswith(
@@ -295,7 +294,7 @@ def test_no_restart_is_no_restart(sides: tuple[Side, Side]) -> None:
     a = sides[0]
     a.start(f"model:dp83820?cable={a.netns}", "--restart-time", "0")
     os.kill(a.said["driver_pid"], signal.SIGKILL)
-    _, said = a.process.communicate(timeout=20)
+    _, said = a.process.communicate(timeout=PATIENCE)
     assert a.process.returncode == 1
     assert said.splitlines()[-1] == (
         "usrdrv: error: the driver was killed by SIGKILL and does not come back within 0 s"
@@ -303,16 +302,15 @@ def test_no_restart_is_no_restart(sides: tuple[Side, Side]) -> None:
 
 
 def test_a_killed_supervisor_leaves_no_socket(
-    sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Side, Side],
 ) -> None:
-    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path))
-    connect(sides)
-    a, b = sides
-    assert len(list(tmp_path.glob("*.sock"))) == 2
+    a, b = pair
+    rundir = run_directory()
+    assert len(list(rundir.glob("*.sock"))) == 2
     a.process.kill()
     a.process.communicate()
     assert b.stats()["ifname"] == "usr0"
-    assert [path.name for path in tmp_path.glob("*.sock")] == [f"net-{b.process.pid}.sock"]
+    assert [path.name for path in rundir.glob("*.sock")] == [f"net-{b.process.pid}.sock"]
     assert ip("-n", b.netns, "link", "show", "usr0")
     b.stop()
-    assert not list(tmp_path.glob("*.sock"))
+    assert not list(rundir.glob("*.sock"))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from net_sides import IN_SOCKETS, NEEDS_TAP, Side, connect, iperf, ping, wait_for
+from net_sides import IN_SOCKETS, NEEDS_TAP, Side, connect, connected, iperf, ping, wait_for
 from scapy.all import ICMP, IP, Dot1Q, Ether  # type: ignore[attr-defined]
 from waiting import PATIENCE, at_best
 
@@ -206,7 +206,7 @@ def test_options_reach_the_chip(sides: tuple[Side, Side]) -> None:
     device = f"model:dp83820?cable={a.netns}&mac=02:00:00:00:00:0"
     a.start(device + "1", "--ifname", "lan7", "--mtu", "4000", "--multicast", "01:00:5e:00:00:fb")
     b.start(device + "2", "--mtu", "4000")
-    wait_for(lambda: a.carrier() and b.carrier())
+    connected(a, b)
     assert a.said["ifname"] == a.link()["ifname"] == a.stats()["ifname"] == "lan7"
     assert a.link()["mtu"] == a.stats()["mtu"] == a.said["mtu"] == 4000
     ping(a, b, "-M", "do", "-s", "3972")

@@ -4,7 +4,6 @@
 futex is left out where counts are compared: how often threads wait for each other is chance.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,10 +18,6 @@ from bench.servers import Server, bytearray_peer, in_process, vfio_user
 from usrdrv.base import errors
 
 REQUESTS = 2000
-pytestmark = [
-    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
-    pytest.mark.timeout(300),
-]
 
 
 @pytest.fixture

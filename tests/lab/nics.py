@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from kmod import SLOWER, wait
+from names import own
 from waiting import at_best
 
 from usrdrv.lab.guest import Guest, Job
@@ -19,7 +19,7 @@ from usrdrv.lab.models import Model
 @contextmanager
 def cabled(*macs: str) -> Iterator[list[Model]]:
     """Two NICs at the ends of a cable."""
-    cable = f"cable=lab-{uuid.uuid4().hex[:8]}"  # another run on this machine has its own
+    cable = f"cable={own('lab')}"
     first, second = (("--option", cable, "--option", f"mac={mac}") for mac in macs)
     with Model("dp83820", *first) as near, Model("dp83820", *second) as far:
         yield [near, far]

@@ -107,7 +107,6 @@ def children() -> set[int]:
     }
 
 
-@pytest.mark.timeout(300)
 def test_a_guest_that_hangs_while_it_boots_is_an_error_with_the_console(
     guest: Guest, guest_factory: Boot
 ) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 from model_faults import broken
+from names import own
 from nics import answers, end, killed_in_a_flow, ping, start, stats, until
 from waiting import at_best
 
@@ -59,8 +59,7 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def wire() -> Iterator[Wire]:
-    name = uuid.uuid4().hex[:8]
-    tap, namespace = f"far{name}", f"usrdrv-{name}"
+    tap, namespace = own("far"), own("usrdrv")
     with Model("dp83820", "--option", f"tap={tap}", "--option", f"mac={MAC}") as model:
         wire = Wire(namespace, tap, model)
         wire.run("netns", "add", namespace)

@@ -2,7 +2,6 @@
 """A tiny driver over the CMD680 model, so that tests read like the hardware document."""
 
 import struct
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -164,9 +163,7 @@ class Machine:
         self.w(b, 0 if write else 8)
         self.taskfile(op, lba, count, **kw)
         self.w(b, 1 if write else 9)
-        end = time.monotonic() + 5
-        while self._moving(ch) and time.monotonic() < end:
-            time.sleep(0.002)  # and again
+        until(lambda: not self._moving(ch), "the engine stops")
         bm = self.r(b + 2)
         self.w(b, 0 if write else 8)
         status, error = self.status(ch), self.error(ch)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from names import own
 from waiting import PATIENCE
 from waiting import until as wait_for
 
@@ -20,6 +20,8 @@ HEADER = struct.Struct("<BBHHHHH")
 PLAIN = HEADER.pack(0, 0, 0, 0, 0, 0, 0)
 NEEDS_CSUM, DATA_VALID = 1, 2
 TCPV4, TCPV6, UDP_L4 = 1, 4, 5
+FRAMES = 20
+"""How many frames of any length a port holds until we take them, whatever net.core.wmem_max is."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class End:
         left(self.device)
         self.nic = Nic(self.device, options)
         self.kernel, self._port = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for sock in (self.kernel, self._port):
+        for sock in (self.kernel, self._port):  # a machine may allow less, but room for FRAMES
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
         self._port.setblocking(False)
         self.kernel.settimeout(PATIENCE)
@@ -108,7 +110,7 @@ class Pair:
         far: Options | None = None,
         left: Callable[[Device], None] = lambda device: None,
     ) -> None:
-        cable = f"test-{uuid.uuid4().hex[:16]}"
+        cable = own()
         options = options or Options()
         self.a = End(cable, bytes.fromhex("020000000001"), model, options, left)
         self.b = End(cable, bytes.fromhex("020000000002"), model, far or options, lambda _: None)

@@ -12,6 +12,12 @@ from usrdrv.drivers.ide_cmd680 import _cmd680
 ffi, lib = _cmd680.ffi, _cmd680.lib
 
 
+def limits(lost_ms: int = 3_600_000) -> Any:
+    """Times of a front end that no busy machine reaches. lost_ms: when a lost interrupt is looked for."""
+    hour = 3_600_000
+    return ffi.new("struct block_limits *", {"rw_ms": hour, "flush_ms": hour, "lost_ms": lost_ms})
+
+
 class ScriptedDevice:
     """struct usrdrv_dev with Python operations. `trace` lists writes as (offset, width, value), reads as (offset,).
 

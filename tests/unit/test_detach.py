@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until
+from waiting import PATIENCE, until
 
 from usrdrv import disks
 from usrdrv.base import errors
@@ -73,8 +73,9 @@ def test_a_session_that_ends_sends_two_signals_and_data_are_written() -> None:
     assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
 
 
-def test_two_signals_at_once_are_one() -> None:
+def test_two_signals_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """timeout(1) sends its signal to the process and to its group."""
+    monkeypatch.setattr(detach, "REPEATED", PATIENCE)
     attachment = SlowAttachment()
     signals = Polled(attachment, [signal.SIGTERM])
     assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
@@ -155,6 +156,6 @@ def test_a_claim_that_waits_for_a_hung_driver_is_not_waited_for(
         assert "does not answer" in detach.claim(attachment)
     finally:
         attachment.answer.set()
-    until(lambda: attachment.claims)
+    until(lambda: attachment.claims, "the late claim")
     assert os.read(attachment.claims[0], 1) == b"", "it is given up when it comes late"
     assert not attachment.kept

@@ -54,7 +54,7 @@ def test_a_socket_path_has_a_limit() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("0000:ff:1f.7", errors.NoSuchDeviceError),
+        ("ffff:1f:1f.7", errors.NoSuchDeviceError),
         ("vfio-user:/nonexistent/socket", errors.NoSuchDeviceError),
         ("vfio-user:/nonexistent/\udcff", errors.NoSuchDeviceError),
         ("model:toaster", errors.UsageError),

@@ -7,7 +7,7 @@ Every test asserts the data, the counters and which request failed.
 import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,10 @@ from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.devices.cmd680.faults import parse_fault
 from usrdrv.drivers import open_driver
+from usrdrv.drivers.ide_cmd680 import _cmd680
 from usrdrv.drivers.ide_cmd680.driver import Controller, Drive
+
+ffi, lib = _cmd680.ffi, _cmd680.lib
 
 SECTOR = 512
 QUICK = {"timeout": 0.4, "lost_timeout": 0.1, "reset_timeout": 0.3}
@@ -61,6 +64,16 @@ class Rig:
             self.read(sector, sectors, index)
         return caught.value
 
+    def before_decision(self, do: Callable[[], None]) -> None:
+        """Have the control plane do that before each decision: the channel is frozen meanwhile."""
+        decide = self.controller._decide
+
+        def doing(*arguments: Any) -> int | None:
+            do()
+            return decide(*arguments)
+
+        self.controller._decide = doing  # type: ignore[method-assign]
+
 
 @contextmanager
 def open_rig(query: str = "ram=16M", **options: Any) -> Iterator[Rig]:
@@ -97,38 +110,40 @@ def test_a_bad_sector_fails_that_request_alone(rig: Rig) -> None:
 
 
 def test_neighbours_merged_with_a_bad_sector_survive(rig: Rig) -> None:
-    """Four requests wait behind a slow one and are merged; one of them has a bad sector."""
-    data = pattern(64)
+    """Four requests that wait for a paused channel are merged; one of them has a bad sector."""
+    data = pattern(32)
     rig.write(0, data)
     rig.fault("bad-sector", "lba=20", "on=read")
+    block = rig.drive().block._block
+    waiting = threading.Semaphore(0)
+    leave = ffi.callback("void(struct usrdrv_gate *)", lambda gate: waiting.release())
+    results: dict[int, tuple[int, bytes]] = {}
 
-    def merged() -> int:
-        """Return how many were merged: those whose threads came in time."""
-        slow = rig.fault("slow", "mbps=0.1", "seek_ms=150")
-        results: dict[int, bytes | errors.UsrdrvError] = {}
+    def read(sector: int) -> None:
+        found = ffi.new("char[]", 8 * SECTOR)
+        gate = ffi.new("struct usrdrv_gate *", {"leave": leave})
+        error = block.ops.submit_wait(
+            block, lib.USRDRV_BLOCK_READ, sector * SECTOR, 8 * SECTOR, found, 0, gate
+        )
+        results[sector] = error, ffi.buffer(found)[:]
 
-        def read(sector: int) -> None:
-            try:
-                results[sector] = rig.read(sector, 8)
-            except errors.UsrdrvError as error:
-                results[sector] = error
+    threads = [threading.Thread(target=read, args=(sector,)) for sector in (0, 8, 16, 24)]
+    left = list(threads)
 
-        before = rig.count("merged")
-        threads = [threading.Thread(target=read, args=(sector,)) for sector in (48, 0, 8, 16, 24)]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.01)  # in time, or it is tried again
-        assert rig.device.model is not None
-        rig.device.model.clear_fault(slow)
-        for thread in threads:
-            thread.join(PATIENCE)
-        bad = results.pop(16)
-        assert isinstance(bad, errors.UsrdrvError)
-        assert bad.errno == errno.EIO
-        assert results == {s: data[s * SECTOR : (s + 8) * SECTOR] for s in (48, 0, 8, 24)}
-        return rig.count("merged") - before
+    def all_wait() -> None:
+        while left:
+            left.pop()
+            assert waiting.acquire(timeout=PATIENCE)
 
-    at_best(merged, lambda count: count >= 3, "merged")
+    rig.before_decision(all_wait)
+    assert rig.controller._front.pause(0)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert rig.count("merged") == 3
+    assert results.pop(16)[0] == -errno.EIO
+    assert results == {s: (0, data[s * SECTOR : (s + 8) * SECTOR]) for s in (0, 8, 24)}
 
 
 def test_one_crc_error_is_retried_at_full_speed(rig: Rig) -> None:
@@ -197,17 +212,11 @@ def test_a_command_that_always_hangs_fails_and_the_other_channel_goes_on() -> No
         data = pattern(8)
         rig.write(0, data, 2)
         rig.fault("hang", "drive=0", "on=read")
-        failed: list[errors.UsrdrvError] = []
-        thread = threading.Thread(target=lambda: failed.append(rig.read_error(0, 8)))
-        thread.start()
-        meanwhile = 0
-        while thread.is_alive():
-            assert rig.read(0, 8, 2) == data
-            meanwhile += rig.count("timeouts") < 3
-        thread.join()
-        assert failed[0].errno == errno.EIO
+        meanwhile: list[bytes] = []
+        rig.before_decision(lambda: meanwhile.append(rig.read(0, 8, 2)))
+        assert rig.read_error(0, 8).errno == errno.EIO
         assert rig.count("timeouts") == 3
-        assert meanwhile > 0
+        assert meanwhile == [data] * 3
         rig.write(0, data)  # the drive itself is still in service
 
 
@@ -240,17 +249,28 @@ def test_a_glitch_during_a_command_changes_nothing() -> None:
     with open_rig(timeout=60.0, lost_timeout=60.0) as rig:
         data = pattern(8)
         rig.write(0, data)
-        rig.fault("slow", "seek_ms=300", "on=read", "count=1")
-        read: list[bytes] = []
-        thread = threading.Thread(target=lambda: read.append(rig.read(0, 8)))
-        thread.start()
         model = rig.device.model
         assert model is not None
-        until(lambda: model.counters()["drives"][0]["reads"])
-        rig.fault("spurious-irq", "drive=0")
-        until(lambda: rig.count("spurious"))
-        thread.join()
-        assert read == [data]
+
+        def reads() -> int:
+            return int(model.counters()["drives"][0]["reads"])
+
+        def during() -> bool:
+            """Whether the command was at the chip before the glitch and after it."""
+            begun, glitches, found = reads(), rig.count("spurious"), list[bytes]()
+            rig.fault("slow", "seek_ms=300", "on=read", "count=1")
+            thread = threading.Thread(target=lambda: found.append(rig.read(0, 8)))
+            thread.start()
+            until(lambda: reads() > begun, "the command at the chip")
+            rig.fault("spurious-irq", "drive=0")
+            until(lambda: rig.count("spurious") > glitches, "the glitch counted")
+            under_way = not found
+            thread.join()
+            assert found == [data]
+            assert rig.count("spurious") == glitches + 1
+            return under_way
+
+        at_best(during, bool, "a glitch during a command")
         assert (rig.count("errors"), rig.count("lost_interrupts")) == (0, 0)
 
 
@@ -264,7 +284,7 @@ def test_an_interrupt_whose_latch_is_clear_is_taken_back(rig: Rig) -> None:
     assert not rig.device.read8(5, 0x02) & 4
     assert c.ops.irq_release(c) == 1
     rig.device.irq_unmask()
-    until(lambda: not rig.device.read8(5, 0xA1) & 8)
+    until(lambda: not rig.device.read8(5, 0xA1) & 8, "INTA# is down")
     rig.write(0, pattern(8))
     assert rig.read(0, 8) == pattern(8)
 
@@ -315,22 +335,26 @@ def test_a_write_fault_is_retried_and_then_fails(rig: Rig) -> None:
 
 
 def test_both_channels_are_busy_at_once() -> None:
-    """Two slow drives take as long as one: 1 MiB at 5 MB/s is 0.2 s each."""
-    with open_rig("ram=16M&ram2=16M", timeout=5.0) as rig:
+    """A command hangs on each, and neither is given up before the other one is at its chip."""
+    with open_rig("ram=16M&ram2=16M") as rig:
+        model = rig.device.model
+        assert model is not None
         for index in (0, 2):
-            rig.write(0, pattern(2048, index), index)
-        rig.fault("slow", "mbps=5")
+            rig.write(0, pattern(8, index), index)
+            rig.fault("hang", f"drive={index}", "on=read", "count=1")
+        rig.before_decision(lambda: until(lambda: not model.faults(), "both commands hang"))
+        found: dict[int, bytes] = {}
 
-        def both() -> float:
-            started = time.monotonic()
-            threads = [threading.Thread(target=rig.read, args=(0, 2048, index)) for index in (0, 2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return time.monotonic() - started
+        def read(index: int) -> None:
+            found[index] = rig.read(0, 8, index)
 
-        assert at_best(both, lambda took: took < 0.38, "both at once") > 0.19
+        threads = [threading.Thread(target=read, args=(index,)) for index in (0, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert found == {index: pattern(8, index) for index in (0, 2)}
+        assert [rig.count("timeouts", channel) for channel in (0, 1)] == [1, 1]
 
 
 def test_requests_of_a_closed_controller_fail() -> None:
@@ -349,23 +373,33 @@ def pending(rig: Rig) -> int:
     return next(each.raw for each in smart.attributes if each.id == 197)
 
 
-def test_health_is_asked_between_commands(rig: Rig) -> None:
+def test_health_is_asked_between_commands(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("usrdrv.drivers.ide_cmd680.driver.HEALTH_TIMEOUT", PATIENCE)
     rig.fault("bad-sector", "lba=8")
     rig.read_error(8, 1)
     assert pending(rig) == 0
     stop = threading.Event()
     data = bytes(range(256)) * 2
+    written = 0
 
     def load() -> None:
+        nonlocal written
         while not stop.is_set():
             rig.write(100, data)
+            written += 1
+
+    def goes_on() -> None:
+        before = written
+        until(lambda: written > before, "a write")
 
     writing = threading.Thread(target=load)
     writing.start()
     try:
         for _ in range(10):
+            goes_on()
             rig.controller.ask_health()
             assert pending(rig) == 1
+        goes_on()
     finally:
         stop.set()
         writing.join()

@@ -2,7 +2,6 @@
 """Random register accesses never crash the model: property test, and a fuzzer under ASan and UBSan."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -42,13 +41,10 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
 
 @pytest.mark.timeout(SECONDS + 180)
 def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        pytest.skip("no C compiler")
     program = tmp_path / "fuzz_model"
     sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]
     subprocess.run(
-        [compiler, "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
+        ["gcc", "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", "-I", ROOT / "usrdrv/include", "-I", ROOT / "devices",
          ROOT / "tests/fuzz/fuzz_model.c", *sources, "-lpthread", "-o", program],
         check=True,

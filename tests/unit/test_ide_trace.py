@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted_device import ScriptedDevice, ffi, lib
-from waiting import PATIENCE, at_best, until
+from scripted_device import ScriptedDevice, ffi, lib, limits
+from waiting import PATIENCE
 
 SECTORS = 1 << 40
 BM_CMD, BM_STATUS, BM_PRD = 0x00, 0x02, 0x04
@@ -38,6 +38,7 @@ class Rig:
         self.ide = out[0]
         self.configure()
         self.front = lib.ide_front(self.ide)
+        lib.block_set_limits(self.front, limits())
         assert lib.block_start(self.front) == 0
         self.device.trace.clear()
 
@@ -182,8 +183,8 @@ def test_trim_sends_ranges(rig: Rig) -> None:
     assert ranges == (0x12345 | 65535 << 48, 0x12345 + 65535 | 4465 << 48, 0)
 
 
-def gathered() -> tuple[int, int, int, int]:
-    """Five writes, four of them to neighbours while the first runs. Return counters, and of its PRD table."""
+def test_adjacent_requests_become_one_command() -> None:
+    """While one command runs, neighbours gather; then they go together, in the order of their sectors."""
     rig = Rig()
     release = threading.Event()
     plain = rig.react
@@ -191,23 +192,21 @@ def gathered() -> tuple[int, int, int, int]:
     block = lib.block_top_end(rig.front, 0)
     buffers = [ffi.new("char[]", 4096) for _ in range(5)]
     results: list[int] = []
+    waiting = threading.Semaphore(0)
+    leave = ffi.callback("void(struct usrdrv_gate *)", lambda gate: waiting.release())
 
     def submit(index: int, sector: int) -> None:
+        gate = ffi.new("struct usrdrv_gate *", {"leave": leave})
+        write = lib.USRDRV_BLOCK_WRITE
         results.append(
-            lib.usrdrv_block_submit(
-                block, lib.USRDRV_BLOCK_WRITE, sector * 512, 4096, buffers[index], 0
-            )
+            block.ops.submit_wait(block, write, sector * 512, 4096, buffers[index], 0, gate)
         )
 
-    threads = [threading.Thread(target=submit, args=(0, 100000))]
-    threads[0].start()
-    until(lambda: (BM_CMD, 1, 1) in rig.device.trace, "the first command")
-    for index, sector in enumerate((1016, 1008, 1000, 1024), start=1):
+    threads = []
+    for index, sector in enumerate((100000, 1016, 1008, 1000, 1024)):
         threads.append(threading.Thread(target=submit, args=(index, sector)))
         threads[-1].start()
-        threads[-1].join(
-            0.05
-        )  # it waits in the queue by then, or it is too late to travel with others
+        assert waiting.acquire(timeout=PATIENCE), "it is at the chip, or in the queue"
     release.set()
     rig.react(BM_CMD, 1)
     for thread in threads:
@@ -217,14 +216,9 @@ def gathered() -> tuple[int, int, int, int]:
     counters = ffi.new("struct block_counters *")
     lib.block_get_counters(rig.front, 0, counters)
     assert commands == [lib.ATA_WRITE_DMA] * counters.commands
-    entries = len(rig.prds())
+    assert (counters.commands, counters.writes, counters.merged) == (2, 5, 3)
+    assert len(rig.prds()) == 4
     rig.close()
-    return counters.commands, counters.writes, counters.merged, entries
-
-
-def test_adjacent_requests_become_one_command() -> None:
-    """While one command runs, neighbours gather; then they go together, in the order of their sectors."""
-    at_best(gathered, lambda found: found == (2, 5, 3, 4), "one command")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import errno
 import threading
 from typing import Any
 
-from scripted_device import ScriptedDevice, ffi, lib
+from scripted_device import ScriptedDevice, ffi, lib, limits
+from waiting import PATIENCE
 
 BM_CMD, BM_STATUS, STATUS = 0x00, 0x02, 0x87
 ALT_OF_CHANNEL_1, COMMAND_OF_CHANNEL_1 = 0xCA, 0xC7
 INT, START = 4, 1
-GIVE_UP = 60
 
 
 class HeldDevice(ScriptedDevice):
@@ -100,11 +100,6 @@ def once(do: Any) -> Any:
     return lambda: None if calls else (calls.append(1), do())
 
 
-def limits(lost_ms: int) -> Any:
-    hour = 3_600_000
-    return ffi.new("struct block_limits *", {"rw_ms": hour, "flush_ms": hour, "lost_ms": lost_ms})
-
-
 def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_submitter() -> None:
     """It must not take the last command's interrupt for that of one that no drive has seen yet."""
     device = HeldDevice()
@@ -115,7 +110,7 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
     conf = {"sectors": 1 << 20, "physical_block": 512, "flush": 1, "dma": 1}
     for drive in (0, 2):
         assert lib.ide_configure(ide, drive, ffi.new("struct ide_drive_conf *", conf)) == 0
-    lib.block_set_limits(front, limits(3_600_000))
+    lib.block_set_limits(front, limits())
     assert lib.block_start(front) == 0
     queued = threading.Event()
     leave = ffi.callback("void(struct usrdrv_gate *)", lambda gate: queued.set())
@@ -137,23 +132,23 @@ def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_s
 
     def queue_another() -> None:
         second.start()
-        assert queued.wait(GIVE_UP)
+        assert queued.wait(PATIENCE)
 
     def stop_until_looked_at() -> None:
         lib.block_set_limits(front, limits(0))
         while device.looks.acquire(blocking=False):
             pass
-        assert all(device.looks.acquire(timeout=GIVE_UP) for _ in range(2))
+        assert all(device.looks.acquire(timeout=PATIENCE) for _ in range(2))
 
     device.before_service = once(queue_another)
     device.before_unmask = once(stop_until_looked_at)
     endless.start()
-    assert device.working.wait(GIVE_UP)
+    assert device.working.wait(PATIENCE)
     first.start()
     for thread in (first, second):
-        thread.join(GIVE_UP)
+        thread.join(PATIENCE)
     lib.block_stop(front)
-    endless.join(GIVE_UP)
+    endless.join(PATIENCE)
     lib.ide_destroy(ide)
     assert results == {"first": 0, "second": 0, "endless": -errno.ENODEV}
     assert device.started == 2

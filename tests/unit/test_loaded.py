@@ -22,6 +22,9 @@ def module(tmp_path: Path) -> Iterator[Path]:
     """One more module of ours, from a file that may be edited."""
     path = tmp_path / "module.py"
     path.write_text("VALUE = 1\n")
+    os.utime(
+        path, ns=(0, 0)
+    )  # an edit within the clock tick of a file's time would leave that as it is
     spec = importlib.util.spec_from_file_location(NAME, path)
     assert spec is not None and spec.loader is not None
     sys.modules[NAME] = importlib.util.module_from_spec(spec)

@@ -3,9 +3,11 @@
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
@@ -52,19 +54,35 @@ def real_loop_devices() -> bool:
 needs_loop = pytest.mark.skipif(not real_loop_devices(), reason="no right to use loop devices")
 
 
-def backing(name: str) -> Path:
-    return Path(f"/sys/block/{name}/loop/backing_file")
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    return image
+
+
+def attached(image: Path) -> list[str]:
+    """The loop devices over it. A number tells nothing: the next one who asks for a device gets it."""
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it is gone
+            if file.read_text().strip() == str(image):
+                found.append(file.parts[3])
+    return found
+
+
+def detached(image: Path) -> None:
+    """Whoever looks at a new device, as udev does, may have it open for a moment longer."""
+    until(lambda: not attached(image), "no loop device is left")
 
 
 @needs_loop
-def test_attach_read_write_detach(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
+def test_attach_read_write_detach(image: Path) -> None:
     fd = os.open(image, os.O_RDWR)
     device = loop.LoopDevice(fd, name="test")
     os.close(fd)
     try:
-        assert backing(device.name).read_text().strip() == str(image)
+        assert attached(image) == [device.name]
         assert Path(f"/sys/block/{device.name}/size").read_text().strip() == "2048"
         with Path(device.path).open("r+b") as disk:
             disk.seek(4096)
@@ -74,13 +92,11 @@ def test_attach_read_write_detach(tmp_path: Path) -> None:
     finally:
         device.close()
     device.close()
-    assert not backing(device.name).exists()
+    detached(image)
 
 
 @needs_loop
-def test_read_only(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
+def test_read_only(image: Path) -> None:
     fd = os.open(image, os.O_RDONLY)
     device = loop.LoopDevice(fd, name="test", read_only=True)
     os.close(fd)
@@ -91,12 +107,11 @@ def test_read_only(tmp_path: Path) -> None:
             disk.write(bytes(512))
     finally:
         device.close()
+    detached(image)
 
 
 @needs_loop
-def test_detached_by_the_kernel_when_the_owner_dies(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
+def test_detached_by_the_kernel_when_the_owner_dies(image: Path) -> None:
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -108,7 +123,7 @@ def test_detached_by_the_kernel_when_the_owner_dies(tmp_path: Path) -> None:
     os.close(theirs)
     assert os.waitpid(pid, 0)[1] == 9
     assert name.startswith("loop")
-    assert not backing(name).exists()
+    detached(image)
 
 
 def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,21 +136,19 @@ def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_loop
-def test_a_claim_goes_with_the_device(tmp_path: Path) -> None:
+def test_a_claim_goes_with_the_device(image: Path) -> None:
     """It takes the place of the descriptor that keeps the device there."""
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
     fd = os.open(image, os.O_RDWR)
     device = loop.LoopDevice(fd, name="test")
     os.close(fd)
     disk = KernelDisk(device.name)
     try:
         disk.keep(disk.claim())
-        assert backing(device.name).exists()
+        assert attached(image) == [device.name]
         with pytest.raises(disks.InUseError):
             disk.claim()
         disk.sync()
     finally:
         device.close()
         disk.release()
-    assert not backing(device.name).exists()
+    detached(image)

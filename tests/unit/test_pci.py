@@ -5,15 +5,27 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from recorded_proc import Proc
+from waiting import until
 
 from usrdrv import disks, functions, interfaces, modules, mounts, pci, usrpci, vfio
 from usrdrv.base import errors
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"
+
+
+@pytest.fixture(autouse=True)
+def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USRDRV_RUN_DIR", str(tmp_path / "run"))
 
 
 @pytest.fixture
@@ -45,7 +57,12 @@ def test_what_sysfs_says(bus: Path) -> None:
 
 
 @pytest.fixture
-def disk(bus: Path) -> Path:
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
+    return Proc(tmp_path / "proc", monkeypatch)
+
+
+@pytest.fixture
+def disk(bus: Path, proc: Proc) -> Path:
     """A disk with a partition on the function, as libata and sd make it."""
     disk = bus / "devices" / ADDRESS / "ata1/host0/target0:0:0/0:0:0:0/block/sdz"
     (disk / "sdz1").mkdir(parents=True)
@@ -107,17 +124,11 @@ def test_a_disk_that_the_kernel_does_not_give_is_in_use(
     assert untouched(bus) and set(kernel.opened) == {"sdz"}
 
 
-def test_who_uses_a_disk_is_named(bus: Path, disk: Path, kernel: Kernel) -> None:
-    root = next(
-        line.split()
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if line.split()[4] == "/"
-    )
-    (disk / "sdz1/dev").write_text(f"{root[2]}\n")
+def test_who_uses_a_disk_is_named(bus: Path, disk: Path, proc: Proc, kernel: Kernel) -> None:
+    proc.process("self", 1, "67 29 65:145 / /srv rw,relatime shared:35 - ext4 /dev/sdz1 rw")
     (disk / "holders/dm-0").mkdir(parents=True)
     kernel.error = OSError(errno.EBUSY, "busy")
-    # The file system of / may be mounted elsewhere too.
-    with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/dm-0, /[,)]"):
+    with pytest.raises(errors.DeviceBusyError, match=r"/dev/sdz is in use \(/dev/dm-0, /srv\)$"):
         with Function(ADDRESS, bus).bound():
             pass
 
@@ -314,6 +325,68 @@ def test_reserved_for_usrdrv_it_is_left_unbound(bus: Path) -> None:
     # Whoever died with it open may still be dying.
     assert (bus / "drivers/usrdrv/unbind").read_text() == f"{ADDRESS}\n"
     assert (bus / "drivers_probe").read_text() == f"{ADDRESS}\n"
+
+
+TAKER = """
+import os, signal, sys
+from pathlib import Path
+from usrdrv import pci
+pci.Function._await = lambda *parts: None
+with pci.Function(sys.argv[1], Path(sys.argv[2])).bound():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_who_comes_while_it_is_given_back_takes_it_anew(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last owner was killed, and the guard is about to unbind it: it is not free for vfio-pci's users."""
+    unbind = bus / "drivers/vfio-pci/unbind"
+    os.mkfifo(unbind)  # which holds the guard until it is read
+    assert subprocess.run([sys.executable, "-c", TAKER, ADDRESS, bus]).returncode == -signal.SIGKILL
+    function = Function(ADDRESS, bus)
+    override, driver = function.path / "driver_override", function.path / "driver"
+    until(lambda: override.read_text() == "\n", "the guard at its work")
+
+    def bind(name: str) -> None:
+        driver.unlink()
+        driver.symlink_to(bus / "drivers" / name)
+
+    bind(pci.VFIO)
+    monkeypatch.setattr(Function, "_await", lambda *parts: None)
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        """Waits for the guard, which goes on when it has been waited for."""
+        naps.append(seconds)
+        if len(naps) == 1:
+            assert unbind.read_text() == f"{ADDRESS}\n"
+            unbind.unlink()
+            bind("driver_of_0")
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(pci, "time", clock)
+    with function.bound():
+        assert naps, "the guard was waited for"
+        assert override.read_text() == pci.VFIO
+    assert override.read_text() == "\n", "given back again"
+
+
+def test_one_that_somebody_else_gives_back_is_taken(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is our supervisor."""
+    (bus / "drivers/usrdrv").mkdir()
+    function = Function(ADDRESS, bus)
+    monkeypatch.setattr("usrdrv.claim._owner", 1)
+    with function.bound(pci.USRDRV):
+        with function.bound(pci.USRDRV):
+            pass
+        monkeypatch.setattr("usrdrv.claim._owner", None)
+        with pytest.raises(errors.DeviceBusyError, match=f"{ADDRESS}: taken by process 1$"):
+            with function.bound(pci.USRDRV):
+                pass
+        assert (function.path / "driver_override").read_text() == "usrdrv"
 
 
 @pytest.mark.parametrize(

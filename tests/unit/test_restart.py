@@ -329,7 +329,7 @@ def test_a_signal_ends_the_trying() -> None:
         Restarter(*made, 60).bring_back()
 
 
-def test_a_signal_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_the_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     signals: Any = Signals()
     signals.fd, wakeup = os.pipe()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
@@ -49,7 +50,7 @@ def driver() -> Iterator[Child]:
     child = Child("driver", ["/bin/sh", "-c", DEAF])
     yield child
     child.kill()
-    assert child.wait(20)
+    assert child.wait(PATIENCE)
 
 
 def wait(attachment: Attachment, *children: Child) -> list[Child]:
@@ -67,12 +68,15 @@ def test_a_driver_that_has_lost_its_disk_is_a_dead_one(
     attachment = Attachment()
     attachment.tell(lost=True)
     assert wait(attachment, driver) == [driver]
-    assert driver.wait(20) and driver.returncode == -signal.SIGKILL
+    assert driver.wait(PATIENCE) and driver.returncode == -signal.SIGKILL
     said = capsys.readouterr().err
     assert said.startswith("usrdrv: the kernel has taken the disk from the driver, which does not")
 
 
-def test_one_that_ends_by_itself_is_not_killed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_ends_by_itself_is_not_killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cmd_block, "LEAVING", PATIENCE)
     ended = Child("driver", ["/bin/true"])
     attachment = Attachment()
     attachment.tell(lost=True)

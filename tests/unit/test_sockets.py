@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 from usrdrv.base.sockets import sweep
 
-
-def dead_pid() -> int:
-    with subprocess.Popen(["true"]) as process:
-        return process.pid
+DEAD = 1 << 22
+"""No process has this number: it is Linux's PID_MAX_LIMIT."""
 
 
 def left(path: Path) -> None:
@@ -23,14 +20,13 @@ def left(path: Path) -> None:
 
 
 def test_only_what_nobody_answers_goes(tmp_path: Path) -> None:
-    dead = dead_pid()
-    gone = [tmp_path / f"{what}-{dead}.sock" for what in ("net", "block")]
+    gone = [tmp_path / f"{what}-{DEAD}.sock" for what in ("net", "block")]
     kept = [tmp_path / f"net-{os.getpid()}.sock", tmp_path / "net-x.sock", tmp_path / "disk.sock"]
     for path in gone + kept:
         left(path)
-    text = tmp_path / f"text-{dead}.sock"
+    text = tmp_path / f"text-{DEAD}.sock"
     text.write_text("no socket")
-    answered = tmp_path / f"far-{dead}.sock"  # by a process of another container
+    answered = tmp_path / f"far-{DEAD}.sock"  # by a process of another container
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(answered))
         server.listen(1)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until
+from names import own
+from waiting import PATIENCE, until
 
 from usrdrv.base import errors
 from usrdrv.base.counters import Counters
@@ -57,7 +58,7 @@ def ready(waiting: Standby) -> Child:
     """The one that waits, once it has nothing left to do."""
     child = waiting.child
     assert child is not None
-    until(lambda: name(child.pid) == "usrdrv-standby")
+    until(lambda: name(child.pid) == "usrdrv-standby", "the standby is ready")
     return child
 
 
@@ -72,7 +73,7 @@ def test_it_becomes_the_driver(waiting: Standby) -> None:
     child = ready(waiting)
     waiting.prepare()
     assert waiting.child is child, "one is enough"
-    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    device = f"model:dp83820?cable={own()}"
     with (
         Counters() as counters,
         DriverProcess(
@@ -116,7 +117,7 @@ def test_one_whose_code_was_edited_does_not_take_over(
     long_ago = time.time_ns() - 10**12
     os.utime(source, ns=(long_ago, long_ago))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    device = f"model:dp83820?cable=standby-{os.getpid()}"
+    device = f"model:dp83820?cable={own()}"
     request: Any = {"device": device, "mtu": 1500, "offloads": True, "zero_copy": False}
     with Standby("edited_driver") as waiting, Counters() as counters:
         waiting.prepare()
@@ -129,7 +130,7 @@ def test_one_whose_code_was_edited_does_not_take_over(
             file.write("# an edit\n")
         with DriverProcess(waiting, fds=(counters.fd,), **request) as driver:
             assert driver.child is not child and driver.ready["mac"]
-        assert child.wait(20), "it is thrown away"
+        assert child.wait(PATIENCE), "it is thrown away"
         waiting.prepare()
         with DriverProcess(waiting, fds=(counters.fd,), **request) as driver:
             assert driver.ready["mac"]
@@ -158,14 +159,14 @@ def test_that_of_a_disk_is_not_swapped_out_to_it() -> None:
 def test_without_one_a_process_is_started(waiting: Standby) -> None:
     child, sock = waiting.take()
     sock.close()
-    assert child.wait(60) and child.returncode == 0, "the end of its socket is its end"
+    assert child.wait(PATIENCE) and child.returncode == 0, "the end of its socket is its end"
 
 
 def test_one_that_died_is_not_taken(waiting: Standby, capsys: pytest.CaptureFixture[str]) -> None:
     waiting.prepare()
     before = ready(waiting)
     before.kill()
-    before.wait(60)
+    before.wait(PATIENCE)
     child, sock = waiting.take()
     assert child.pid != before.pid and not child.wait(0)
     sock.close()
@@ -184,7 +185,7 @@ def test_its_death_is_noticed(
     waiting.prepare()
     before = ready(waiting)
     before.kill()
-    before.wait(60)
+    before.wait(PATIENCE)
     waiting.prepare()
     said = capsys.readouterr().err
     assert said.startswith("usrdrv: the driver's standby was killed by SIGKILL")
@@ -221,9 +222,9 @@ def test_it_does_not_outlive_its_supervisor() -> None:
     ) as supervisor:
         assert supervisor.stdout is not None
         pid = json.loads(supervisor.stdout.readline())
-        until(lambda: name(pid) == "usrdrv-standby")
+        until(lambda: name(pid) == "usrdrv-standby", "the standby is ready")
         supervisor.send_signal(signal.SIGKILL)
-    until(lambda: not runs(pid))
+    until(lambda: not runs(pid), "its end")
 
 
 def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None:
@@ -243,7 +244,7 @@ def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None
 
 def test_a_driver_that_is_told_to_stop_quiesces_its_device() -> None:
     """It ends by itself: a signal would leave the chip as it is."""
-    request: dict[str, Any] = {"device": "model:cmd680?ram=1M", "drives": None}
+    request: dict[str, Any] = {"device": "model:cmd680?strict=1&ram=1M", "drives": None}
     request |= {"read_only": False, "poll_us": 0, "zero_copy": False}
     with Standby(DISK) as waiting:
         driver = DriverProcess(waiting, **request)

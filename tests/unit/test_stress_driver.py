@@ -22,8 +22,12 @@ INCLUDES = (
     *("usrdrv/backends", "tests/fuzz"),
 )
 
+PART = max(1, SECONDS // 4)
+"""Seconds for each of the many ways in which usrloop is served."""
+SANITIZERS = ("address,undefined", "thread")
+
 pytestmark = pytest.mark.timeout(SECONDS + 240)
-sanitizers = pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+sanitizers = pytest.mark.parametrize("sanitizer", SANITIZERS)
 
 
 def sources(program: str) -> list[Path]:
@@ -72,37 +76,35 @@ def test_stress(sanitizer: str, tmp_path: Path) -> None:
     enough(lambda: run(program), [1000], "requests")
 
 
-@sanitizers
-def test_stress_of_the_server_of_usrloop(sanitizer: str, tmp_path: Path) -> None:
-    """Until the disk is stopped, or taken away in the middle of its work.
-
-    The device reaches the slots; or it does not; or slots tell it where the data are; or handlers end requests,
-    also between two looks of the driver at its rings: at the second, the tag is in use again.
-    """
-    program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
-    for end in ("stop", "revoke"):
-        for way in ((), ("bounce",), ("tables",), ("steps",), ("early",)):
-            words, steps = (end, *way), way in (("steps",), ("early",))
-            _, by_handler = enough(
-                lambda: run(program, *words, seconds=max(1, SECONDS // 4)),  # noqa: B023
-                [50, 10 if steps else -1],
-                f"{words}: requests, some of which the handler ends",
-            )
-            assert steps or not by_handler
+@pytest.fixture(scope="module", params=SANITIZERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that serves usrloop; its usage says what the words mean."""
+    folder = tmp_path_factory.mktemp("server")
+    return build("stress_serve", request.param, folder, "-Dioctl=played_ioctl")
 
 
-@sanitizers
-def test_stress_of_several_drives_of_usrloop(sanitizer: str, tmp_path: Path) -> None:
-    """Both of a channel, and all four; stopped, or taken away, or the first one is and the others go on."""
-    program = build("stress_serve", sanitizer, tmp_path, "-Dioctl=played_ioctl")
-    for end in ("stop", "revoke", "first"):
-        for way, drives in (("bounce", 2), ("signal", 2), ("tables", 2), ("signal", 4)):
-            words = (end, way, str(drives))
-            enough(
-                lambda: run(program, *words, seconds=max(1, SECONDS // 4)),  # noqa: B023
-                [50, -1] * drives,
-                f"{words}: requests of each drive",
-            )
+@pytest.mark.parametrize("end", ["stop", "revoke"])
+@pytest.mark.parametrize("way", ["slots", "bounce", "tables", "steps", "early"])
+def test_stress_of_the_server_of_usrloop(server: Path, way: str, end: str) -> None:
+    steps = way in ("steps", "early")
+    _, by_handler = enough(
+        lambda: run(server, end, way, "1", seconds=PART),
+        [50, 10 if steps else -1],
+        "requests, some of which the handler ends",
+    )
+    assert steps or not by_handler
+
+
+@pytest.mark.parametrize("end", ["stop", "revoke", "first"])
+@pytest.mark.parametrize(
+    ("way", "drives"), [("bounce", 2), ("signal", 2), ("tables", 2), ("signal", 4)]
+)
+def test_stress_of_several_drives_of_usrloop(server: Path, way: str, drives: int, end: str) -> None:
+    enough(
+        lambda: run(server, end, way, str(drives), seconds=PART),
+        [50, -1] * drives,
+        "requests of each drive",
+    )
 
 
 @sanitizers

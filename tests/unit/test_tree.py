@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What holds for every file: a licence, headers that stand alone, sources of one topic; tests without a clock."""
+"""What holds for every file: a licence, headers that stand alone, sources of one topic."""
 
-import ast
 import re
 import subprocess
-from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -49,67 +47,6 @@ def test_length_of_every_source() -> None:
         if (lines := len(path.read_text().splitlines())) > LONGEST
     }
     assert not long
-
-
-def test_name_of_every_test_file() -> None:
-    """pytest imports test files and their helpers by name alone, and refuses the second of one name."""
-    names = Counter(
-        path.name
-        for path in tracked()
-        if path.suffix == ".py"
-        and path.is_relative_to(ROOT / "tests")
-        and path.name != "conftest.py"
-    )
-    assert [name for name, count in names.items() if count > 1] == []
-
-
-CLOCKS = ("monotonic", "perf_counter", "time")
-CLOCKLESS = "tests/waiting.py"
-"""Where tests wait."""
-
-
-def calls(node: ast.AST, *names: str) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") in names
-
-
-def limits_a_time(node: ast.AST) -> bool:
-    """Whether it compares what a clock has measured with an upper limit."""
-    if not isinstance(node, ast.Compare):
-        return False
-    terms = [node.left, *node.comparators]
-    took = [isinstance(term, ast.BinOp) and calls(term.left, *CLOCKS) for term in terms]
-    return any(
-        (took[at] and isinstance(op, ast.Lt | ast.LtE))
-        or (took[at + 1] and isinstance(op, ast.Gt | ast.GtE))
-        for at, op in enumerate(node.ops)
-    )
-
-
-def clocks(source: str) -> list[tuple[int, str]]:
-    """Lines of a test that a busy machine may decide, and why."""
-    lines = ["", *source.splitlines()]
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if limits_a_time(node):
-            found.append((node.lineno, "an upper limit for a time"))
-        if calls(node, "sleep") and "#" not in lines[node.lineno]:
-            found.append(
-                (node.lineno, "a sleep, without a comment that says why it decides nothing")
-            )
-    return found
-
-
-def test_no_test_is_decided_by_a_clock() -> None:
-    """See docs/testing.md."""
-    tests = [path for path in tracked() if path.suffix == ".py" and ROOT / "tests" in path.parents]
-    assert len(tests) > 50
-    found = [
-        f"{path.relative_to(ROOT)}:{line}: {why}"
-        for path in tests
-        if path != ROOT / CLOCKLESS
-        for line, why in clocks(path.read_text())
-    ]
-    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)

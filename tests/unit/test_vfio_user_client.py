@@ -37,7 +37,8 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def served(path: Path, options: str = "ram=16M") -> Iterator[Model]:
-    with models.create("cmd680", options) as model, Server(model.pointer, path) as server:
+    model = models.create("cmd680", f"strict=1&{options}")
+    with model, Server(model.pointer, path) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
@@ -53,7 +54,7 @@ def test_a_disk_over_the_socket(tmp_path: Path, mmio: bool) -> None:
     with served(tmp_path / "s", "ram=16M&ram3=16M"):
         with open_device(f"vfio-user:{tmp_path}/s") as device:
             assert [bar.io for bar in device.bars] == [True] * 5 + [False]
-            with open_driver(device, mmio=mmio) as controller:
+            with open_driver(device, mmio=mmio, lost_timeout=PATIENCE) as controller:
                 for index in (0, 3):
                     block = controller.drives[index].block
                     data = os.urandom(3 * MIB)
@@ -99,7 +100,10 @@ def test_registers_are_reset_for_the_next_client(tmp_path: Path) -> None:
 def test_a_killed_server_is_enodev_and_no_hang(tmp_path: Path) -> None:
     path = tmp_path / "s"
     model = subprocess.Popen(
-        [sys.executable, "-m", "usrdrv", "model", "cmd680", "--socket", path, "--ram", "16M"],
+        [
+            *(sys.executable, "-m", "usrdrv", "model", "cmd680", "--option", "strict=1"),
+            *("--socket", path, "--ram", "16M"),
+        ],
         stdout=subprocess.PIPE,
     )
     assert model.stdout is not None
@@ -264,11 +268,8 @@ def test_an_answer_to_another_question_ends_the_device(tmp_path: Path) -> None:
         open_device(f"vfio-user:{tmp_path}/s")
 
 
-GIVE_UP = 30
-
-
 def spoil_eventfd(fd: int, count: int) -> None:
-    """Have it hold `count`, and who finds that in the way wait: the flags are the file's, not the descriptor's."""
+    """Set its count and clear O_NONBLOCK, for all descriptors of the file: the next read or write waits."""
     os.set_blocking(fd, False)
     with suppress(BlockingIOError):
         os.eventfd_read(fd)
@@ -281,7 +282,7 @@ def finishes(work: Callable[[], None]) -> bool:
     """Whether `work` comes to an end; a thread that hangs in C is left behind."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(GIVE_UP)
+    thread.join(PATIENCE)
     return not thread.is_alive()
 
 
