@@ -125,7 +125,7 @@ class Stage:
         self.started = 0
         self.end = End()
         monkeypatch.setattr(supervisor, "DriverProcess", self._start)
-        monkeypatch.setattr(supervisor.net_exports, "make", lambda *args, **words: self.end)
+        monkeypatch.setattr(supervisor.exports, "make", lambda *args, **words: self.end)
         monkeypatch.setattr(backoff, "_sleep", lambda signals, seconds: None)
         monkeypatch.setattr(backoff.presence, "there", lambda device: self.there)
         self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)
