@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from scenario import PATIENCE
 from usrloop_rig import SIZE, SMALL, Ram, check, refused, run, served, target
@@ -61,10 +60,7 @@ def a_disk_is_resized_live() -> None:
             assert resizes(events) == [device.removeprefix("/dev/")], "before RESIZE returns"
             assert run("blockdev", "--getsize64", device) == str(size)
             assert control.query().blk.size == size
-        change = (
-            f"{Path(device).name}: detected capacity change from {SIZE >> 9} to {2 * SIZE >> 9}"
-        )
-        assert change in said(), "as with every disk"
+        said()  # the kernel tells of changes as of any disk's, but of no more than ten in five seconds
         control.resize(512)
         assert not resizes(events), "it has that size"
         assert "capacity change" not in said()
