@@ -15,8 +15,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
-"""Seconds after which a test gives up, within pytest's 300."""
+PATIENCE = 120.0
+"""Seconds after which a test gives up, within pytest's 600."""
 
 
 def _source(condition: Callable[[], object]) -> str:

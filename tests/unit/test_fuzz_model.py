@@ -39,7 +39,7 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
         assert m.level == 0 and m.dma(0xC8, 0, 4)[:2] == (4, 0x50)
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
     program = tmp_path / "fuzz_model"
     sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]

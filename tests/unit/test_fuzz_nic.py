@@ -39,20 +39,20 @@ def fuzz(tmp_path: Path, program: str, sources: list[Path], *least: int) -> None
     enough(run, least, "it gets somewhere")
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 def test_model(tmp_path: Path) -> None:
     runs, sent, received = 10, 100, 100
     fuzz(tmp_path, "fuzz_nic", MODEL, runs, sent, received)
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 def test_hostile_end_of_a_cable(tmp_path: Path) -> None:
     """It writes what it likes into the memory that both ends share, and fills the eventfd that wakes it."""
     visits, thrown_out, received, sent = 5, 2, 100, 100
     fuzz(tmp_path, "fuzz_cable", MODEL, visits, thrown_out, received, sent)
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 def test_cutting_and_coalescing(tmp_path: Path) -> None:
     names = ("checksum", "segment", "coalesce")
     runs = 100

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
 
 
-@pytest.mark.timeout(180 + SECONDS)
+@pytest.mark.timeout(600 + SECONDS)
 def test_fuzz_server(tmp_path: Path) -> None:
     program = tmp_path / "fuzz_server"
     folders = (ROOT / "devices/cmd680", ROOT / "devices/vfio_user")

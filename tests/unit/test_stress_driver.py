@@ -26,7 +26,7 @@ PART = max(1, SECONDS // 4)
 """Seconds for each of the many ways in which usrloop is served."""
 SANITIZERS = ("address,undefined", "thread")
 
-pytestmark = pytest.mark.timeout(SECONDS + 240)
+pytestmark = pytest.mark.timeout(SECONDS + 600)
 sanitizers = pytest.mark.parametrize("sanitizer", SANITIZERS)
 
 

@@ -25,7 +25,7 @@ def sources() -> list[Path]:
     return found
 
 
-@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_stress(sanitizer: str, tmp_path: Path) -> None:
     program = tmp_path / "stress"
