@@ -18,15 +18,22 @@ PATIENCE = 60.0
 """Seconds after which a test gives up, within pytest's 120."""
 
 
-def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENCE) -> T:
-    """Ask again and again until the answer is true, and return it. AssertionError with `what` if it never is."""
+def until(
+    condition: Callable[[], T], what: str | Callable[[], str] = "it", seconds: float = PATIENCE
+) -> T:
+    """Ask again and again until the answer is true, and return it.
+
+    AssertionError if it never is, with `what` does not happen; a function says what there is instead by then.
+    """
     deadline = time.monotonic() + seconds
     while True:
         asked = time.monotonic()
         if answer := condition():
             return answer
         now = time.monotonic()
-        assert now < deadline, f"{what}: does not happen within {seconds:g} s"
+        if now >= deadline:
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"{words}: does not happen within {seconds:g} s")
         # A guest that is asked, by starting processes in it, gets on with little else meanwhile.
         time.sleep(min(max(0.005, 2 * (now - asked)), 0.25))
 
