@@ -209,7 +209,7 @@ class Guest(Closing):
             env=env,
         )
         self._stack.callback(filesystem.stop, 1)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + BOOT_TIMEOUT
         while not sockets["root"].exists():
             if filesystem.wait(0.01) or time.monotonic() > deadline:
                 said = "; ".join(filesystem.lines) or filesystem.status()

@@ -14,7 +14,7 @@ from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
 
-START_TIMEOUT: Final = 20.0
+START_TIMEOUT: Final = 60.0
 
 
 def _error(code: int | None) -> type[errors.UsrdrvError]:

@@ -81,6 +81,8 @@ def command(
         *("root=root", "rootfstype=virtiofs", "ro", "init=/init", "console=ttyS0", "loglevel=7"),
         # The kernel counts ticks in its first milliseconds, which a busy host does not deliver in time, and panics.
         *("panic=-1", "random.trust_cpu=on", "no_timer_check"),
+        # Nor does a guest that a busy host leaves without a processor for half a minute hang.
+        *("watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=300"),
         *(("intel_iommu=on", "iommu=pt") if machine.iommu else ()),
         # Without an IOMMU too a driver of ours gets its function. Kernels without our patches do not know it.
         "usrdrv.unsafe_dma=1",

@@ -30,10 +30,13 @@ def _source(condition: Callable[[], object]) -> str:
         return name
 
 
-def until(condition: Callable[[], T], what: str = "", seconds: float = PATIENCE) -> T:
-    """Ask again and again until the answer is true, and return it. AssertionError with `what` if it never is.
+def until(
+    condition: Callable[[], T], what: str | Callable[[], str] = "", seconds: float = PATIENCE
+) -> T:
+    """Ask again and again until the answer is true, and return it.
 
-    `what` says what does not happen, where the condition does not say it.
+    AssertionError if it never is: `what`, or the condition in its own words, does not happen. A function says
+    what there is instead by then.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -41,7 +44,9 @@ def until(condition: Callable[[], T], what: str = "", seconds: float = PATIENCE)
         if answer := condition():
             return answer
         now = time.monotonic()
-        assert now < deadline, f"{what or _source(condition)}: does not happen within {seconds:g} s"
+        if now >= deadline:
+            words = (what if isinstance(what, str) else what()) or _source(condition)
+            raise AssertionError(f"{words}: does not happen within {seconds:g} s")
         # A guest that is asked, by starting processes in it, gets on with little else meanwhile.
         time.sleep(min(max(0.005, 2 * (now - asked)), 0.25))
 

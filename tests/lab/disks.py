@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kmod import SLOWER, wait
+from loads import again_and_again, all_was_verified, finish, fio, gets_on
 
 from usrdrv.lab.guest import Guest, Job
 
 ADDRESS = "0000:00:10.0"
 SIZE = 64 << 20
 LOAD = 10 << 20
+"""What is written and verified at a time."""
 
 
 def make_image(folder: Path) -> Path:
@@ -56,6 +58,24 @@ class Served:
     def restarts(self) -> int:
         return self.job.err.count("; restarted in ")
 
+    def restarted(self, times: int) -> None:
+        """Wait until its driver was started again so often in all."""
+        wait(
+            lambda: self.restarts >= times or self.job.done.is_set(),
+            60,
+            lambda: f"restart {times} of the driver; there was said:\n{self.job.err}",
+        )
+        assert self.restarts == times, self.job.err
+
+    def says(self, words: str) -> None:
+        """Wait until it has said so on its standard error."""
+        wait(
+            lambda: words in self.job.err or self.job.done.is_set(),
+            60,
+            lambda: f"{words!r} in what is said:\n{self.job.err}",
+        )
+        assert words in self.job.err, self.job.err
+
     def signal_driver(self, name: str) -> None:
         self.guest.run(f"pkill -{name} -x {self._process}", check=True)
 
@@ -63,7 +83,7 @@ class Served:
         """kill -9, and wait until there is another one in its place."""
         before = self.restarts
         self.signal_driver("KILL")
-        wait(lambda: self.restarts > before, 60, f"restart: {self.job.err}")
+        self.restarted(before + 1)
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.job.signal(number)
@@ -76,50 +96,14 @@ def driver(guest: Guest) -> str:
     return link.strip().rpartition("/")[2]
 
 
-def _account(guest: Guest, device: str) -> list[int]:
-    """The kernel's own, of a disk (Documentation/block/stat.rst)."""
-    words = guest.run(f"cat /sys/block/{Path(device).name}/stat", check=True).out.split()
-    return list(map(int, words))
-
-
-def sectors_written(guest: Guest, device: str) -> int:
-    return _account(guest, device)[6]
-
-
-def in_flight(guest: Guest, device: str) -> int:
-    """How many requests are under way."""
-    return _account(guest, device)[8]
-
-
-def start_fio(guest: Guest, folder: str) -> Job:
-    """Write for at least six seconds, however fast the disk is: what is to happen meanwhile takes its time."""
-    return guest.start(
-        f"fio --name=v --directory={folder} --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
-        "--thinktime=20ms --thinktime_blocks=8 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        "--output-format=json --output=/share/fio.json"
-    )
-
-
-def all_was_written_and_verified(guest: Guest, fio: Job) -> None:
-    result = fio.wait(300 * SLOWER)
-    assert result.code == 0, result.err
-    report = json.loads((guest.share / "fio.json").read_text())["jobs"][0]
-    assert report["error"] == 0
-    assert report["write"]["io_bytes"] == LOAD
-    assert report["read"]["io_bytes"] == LOAD, "verified less than was written"
-
-
 def lives_through_deaths(served: Served, folder: str) -> None:
     """A file system at `folder` on the disk, while its driver dies three times under load."""
     guest, device = served.guest, served.device
-    fio = start_fio(guest, folder)
+    load = again_and_again(guest, fio(f"--directory={folder}", size=LOAD))
     for _ in range(3):
-        before = sectors_written(guest, device)
-        wait(lambda n=before: sectors_written(guest, device) > n + 2048, 60, "I/O before the kill")  # type: ignore[misc]
-        assert not fio.done.is_set(), (served.restarts, fio.out, fio.err)
+        gets_on(guest, device, load, sectors=2048)
         served.kill_driver()
-    before = sectors_written(guest, device)
-    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kill")
-    all_was_written_and_verified(guest, fio)
+    gets_on(guest, device, load)
+    finish(guest, load)
+    all_was_verified(load, LOAD)
     assert served.restarts == 3

@@ -8,12 +8,14 @@ that they are set up for, and what happens after the last test for the module's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from waiting import until
 
 from usrdrv.lab.console import alarms
 from usrdrv.lab.guest import Guest
@@ -47,6 +49,14 @@ def check(allow: Sequence[str] = ()) -> None:
     found = [line for each in watched for line in each.found(allow)]
     if found:
         pytest.fail("the guest's kernel said:\n" + "\n".join(found), pytrace=False)
+
+
+def says(guest: Guest, pattern: str, since: int = 0) -> None:
+    """Wait until the kernel has said so: another processor may have the console, and print it later."""
+    until(
+        lambda: re.search(pattern, guest.kernel_log(since)),
+        lambda: f"{pattern} in the kernel's log:\n{guest.kernel_log(since)}",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def leaks(guest: Guest, *names: str) -> str:
     return "".join(entry for entry in found if any(name in entry for name in names))
 
 
-def wait(condition: Callable[[], Any], seconds: float, what: str) -> None:
+def wait(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> None:
     """Wait until something is so. seconds: far more than it takes on a machine that has nothing else to do."""
     until(condition, what, seconds * SLOWER * CROWDED)
 

@@ -17,6 +17,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -37,11 +38,23 @@ IDS = 64
 SUBREAPER = 36  # prctl(2)
 
 
-def wait(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> None:
+raised: list[str] = []
+"""What nobody caught in a thread: it fails the scenario."""
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+    """Wait until it is so; `what` is said if that never happens, or if a thread has failed meanwhile."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"does not happen: {what}"
+        assert not raised, f"did not happen: {what}"
         time.sleep(0.01)  # and again
+
+
+def locked() -> int:
+    """Bytes that count against our RLIMIT_MEMLOCK."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmPin:")[2].split()[0]) << 10
 
 
 def devices() -> dict[tuple[int, int], int]:
@@ -70,12 +83,16 @@ def delete(kind: int, number: int) -> None:
 
 def _inside(function: Callable[[], object], before: set[tuple[int, int]], report: Any) -> NoReturn:
     faulthandler.register(signal.SIGUSR1, report, all_threads=True)
-    failure = ""
+    threading.excepthook = lambda it: raised.append(
+        "".join(traceback.format_exception(it.exc_type, it.exc_value, it.exc_traceback))
+    )
+    failures = []
     try:
         with at_end:
             function()
     except BaseException:
-        failure = traceback.format_exc()
+        failures.append(traceback.format_exc())
+    failure = "\n".join([*raised, *failures])
     left = devices().keys() - before
     for device in left:
         delete(*device)

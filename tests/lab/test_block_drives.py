@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from disks import ADDRESS, LOAD, Served, driver, end_all, sectors_written, wait
+from disks import ADDRESS, LOAD, Served, driver, end_all
 from kmod import SLOWER
+from loads import again_and_again, all_was_verified, finish, fio, gets_on
 
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
@@ -55,35 +56,10 @@ def alone(guest: Guest) -> Iterator[None]:
     end_all(guest)
 
 
-def start_fio(guest: Guest) -> Job:
-    """Write to both file systems for some seconds, however fast the disks are, and read all of it back."""
-    jobs = " ".join(f"--name=v --directory={folder}" for folder in FOLDERS)
-    return guest.start(
-        f"fio --rw=randwrite --bs=4k --size={LOAD} --direct=1 --thinktime=20ms --thinktime_blocks=8 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        f"--output-format=json --output=/share/fio.json {jobs}"
-    )
-
-
-def verified(guest: Guest, fio: Job) -> None:
-    result = fio.wait(300 * SLOWER)
-    assert result.code == 0, result.err
-    report = json.loads((guest.share / "fio.json").read_text())["jobs"]
-    assert len(report) == len(FOLDERS)
-    for job in report:
-        assert job["error"] == 0
-        assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == LOAD
-
-
-def each_gets_on(guest: Guest, served: Served) -> None:
+def each_gets_on(guest: Guest, served: Served, load: Job) -> None:
     """Every disk is written to from now on."""
-    before = {device: sectors_written(guest, device) for device in served.devices}
-    for device, sectors in before.items():
-        wait(
-            lambda d=device, s=sectors: sectors_written(guest, d) > s + 256,  # type: ignore[misc]
-            60,
-            f"I/O on {device}",
-        )
+    for device in served.devices:
+        gets_on(guest, device, load, sectors=256)
 
 
 @pytest.mark.parametrize(
@@ -104,20 +80,21 @@ def test_all_disks_live_through_deaths_of_their_driver(
         check=True,
     )
     log = guest.console.position()
-    fio = start_fio(guest)
+    places = (f"--directory={folder}" for folder in FOLDERS)
+    load = again_and_again(guest, fio(*places, size=LOAD))
     for _ in range(3):
-        each_gets_on(guest, served)
-        assert not fio.done.is_set(), (served.restarts, fio.out, fio.err)
+        each_gets_on(guest, served, load)
         served.kill_driver()
-    each_gets_on(guest, served)
-    verified(guest, fio)
+    each_gets_on(guest, served, load)
+    finish(guest, load)
+    all_was_verified(load, LOAD)
     assert served.restarts == 3
     assert not re.search(r"I/O error|EXT4-fs error|Buffer I/O|md/raid1", guest.kernel_log(log))
     assert "[UU]" in guest.run("cat /proc/mdstat").out
 
     # Ctrl-C names each that is in use, and detaches none.
     served.job.signal(2)
-    wait(lambda: "still serving" in served.job.err, 60, "still serving")
+    served.says("still serving")
     assert f"{first}: /dev/md0; {second}: /dev/md0; {third}: {FOLDERS[1]}" in served.job.err
     guest.run(
         f"umount {' '.join(FOLDERS)} && e2fsck -fn /dev/md0 && e2fsck -fn {third} && mdadm --stop /dev/md0",
@@ -156,7 +133,7 @@ def test_a_disk_that_is_taken_from_the_driver_is_given_to_the_next_one(guest: Gu
         ],
         check=True,
     )
-    wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+    served.restarted(1)
     for device in served.devices:
         guest.run(f"dd if={device} of=/dev/null bs=64k count=16 iflag=direct", check=True)
     assert served.end() == 0, served.job.err

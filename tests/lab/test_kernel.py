@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kernel_logs import says
 
 from usrdrv.base import errors
 from usrdrv.lab import kernel
@@ -70,7 +71,7 @@ def test_modules_can_be_built_against_it(guest_factory: Boot, tmp_path: Path) ->
     shutil.copy(tmp_path / "hello.ko", guest.share)
     place = guest.console.position()
     guest.run("insmod /share/hello.ko && rmmod hello", check=True)
-    assert "hello from a module" in guest.kernel_log(place)
+    says(guest, "hello from a module", place)
 
 
 def test_an_option_that_does_not_stick_is_named(

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from kernel_logs import says
 
 from usrdrv.base import errors
 from usrdrv.lab import kernel, kmod, toolchain
@@ -112,11 +113,11 @@ def test_it_is_loaded_and_unloaded(
     guest = guest_factory(kernel=name, kmod=True)
     place = guest.console.position()
     guest.run("modprobe standin && test -d /sys/module/standin && rmmod standin", check=True)
-    assert "standin: answer 42" in guest.kernel_log(place)
+    says(guest, "standin: answer 42", place)
     guest.run("modprobe null_blk && test -e /dev/nullb0 && rmmod null_blk", check=True)
     shutil.copy(toolchain.build_module(standin, name, selftest=True), guest.share)
     guest.run("insmod /share/standin.ko && rmmod standin", check=True)
-    assert "standin: answer 43" in guest.kernel_log(place)
+    says(guest, "standin: answer 43", place)
 
 
 @pytest.mark.parametrize("name", RELEASES)
@@ -202,12 +203,6 @@ def test_dkms_builds_for_what_is_tested_and_nothing_else() -> None:
         assert not re.search(match[1], other), other
 
 
-needs_sources = pytest.mark.skipif(
-    not (TOP / "loopback-kmod/main.c").exists(), reason="no sources of usrloop.ko"
-)
-
-
-@needs_sources
 @pytest.mark.parametrize("name", toolchain.KERNELS)
 def test_usrloop_builds_without_a_warning(name: str) -> None:
     if name in toolchain.OWN and not kernel.is_built(name):
@@ -216,12 +211,10 @@ def test_usrloop_builds_without_a_warning(name: str) -> None:
     assert kmod.check(name) == []
 
 
-@needs_sources
 def test_checkpatch_finds_nothing_in_usrloop() -> None:
     assert kmod.check_style() == []
 
 
-@needs_sources
 def test_the_commands_that_build_it_and_load_it_in_a_guest() -> None:
     lab = (sys.executable, "-m", "usrdrv", "lab")
     built = subprocess.run(

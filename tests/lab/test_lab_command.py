@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import at_best
 
 from usrdrv.lab import cache, root
 
@@ -99,15 +100,20 @@ def test_output_as_it_comes_and_a_warning_of_the_kernel(place: Path) -> None:
 
 
 def test_a_command_that_takes_too_long(place: Path) -> None:
-    done = run(place, "run", "--timeout", "10", "--", "echo begun; sleep 100")
-    assert done.returncode == 1
-    assert "not done after 10 s" in done.stderr and "begun" in done.stderr
+    """A busy machine may not have begun it by then."""
+
+    def late() -> str:
+        done = run(place, "run", "--timeout", "10", "--", "echo begun; sleep 1000")
+        assert done.returncode == 1 and "not done after 10 s" in done.stderr, done
+        return done.stderr
+
+    at_best(late, lambda said: "begun" in said, "what it said until then", 200)
 
 
 def test_told_to_end_it_leaves_nothing(place: Path) -> None:
     env = {**os.environ, "TMPDIR": str(place)}
     with subprocess.Popen(
-        [*LAB, "run", "--model", "cmd680 --ram 1M", "--", "echo up; sleep 100"],
+        [*LAB, "run", "--model", "cmd680 --ram 1M", "--", "echo up; sleep 1000"],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_logs import says
 from referee import Referee, image, start
 from waiting import at_best
 
@@ -168,7 +169,7 @@ def test_a_sleeping_drive_is_woken_by_a_reset(referee: Referee) -> None:
     referee.run(f"hdparm -Y {disk.path}")
     read = referee.run(f"dd if={disk.path} bs=4k count=1 skip=9 iflag=direct | sha256sum")
     assert read.out.split()[0] == hashlib.sha256(b"\x5a" * 4096).hexdigest()
-    assert f"{disk.ata}: waking up from sleep" in referee.guest.kernel_log(since)
+    says(referee.guest, f"{disk.ata}: waking up from sleep", since)
     assert drive(referee, SMALL)["resets"] == resets + 1
 
 
@@ -183,9 +184,8 @@ def test_the_kernel_suspends_an_idle_drive_and_a_read_wakes_it(referee: Referee)
         "echo 300 >power/autosuspend_delay_ms && echo auto >power/control && "
         "until grep -q suspended power/runtime_status; do sleep 0.1; done"
     )
-    log = referee.guest.kernel_log(since)
-    assert re.search(rf"\[{disk.name}\] Synchronizing SCSI cache", log)
-    assert re.search(rf"\[{disk.name}\] Stopping disk", log)
+    says(referee.guest, rf"\[{disk.name}\] Synchronizing SCSI cache", since)
+    says(referee.guest, rf"\[{disk.name}\] Stopping disk", since)
     assert drive(referee, SMALL)["flushes"] > flushes, "before it stops"
     suspended = drive(referee, SMALL)["commands"]
     referee.run("sleep 1")
@@ -194,7 +194,7 @@ def test_the_kernel_suspends_an_idle_drive_and_a_read_wakes_it(referee: Referee)
     referee.run("echo 1 >/proc/sys/vm/drop_caches")
     read = referee.run(f"dd if={disk.path} bs=4k count=2 skip=9 iflag=direct | sha256sum").out
     assert read == written
-    assert re.search(rf"\[{disk.name}\] Starting disk", referee.guest.kernel_log(since))
+    says(referee.guest, rf"\[{disk.name}\] Starting disk", since)
     referee.run(f"echo on >{device}/power/control")
     assert referee.run(f"cat {device}/power/runtime_status").out == "active\n"
     assert "active/idle" in referee.run(f"hdparm -C {disk.path}").out

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from referee import Referee, start
+from waiting import at_best
 
 from bench import syscalls
 from usrdrv.base import errors
@@ -24,12 +24,9 @@ SCRATCH = 0x4C
 
 @pytest.fixture(scope="module")
 def referee(guest_factory: Any) -> Iterator[Referee]:
-    compiler = shutil.which("cc")
-    if not compiler:
-        pytest.skip("needs a C compiler")
     for referee in start(guest_factory, ["--ram=16M"]):
         program = referee.guest.share / "access"
-        subprocess.run([compiler, "-O2", "-static", "-o", program, SOURCE], check=True)
+        subprocess.run(["gcc", "-O2", "-static", "-o", program, SOURCE], check=True)
         yield referee
 
 
@@ -49,16 +46,21 @@ def test_one_message_for_each_access(referee: Referee) -> None:
     assert took["read"] > 0 < took["write"]
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 @pytest.mark.parametrize(("kind", "answers"), [("read", 1), ("write", 0)])
 def test_system_calls_of_the_server(referee: Referee, kind: str, answers: int) -> None:
     """A message is one call, or less where several have come, and an answer another one."""
-    try:
+
+    def calls() -> dict[str, float]:
         with syscalls.counted(referee.models[0].child.pid) as counts:
             access(referee, kind)
+        return {name: count / COUNT for name, count in counts.items()}
+
+    def few(each: dict[str, float]) -> bool:
+        sent = each["sendto"] == pytest.approx(answers, abs=0.05)
+        return sent and each["recvmsg"] < 1.1 and sum(each.values()) < 1.2 + answers
+
+    try:
+        # A server whose client has no processor sleeps more often.
+        at_best(calls, few, "calls for each access", 200)
     except errors.PermissionDeniedError as error:
-        pytest.skip(f"strace: {error}")
-    each = {name: count / COUNT for name, count in counts.items()}
-    assert each["sendto"] == pytest.approx(answers, abs=0.05)
-    assert each["recvmsg"] < 1.1
-    assert sum(each.values()) < 1.2 + answers
+        pytest.skip(f"strace may not look at another process: {error}")

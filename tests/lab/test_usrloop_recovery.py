@@ -12,15 +12,15 @@ Asked of each: the client's exit code, what it had done before and after, the da
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
+from kernel_logs import says
 from kmod import SLOWER, Server, boot, call, delete, state, unload, wait
+from loads import account, again_and_again, all_was_verified, finish, fio, gets_on, reports
 
 from usrdrv.lab.guest import Guest, Job
 
@@ -51,24 +51,13 @@ def tidy(guest: Guest) -> Iterator[None]:
     assert guest.run("ls /dev/usrblk* 2>/dev/null").out == ""
 
 
-def fio(guest: Guest, *more: str) -> Job:
-    """Writes and reads back; its report comes to /share/fio.json."""
-    return guest.start(
-        f"fio --name=v --filename=/dev/usrblk0 --rw=randwrite --bs=4k --size={LOAD} --direct=1 "
-        "--ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 "
-        f"--output-format=json --output=/share/fio.json {' '.join(more)}"
-    )
-
-
-def report(guest: Guest) -> Any:
-    text = (guest.share / "fio.json").read_text()
-    return json.loads(text[text.index("{") :])["jobs"][0]
+FIO = fio("--filename=/dev/usrblk0", size=LOAD)
 
 
 def requests(guest: Guest) -> tuple[int, int]:
     """Reads and writes that the disk has done."""
-    words = guest.run("cat /sys/block/usrblk0/stat", check=True).out.split()
-    return int(words[0]), int(words[4])
+    words = account(guest, "usrblk0")
+    return words[0], words[4]
 
 
 def written(guest: Guest) -> int:
@@ -77,14 +66,6 @@ def written(guest: Guest) -> int:
 
 def kernel_errors(guest: Guest, since: int) -> list[str]:
     return re.findall(r".*I/O error, dev usrblk0.*", guest.kernel_log(since))
-
-
-def verified(guest: Guest, job: Job) -> None:
-    """fio ended well: it has written all and read all of it back."""
-    assert job.wait(60 * SLOWER).code == 0, job.err + job.out
-    done = report(guest)
-    assert done["error"] == 0
-    assert done["write"]["io_bytes"] == done["read"]["io_bytes"] == LOAD
 
 
 def dd(guest: Guest, direction: str = "read", at: int = 0) -> Job:
@@ -100,7 +81,7 @@ def dd(guest: Guest, direction: str = "read", at: int = 0) -> Job:
 def test_killed_before(guest: Guest, policy: int) -> None:
     """1. the server is killed with nothing in flight  2. a client asks  3. another server comes."""
     log = guest.console.position()
-    first = Server(guest, policy=policy, recovery_ms=60000, **DISK)
+    first = Server(guest, policy=policy, **DISK)
     assert dd(guest, "write").wait().code == 0
     first.kill()
     assert state(guest)["state"] == (DEAD if policy == FAIL else QUIESCED)
@@ -123,7 +104,7 @@ def test_killed_before(guest: Guest, policy: int) -> None:
     if policy in (QUEUE, REISSUE):
         assert client.wait().code == 0, client.err
         assert not kernel_errors(guest, log)
-    verified(guest, fio(guest))
+    all_was_verified(guest.start(FIO), LOAD)
     assert state(guest)["refused"] == 0
 
 
@@ -133,10 +114,8 @@ def test_killed_during(guest: Guest, policy: int) -> None:
     chance = random.Random(policy)
     time.sleep(5)  # the kernel tells of ten errors in that time, and there were some
     log = guest.console.position()
-    first = Server(
-        guest, policy=policy, recovery_ms=60000, die_after=chance.randrange(40, 400), **DISK
-    )
-    job = fio(guest)
+    first = Server(guest, policy=policy, die_after=chance.randrange(40, 400), **DISK)
+    job = guest.start(FIO)
     servers = [first]
     for _ in range(2 if policy == REISSUE else 1):
         servers[-1].job.wait(60 * SLOWER)
@@ -152,20 +131,21 @@ def test_killed_during(guest: Guest, policy: int) -> None:
         servers.append(Server(guest, attach=0, **more, **DISK))
     result = job.wait(60 * SLOWER)
     if policy == REISSUE:
-        verified(guest, job)
+        all_was_verified(job, LOAD)
         assert not kernel_errors(guest, log)
         assert state(guest)["generation"] == 3
         return
     assert result.code != 0
-    assert report(guest)["error"] == 5
-    assert 5 * 4096 <= report(guest)["write"]["io_bytes"] < LOAD
+    (report,) = reports(job)
+    assert report["error"] == 5
+    assert 5 * 4096 <= report["write"]["io_bytes"] < LOAD
     assert kernel_errors(guest, log)
     if policy == FAIL:
         assert state(guest)["state"] == DEAD
         assert dd(guest).wait().code == 1
     else:
         assert state(guest)["state"] == LIVE
-        verified(guest, fio(guest))  # and the next client has no trouble
+        all_was_verified(guest.start(FIO), LOAD)  # and the next client has no trouble
     assert state(guest)["refused"] == 0
 
 
@@ -173,9 +153,9 @@ def test_killed_during(guest: Guest, policy: int) -> None:
 def test_killed_after(guest: Guest, policy: int) -> None:
     """1. fio is through  2. the server is killed  3. what was written is there with the next server."""
     log = guest.console.position()
-    first = Server(guest, policy=policy, recovery_ms=60000, **DISK)
-    job = fio(guest)
-    verified(guest, job)
+    first = Server(guest, policy=policy, **DISK)
+    job = guest.start(FIO)
+    all_was_verified(job, LOAD)
     first.kill()
     assert not kernel_errors(guest, log)
     if policy == FAIL:
@@ -193,14 +173,14 @@ def test_killed_again_and_again(guest: Guest) -> None:
     log = guest.console.position()
     chance = random.Random(1)
     Server(guest, policy=REISSUE, die_after=40, queues=2, **DISK)
-    job = fio(guest, "--numjobs=1", "--iodepth=32")
+    job = guest.start(fio("--filename=/dev/usrblk0", size=LOAD, more="--iodepth=32"))
     for generation, n in enumerate((1, 30, 2, 60, 7), 2):
         wait(lambda: state(guest)["state"] == QUIESCED, 30, "death of the server")
         time.sleep(chance.random() / 5)  # any time will do
         server = Server(guest, attach=0, die_after=n, **DISK)
         assert server.job.wait(60 * SLOWER).out == f"usrblk0 generation {generation}\n"
     Server(guest, attach=0, **DISK)
-    verified(guest, job)
+    all_was_verified(job, LOAD)
     assert not kernel_errors(guest, log)
     assert state(guest)["generation"] == 7 and state(guest)["refused"] == 0
 
@@ -214,8 +194,8 @@ def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: i
     log = guest.console.position()
     options = {**DISK, "die_at": 7000}
     Server(guest, policy=REISSUE, delay_us=1000, queues=queues, **options)
-    job = fio(guest, f"--size={LOAD // 2}", "--loops=4")
-    wait(lambda: written(guest) > 20, 30, "writes before the read")
+    load = again_and_again(guest, fio("--filename=/dev/usrblk0", size=LOAD // 2))
+    gets_on(guest, "usrblk0", load)
     poison = dd(guest, at=7000 // 8)
     servers = 1
     while not poison.done.is_set():
@@ -226,15 +206,15 @@ def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: i
             servers += 1
             wait(lambda n=servers: state(guest)["generation"] == n, 30, "the next server")
     assert poison.wait().code == 1 and "Input/output error" in poison.err
-    wait(lambda: state(guest)["state"] in (LIVE, QUIESCED), 5, "some state")
     if state(guest)["state"] == QUIESCED:
         Server(guest, attach=0, **options)
-    assert job.wait(120 * SLOWER).code == 0, job.err + job.out
-    assert report(guest)["error"] == 0
-    assert report(guest)["write"]["io_bytes"] == report(guest)["read"]["io_bytes"] > LOAD // 2
+    assert state(guest)["state"] == LIVE
+    gets_on(guest, "usrblk0", load)
+    finish(guest, load)
+    all_was_verified(load, LOAD // 2)
     errors = kernel_errors(guest, log)
     assert len(errors) == 1 and "sector 7000 op 0x0:(READ)" in errors[0]
-    assert re.search(r"usrblk0: request of .* at sector 7000 fails", guest.kernel_log(log))
+    says(guest, r"usrblk0: request of .* at sector 7000 fails", log)
     assert state(guest)["generation"] >= 4 and state(guest)["refused"] == 0
     assert dd(guest, at=6992 // 8).wait().code == 0
 
@@ -269,17 +249,17 @@ def test_a_server_that_comes_back_starts_the_time_anew(guest: Guest) -> None:
     assert time.monotonic() - begun > 3, "the first server's time was counted"
 
 
+LONG = 10_000
+"""Milliseconds that a server has for a request: longer than a busy host leaves one without a processor."""
+
+
 def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
-    """1. SIGSTOP  2. time-out  3. another server has the request  4. SIGCONT: what the first says is refused."""
+    """1. SIGSTOP with a request  2. time-out  3. another has it  4. SIGCONT: what the first says is refused."""
     log = guest.console.position()
-    first = Server(guest, policy=REISSUE, timeout_ms=2000, delay_us=10_000_000, **DISK)
-    client = guest.start(
-        "dd of=/dev/usrblk0 oflag=direct if=/dev/zero bs=4k count=1 status=none & "
-        "until awk '{ exit $9 == 0 }' /sys/block/usrblk0/stat; do sleep 0.1; done; "
-        "kill -STOP $(pgrep -x usrloop_server); wait $!"
-    )
+    first = Server(guest, policy=REISSUE, timeout_ms=LONG, stop_at_write=1, **DISK)
+    client = dd(guest, "write")
     wait(lambda: state(guest)["state"] == QUIESCED, 60, "time-out")
-    assert "request not completed within" in guest.kernel_log(log)
+    says(guest, "request not completed within", log)
     assert not client.done.is_set()
     second = Server(guest, attach=0, **DISK)
     assert client.wait().code == 0, client.err
@@ -288,22 +268,18 @@ def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
     first.kill(18)
     assert first.end() == 3, "it was not told that it is no longer the server"
     assert state(guest)["refused"] == 1
-    verified(guest, fio(guest))
+    all_was_verified(guest.start(FIO), LOAD)
     assert state(guest)["generation"] == 2
     assert not second.job.done.is_set()
 
 
 def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest) -> None:
     """The request time-out counts from when a server got the request, not from when the client asked."""
-    timeout = 5000
-    first = Server(guest, policy=REISSUE, timeout_ms=timeout, hold_after=3, **DISK)
+    first = Server(guest, policy=REISSUE, timeout_ms=LONG, hold_writes=1, **DISK)
     client = dd(guest, "write")
-    wait(lambda: client.done.is_set() or state(guest)["state"] == QUIESCED, 30, "time-out")
-    if client.done.is_set():
-        client = dd(guest, "write")
-        wait(lambda: state(guest)["state"] == QUIESCED, 30, "time-out")
+    wait(lambda: state(guest)["state"] == QUIESCED, 30, "time-out")
     assert first.end() == 3
-    time.sleep(4.5)  # the server has the rest of the 5 s, and more
+    time.sleep(LONG / 1000 - 0.5)  # less than the next server's delay; more is no harm
     Server(guest, attach=0, delay_us=900000, **DISK)
     assert client.wait(30 * SLOWER).code == 0
     assert state(guest)["generation"] == 2 and state(guest)["state"] == LIVE
@@ -313,12 +289,14 @@ def test_detached_while_serving(guest: Guest) -> None:
     """A supervisor takes the device from a server that lives, and gives it to another one, under load."""
     log = guest.console.position()
     first = Server(guest, policy=REISSUE, delay_us=200, **DISK)
-    job = fio(guest)
-    wait(lambda: written(guest) > 50, 30, "writes")
+    load = again_and_again(guest, FIO)
+    gets_on(guest, "usrblk0", load, sectors=400)
     assert call(guest, "detach") == 0
     assert first.end() == 3
     Server(guest, attach=0, **DISK)
-    verified(guest, job)
+    gets_on(guest, "usrblk0", load)
+    finish(guest, load)
+    all_was_verified(load, LOAD)
     assert not kernel_errors(guest, log)
 
 
@@ -346,5 +324,5 @@ def test_the_block_layer_fails_requests(guest: Guest) -> None:
         guest.run(f"echo 0 >{faults}/probability", check=True)
     assert codes.count(1) == 3 and codes.count(0) == 6, codes
     assert written(guest) - before == 6
-    verified(guest, fio(guest))
+    all_was_verified(guest.start(FIO), LOAD)
     assert state(guest)["state"] == LIVE and state(guest)["refused"] == 0

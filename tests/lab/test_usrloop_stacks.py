@@ -6,11 +6,11 @@ And what the kernel does under it meanwhile: CPUs go and come, I/O schedulers ch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import SLOWER, Server, boot, call, unload, wait
+from kmod import SLOWER, Server, boot, call, unload
+from loads import again_and_again, all_was_verified, finish, fio, gets_on, sectors_written
 
 from usrdrv.lab.guest import Guest, Job
 
@@ -41,36 +41,16 @@ def tidy(guest: Guest) -> Iterator[None]:
     assert guest.run("ls /dev/usrblk* 2>/dev/null").out == ""
 
 
-def load(where: str, *more: str) -> str:
-    return (
-        f"fio --name=v {where} --rw=randwrite --bs=4k --size={LOAD} --ioengine=libaio --iodepth=8 "
-        f"--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=json "
-        f"--output=/share/fio.json {' '.join(more)}"
-    )
+def verified(guest: Guest, place: str) -> None:
+    """Somebody writes there, and has what he wrote."""
+    all_was_verified(guest.start(fio(place, size=LOAD)), LOAD)
 
 
-def start_writing(guest: Guest, where: str) -> Job:
-    """Start that load; return when some of it has been done."""
-
-    def writes() -> int:
-        return int(guest.run("cat /sys/block/usrblk0/stat", check=True).out.split()[4])
-
-    before = writes()
-    job = guest.start(load(where, "--direct=1"))
-    wait(lambda: writes() > before + 20, 60, "writes")
-    return job
-
-
-def verified(guest: Guest, where: str, *more: str) -> None:
-    guest.run(load(where, *more), 120 * SLOWER, check=True)
-    check_report(guest)
-
-
-def check_report(guest: Guest) -> None:
-    text = (guest.share / "fio.json").read_text()
-    for job in json.loads(text[text.index("{") :])["jobs"]:
-        assert job["error"] == 0
-        assert job["write"]["io_bytes"] == job["read"]["io_bytes"] == LOAD
+def ends_well(guest: Guest, load: Job, disk: str = "usrblk0") -> None:
+    """It gets on, and has what it wrote each time."""
+    gets_on(guest, disk, load)
+    finish(guest, load)
+    all_was_verified(load, LOAD)
 
 
 def test_partitions(guest: Guest) -> None:
@@ -103,12 +83,11 @@ def test_file_systems(guest: Guest, make: str, check: str, size: int, block: int
     guest.run(
         f"{make} /dev/usrblk0 && mount -o discard /dev/usrblk0 /mnt", 120 * SLOWER, check=True
     )
-    job = guest.start(load("--directory=/mnt", "--direct=1", "--fsync=16"))
-    wait(lambda: job.done.is_set() or guest.run("test -s /mnt/v.0.0").code == 0, 60, "fio")
+    load = again_and_again(guest, fio("--directory=/mnt", size=LOAD, more="--fsync=16"))
+    gets_on(guest, "usrblk0", load, sectors=160)
     server.kill()
     Server(guest, attach=0, **options)
-    assert job.wait(120 * SLOWER).code == 0, job.err
-    check_report(guest)
+    ends_well(guest, load)
     guest.run("rm /mnt/v.0.0 && sync && fstrim /mnt && umount /mnt", 60 * SLOWER, check=True)
     guest.run(f"{check} /dev/usrblk0", 120 * SLOWER, check=True)
     said = guest.kernel_log(log)
@@ -126,14 +105,14 @@ def test_raid(guest: Guest) -> None:
         60 * SLOWER,
         check=True,
     )
-    job = start_writing(guest, "--filename=/dev/md0")
+    load = again_and_again(guest, fio("--filename=/dev/md0", size=LOAD))
+    gets_on(guest, "usrblk1", load, sectors=160)
     bad.kill()
     bad = Server(guest, attach=1, file="/dev/shm/two", **options)
-    assert job.wait(120 * SLOWER).code == 0, job.err
-    check_report(guest)
+    ends_well(guest, load, "usrblk1")
     assert "[UU]" in guest.run("cat /proc/mdstat").out
     assert call(guest, "delete", 1, force=True) == 0
-    verified(guest, "--filename=/dev/md0", "--direct=1")
+    verified(guest, "--filename=/dev/md0")
     assert "[U_]" in guest.run("cat /proc/mdstat").out
     assert not good.job.done.is_set()
     guest.run("mdadm --stop /dev/md0", 60 * SLOWER, check=True)
@@ -148,11 +127,11 @@ def test_encryption(guest: Guest) -> None:
         60 * SLOWER,
         check=True,
     )
-    job = start_writing(guest, "--filename=/dev/mapper/secret")
+    load = again_and_again(guest, fio("--filename=/dev/mapper/secret", size=LOAD))
+    gets_on(guest, "usrblk0", load, sectors=160)
     server.kill()
     Server(guest, attach=0, file="/dev/shm/disk")
-    assert job.wait(120 * SLOWER).code == 0, job.err
-    check_report(guest)
+    ends_well(guest, load)
     guest.run("cryptsetup close secret", 60 * SLOWER, check=True)
 
 
@@ -176,16 +155,15 @@ def test_swap(guest: Guest) -> None:
     guest.run(
         f"echo $$ >{group}/cgroup.procs; exec python3 /share/swap.py", 120 * SLOWER, check=True
     )
-    assert int(guest.run("cat /sys/block/usrblk0/stat", check=True).out.split()[4]) > 10, (
-        "nothing was swapped out"
-    )
+    assert sectors_written(guest, "usrblk0") > 10 * 8, "nothing was swapped out"
     guest.run(f"swapoff /dev/usrblk0 && rmdir {group}", 120 * SLOWER, check=True)
 
 
 def test_cpus_and_schedulers_change_under_load(guest: Guest) -> None:
     log = guest.console.position()
     Server(guest, size=16 << 20, queues=2, policy=REISSUE)
-    job = guest.start(load("--filename=/dev/usrblk0", "--direct=1", "--loops=2"))
+    load = again_and_again(guest, fio("--filename=/dev/usrblk0", size=LOAD))
+    gets_on(guest, "usrblk0", load)
     churn = (
         "for i in 1 2 3; do "
         "for s in mq-deadline kyber bfq none; do echo $s >/sys/block/usrblk0/queue/scheduler; done;"
@@ -193,7 +171,7 @@ def test_cpus_and_schedulers_change_under_load(guest: Guest) -> None:
         "cd /sys/block/usrblk0/queue; echo $((16 + i)) >nr_requests; echo $((i % 2)) >rq_affinity; done"
     )
     done = guest.run(churn, 120 * SLOWER)
-    assert job.wait(120 * SLOWER).code == 0, job.err
+    ends_well(guest, load)
     assert "I/O error" not in guest.kernel_log(log), done.err
     assert guest.run("cat /sys/devices/system/cpu/online").out == "0-1\n"
 
@@ -205,7 +183,7 @@ def test_a_mounted_disk_is_pulled_out(guest: Guest) -> None:
     job = guest.start(
         "while dd if=/dev/zero of=/mnt/x bs=64k count=32 conv=fsync status=none; do :; done"
     )
-    wait(lambda: guest.run("test -s /mnt/x").code == 0, 60, "writes")
+    gets_on(guest, "usrblk0", job)
     assert call(guest, "delete", force=True) == 0
     job.wait(60 * SLOWER)
     guest.run("umount /mnt", 60 * SLOWER, check=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from kernel_logs import says
 from kmod import SLOWER, boot
 
 from usrdrv.lab.guest import Guest
@@ -20,4 +21,4 @@ def test_a_request_that_waits_has_suspend_refused(
     """It harms nothing, takes no server's time, and the next try goes through: docs/man/usrdrv-block.1.md."""
     guest = boot(guest_factory)
     guest.run(f"python3 /src/tests/lab/usrloop_suspend.py {check}", 300 * SLOWER, check=True)
-    assert "Freezing user space processes failed" in guest.kernel_log()
+    says(guest, "Freezing user space processes failed")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from kmod import SLOWER, boot, call, delete, state, unload, wait
+from loads import finish, flow
+from waiting import still
 
 from usrdrv.lab.guest import Guest, Job
 
@@ -70,6 +71,12 @@ def counters(guest: Guest, name: str = "usrneta", where: str = "") -> dict[str, 
 
 def total(guest: Guest, counter: str, name: str = "usrneta", where: str = "") -> int:
     return sum(v for k, v in counters(guest, name, where).items() if k.endswith(counter))
+
+
+def sending(guest: Guest) -> None:
+    """Wait until many packets have gone out from now on."""
+    begun = total(guest, "_tx_packets")
+    wait(lambda: total(guest, "_tx_packets") > begun + 100, 60, "traffic")
 
 
 def ping(guest: Guest, to: str = "10.8.0.2", size: int = 56) -> None:
@@ -150,11 +157,8 @@ def test_ethtool_and_ip_say_what_it_is(guest: Guest, pair: Job) -> None:
 def test_death_of_the_server(guest: Guest, pair: Job) -> None:
     """1. TCP flows  2. the server is killed: no carrier; addresses and routes stay  3. another one: it flows on."""
     guest.run("ip route add 10.77.0.0/16 via 10.8.0.2 dev usrneta", check=True)
-    guest.run(f"{FAR} iperf3 -s -1 -D --pidfile /tmp/iperf3", check=True)
-    wait(lambda: guest.run(f"{FAR} ss -ltn | grep -q 5201").code == 0, 60, "iperf3")
-    flow = guest.start("iperf3 -c 10.8.0.2 -t 6 -J --logfile /share/iperf.json")
-    begun = total(guest, "_tx_packets")
-    wait(lambda: total(guest, "_tx_packets") > begun + 100, 20, "traffic")
+    ends = flow(guest, "10.8.0.2", "far")
+    sending(guest)
     pair.signal(9)
     pair.wait(60)
     assert guest.run("cat /sys/class/net/usrneta/carrier", check=True).out == "0\n"
@@ -171,7 +175,8 @@ def test_death_of_the_server(guest: Guest, pair: Job) -> None:
     # The other end's carrier comes on its own time, and who did not answer before is asked again later.
     wait(lambda: guest.run("ping -c 1 -W 1 10.8.0.2").code == 0, 60, "an answer")
     ping(guest)
-    assert flow.wait(60 * SLOWER).code == 0, "the TCP connection broke"
+    sending(guest)
+    finish(guest, *ends)
     assert "10.77.0.0/16" in guest.run("ip route", check=True).out
     job.signal(9)
 
@@ -179,10 +184,9 @@ def test_death_of_the_server(guest: Guest, pair: Job) -> None:
 def test_down_and_up_under_load(guest: Guest, pair: Job) -> None:
     """Also while the server is stopped and all of the ring is on its way to it."""
     flood = guest.start("exec ping -f -q -s 1400 10.8.0.2")
-    begun = total(guest, "_tx_packets")
-    wait(lambda: total(guest, "_tx_packets") > begun + 100, 60, "a flood")
+    sending(guest)
     pair.signal(19)
-    time.sleep(1)  # all of the ring is on its way by then
+    still(lambda: total(guest, "_tx_packets"))  # all of the ring is on its way
     for _ in range(3):
         guest.run(
             "ip link set usrneta down; ip link set usrneta up; "

@@ -18,16 +18,9 @@ from typing import Any
 
 import disks
 import pytest
-from disks import (
-    ADDRESS,
-    driver,
-    end_all,
-    in_flight,
-    lives_through_deaths,
-    make_image,
-    sectors_written,
-)
+from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image
 from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet, wait
+from loads import gets_on, in_flight
 from model_faults import broken, hits, left
 from waiting import at_best, enough
 
@@ -220,9 +213,9 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
         good(guest.run(f"{SCRIPT} held {served.device}", 60 * SLOWER))  # and looks for partitions
         with slow(model, HELD * 1000):
             keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
-            wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 60, keeper.err)
+            wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 60, "a copy of the claim")
             job = guest.start(f"{SCRIPT} held {served.device}")
-            wait(lambda: hits(model.control) == 1, 60, "the drive has the command")
+            wait(lambda: hits(model.control), 60, "the drive has the command")
             served.signal_driver("KILL")
             done = json.loads(good(job.wait(120 * SLOWER)).out.splitlines()[-1])
             poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120 * SLOWER)
@@ -240,7 +233,7 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
 def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Served) -> None:
     """A request is under way, so the claim is ended for good: it can be had by the next driver."""
     keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}")
-    wait(lambda: "kept" in keeper.out, 60, keeper.err)
+    wait(lambda: "kept" in keeper.out, 60, lambda: f"a copy of the claim: {keeper.err}")
     guest.run(f"kill -STOP {served.pid}", check=True)
     job = guest.start(f"{SCRIPT} held {served.device}")
     wait(lambda: in_flight(guest, served.device) == 1, 60, "a request under way")
@@ -248,7 +241,7 @@ def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Se
     done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
     assert done["errno"] == "", "it was sent again"
     assert good(keeper.wait(60 * SLOWER)).out.split() == ["kept", "ended"]
-    wait(lambda: served.restarts == 1, 30, served.job.err)
+    served.restarted(1)
 
 
 def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
@@ -262,7 +255,7 @@ def test_taken_from_a_driver_that_lives(guest: Guest, served: Served) -> None:
     guest.run(f"kill -CONT {stopped}", check=True)
     done = json.loads(good(job.wait(60 * SLOWER)).out.splitlines()[-1])
     assert done["errno"] == "", done
-    wait(lambda: served.restarts == 1, 60, served.job.err)
+    served.restarted(1)
     assert served.pid != stopped
 
 
@@ -279,9 +272,9 @@ def test_unplugged_under_load(guest: Guest) -> None:
     served = Served(guest)
     fio = guest.start(
         f"fio --name=r --filename={served.device} --rw=randrw --bs=16k --direct=1 --ioengine=libaio "
-        "--iodepth=16 --size=32M --time_based --runtime=60"
+        "--iodepth=16 --size=32M --time_based --runtime=1000000"
     )
-    wait(lambda: sectors_written(guest, served.device) > 500, 60, "work")
+    gets_on(guest, served.device, fio, sectors=500)
     guest.run(f"echo 1 >/sys/bus/pci/devices/{ADDRESS}/remove", check=True)
     try:
         assert fio.wait(60 * SLOWER).code

@@ -13,7 +13,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from scenario import PATIENCE
+from scenario import PATIENCE, locked
 from usrloop_rig import (
     MODULE,
     SIZE,
@@ -132,12 +132,7 @@ def locked_memory_is_limited() -> None:
             refused(errno.ENOMEM, attach, file, number)
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (7 << 20, 7 << 20))
             a = attach(file, number)
-            locked = next(
-                x
-                for x in Path("/proc/self/status").read_text().splitlines()
-                if x.startswith("VmPin")
-            )
-            assert int(locked.split()[1]) << 10 == a.size, locked
+            assert locked() == a.size
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (a.size, 7 << 20))
             target(lib.USRLOOP_IOC_DETACH, again, lib.USRLOOP_BLOCK, number)
             refused(errno.ENOMEM, attach, again, number)

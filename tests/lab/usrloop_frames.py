@@ -40,12 +40,12 @@ def what_came_while_an_interface_was_down_is_not_delivered_later() -> None:
             run("ip", "link", "set", "frames0", "up")
             assert received("frames0") == 0
             assert put(server, 3) == 3
-            wait(lambda: received("frames0") == 3, "frames")
+            wait(lambda: received("frames0") == 3, "3 frames come")
             run("ip", "link", "set", "frames0", "down")
             assert put(server, 2 * DEPTH) == DEPTH, "nobody takes them"
             assert put(server, 1) == 0
             run("ip", "link", "set", "frames0", "up")
             assert received("frames0") == 3
             assert put(server, DEPTH) == DEPTH, "there is room again"
-            wait(lambda: received("frames0") == 3 + DEPTH, "frames")
+            wait(lambda: received("frames0") == 3 + DEPTH, "the frames come that there is room for")
         assert control.query().refused == 0

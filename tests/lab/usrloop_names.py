@@ -64,7 +64,7 @@ def udev_names_a_disk_by_what_is_on_it() -> None:
         assert leads_to(f"/dev/disk/by-id/usrloop-{LABEL}", device)
         run("mkfs.ext4", "-q", "-F", "-L", "backup", "-U", UUID, device)
         # Nobody says so: udev watches who writes.
-        wait(lambda: leads_to(f"/dev/disk/by-uuid/{UUID}", device), "by-uuid")
+        wait(lambda: leads_to(f"/dev/disk/by-uuid/{UUID}", device), "a link in by-uuid")
         settled()
         assert leads_to("/dev/disk/by-label/backup", device)
         assert fields(device, "FSTYPE,LABEL,UUID") == ["ext4", "backup", UUID]
@@ -80,7 +80,10 @@ def udev_names_partitions() -> None:
             ["sfdisk", "-q", device], input=table, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        wait(lambda: leads_to(f"/dev/disk/by-partuuid/{UUID}", f"{device}p1"), "by-partuuid")
+        wait(
+            lambda: leads_to(f"/dev/disk/by-partuuid/{UUID}", f"{device}p1"),
+            "a link in by-partuuid",
+        )
         settled()
         assert leads_to("/dev/disk/by-partlabel/spare", f"{device}p1")
         assert leads_to(f"/dev/usrdrv/{LABEL}-part1", f"{device}p1")
@@ -122,7 +125,7 @@ def udev_gives_no_users_disk_a_name_that_others_rely_on() -> None:
                 settled()
                 assert leads_to("/dev/usrdrv/twice", ours), "also if the user's comes later"
         settled()
-        wait(lambda: leads_to("/dev/usrdrv/twice", theirs), "it gets the name back")
+        wait(lambda: leads_to("/dev/usrdrv/twice", theirs), "the user's disk gets the name back")
 
 
 @check

@@ -33,7 +33,7 @@ def a_processor_goes_offline_while_its_queues_requests_wait() -> None:
         try:
             assert polled(first, PATIENCE * 1000) & select.POLLIN
             first.close()
-            wait(lambda: STATES[control.query().state] == "quiesced")
+            wait(lambda: STATES[control.query().state] == "quiesced", "its server is gone")
             # That for a partition table failed with its server; the next one waits for another.
             wait(lambda: in_flight(device), "a request waits")
             CPU.write_text("0")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from scenario import PATIENCE
-from usrloop_rig import SIZE, SMALL, Ram, check, refused, run, served, target
+from usrloop_rig import SIZE, SMALL, Ram, check, refused, run, served, target, wait
 
 from usrdrv.loop import Control, Interface, lib
 
@@ -85,18 +85,21 @@ def a_disk_is_resized_while_it_goes_and_comes() -> None:
         control.create(SMALL)
         control.attach()
         done = threading.Event()
+        resized = [0, 0]
 
-        def resize() -> None:
+        def resize(number: int) -> None:
             for sectors in itertools.cycle((1, 2)):
                 control.resize(sectors * 512)
+                resized[number] += 1
                 if done.is_set():
                     return
 
-        threads = [threading.Thread(target=resize) for _ in range(2)]
+        threads = [threading.Thread(target=resize, args=(number,)) for number in range(2)]
         for thread in threads:
             thread.start()
-        for _ in range(30):
+        for turn in range(30):
             control.start()
+            wait(lambda turn=turn: min(resized) > turn, "both resize it")
             control.stop(force=True)
         done.set()
         for thread in threads:

@@ -9,7 +9,8 @@
  *		delay_us=N	before each completion; error_every=N: each Nth request fails with EIO
  *		die_after=N	requests that were taken: SIGKILL, before the Nth is completed
  *		die_at=N	sector: SIGKILL when a READ of it is taken
- *		hold_after=N	requests: from then on none is completed
+ *		hold_writes=1	no WRITE is completed
+ *		stop_at_write=1	SIGSTOP when a WRITE is taken, before it is completed
  *		io_flusher=1	PR_SET_IO_FLUSHER: we are needed to get memory free
  *	usrloop_server delete|stop|detach|start|state blk|net N [force]
  *
@@ -37,11 +38,11 @@
 
 static struct {
 	unsigned long size, block, max_io, queues, depth, policy, recovery_ms, timeout_ms, poll_us, features, persist;
-	unsigned long id, attach, delay_us, error_every, die_after, die_at, hold_after, io_flusher;
+	unsigned long id, attach, delay_us, error_every, die_after, die_at, hold_writes, stop_at_write, io_flusher;
 	const char *file, *label;
 } opt = {
 	.size = 64 << 20, .block = 512, .max_io = 128 << 10, .queues = 1, .depth = 32, .policy = USRLOOP_DEATH_REISSUE,
-	.recovery_ms = 60000, .id = USRLOOP_ANY, .attach = USRLOOP_ANY, .label = "test", .die_at = -1UL,
+	.recovery_ms = 3600000, .id = USRLOOP_ANY, .attach = USRLOOP_ANY, .label = "test", .die_at = -1UL,
 	.features = USRLOOP_BLK_CACHE | USRLOOP_BLK_FUA | USRLOOP_BLK_DISCARD | USRLOOP_BLK_ZEROES,
 };
 
@@ -54,7 +55,7 @@ static const struct {
 	{ "timeout_ms", &opt.timeout_ms }, { "poll_us", &opt.poll_us }, { "features", &opt.features },
 	{ "persist", &opt.persist }, { "id", &opt.id }, { "attach", &opt.attach }, { "delay_us", &opt.delay_us },
 	{ "error_every", &opt.error_every }, { "die_after", &opt.die_after }, { "die_at", &opt.die_at },
-	{ "hold_after", &opt.hold_after }, { "io_flusher", &opt.io_flusher },
+	{ "hold_writes", &opt.hold_writes }, { "stop_at_write", &opt.stop_at_write }, { "io_flusher", &opt.io_flusher },
 };
 
 static uint8_t *memory;
@@ -119,8 +120,11 @@ static void *serve_queue(void *argument)
 			if (n == opt.die_after || (sqe->op == USRLOOP_OP_READ && opt.die_at >= sqe->sector &&
 						   opt.die_at - sqe->sector < sqe->len / 512))
 				kill(getpid(), SIGKILL);
-			if (opt.hold_after && n >= opt.hold_after)
+			if (opt.hold_writes && sqe->op == USRLOOP_OP_WRITE)
 				continue;
+			/* Of this thread, which goes no further; a signal to the process may begin with another one. */
+			if (opt.stop_at_write && sqe->op == USRLOOP_OP_WRITE)
+				raise(SIGSTOP);
 			if (opt.delay_us)
 				usleep(opt.delay_us);
 			result = opt.error_every && !(n % opt.error_every) ? -EIO :

@@ -68,7 +68,7 @@ def refused() -> None:
         assert STATES[control.query().state] == "live"
         late.answer.set()
         assert waits.wait(PATIENCE) == 0
-        assert suspend(2000) is None
+        assert suspend(PATIENCE * 1000) is None
         fd = os.open(device, os.O_RDONLY)
         assert os.read(fd, 4096) == data
         os.close(fd)

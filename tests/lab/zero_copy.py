@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scenario import PATIENCE, main
+from scenario import PATIENCE, locked, main
 from usr_pci import INTX, Claim, error_of
 from usrloop_rig import attach, create_refused, in_flight, raw, refused, wait
 
@@ -186,7 +186,7 @@ class Asked:
         self.claim_then = ""
         self.client = threading.Thread(target=self._read, daemon=True)
         self.client.start()
-        wait(lambda: self.server.kept, "it was asked")
+        wait(lambda: self.server.kept or not self.server.is_alive(), "it is asked")
 
     def _read(self) -> None:
         memory = mmap.mmap(-1, 64 << 10)
@@ -205,12 +205,6 @@ class Asked:
         assert not self.server.is_alive()
         self.server.server.close()
         self.claim.close()
-
-
-def locked() -> int:
-    """Bytes that count against our RLIMIT_MEMLOCK."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmPin:")[2].split()[0]) << 10
 
 
 def vars_of(disk: Disk) -> dict[str, Any]:
@@ -232,7 +226,13 @@ def table(address: str) -> None:
 
 def taken(address: str, how: str) -> None:
     """A request is taken from a server that has not answered: the device is stopped first."""
-    asked = Asked(address, timeout_ms=500 if how == "timeout" else 0)
+    timeout = 500 if how == "timeout" else 0
+    asked = Asked(address, timeout_ms=timeout)
+    while not asked.server.kept:  # on a busy machine it may be late with its answers before
+        assert timeout
+        asked.close()
+        timeout *= 2
+        asked = Asked(address, timeout_ms=timeout)
     if how == "detach":
         asked.control.detach()
     elif how == "stop":
@@ -462,8 +462,8 @@ def finish(address: str) -> None:
     # Done before it sleeps.
     f.ring.finish = armed
     f.interrupt()
-    wait(lambda: f.ring.finish == done, "the handler")
-    wait(lambda: len(f.answers) == 2, "the client")
+    wait(lambda: f.ring.finish == done, "the handler ends the request")
+    wait(lambda: len(f.answers) == 2, "the client has its answer")
     f.comes()
 
     # Not done; not to be looked at; nobody said how.

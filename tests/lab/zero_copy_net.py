@@ -13,8 +13,9 @@ import socket
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+
+from scenario import locked, wait
 
 from usrdrv import loop
 from usrdrv.base import errors
@@ -55,12 +56,6 @@ def ipc_lock(on: bool) -> None:
     caps = list(struct.unpack("=6I", words.raw))
     caps[0] = caps[0] | 1 << 14 if on else caps[0] & ~(1 << 14)
     assert libc.capset(header, struct.pack("=6I", *caps)) == 0
-
-
-def locked() -> int:
-    """Bytes that count against our RLIMIT_MEMLOCK."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmPin:")[2].split()[0]) << 10
 
 
 def attach_with_a_limit(control: loop.Control, id: int, claim: int) -> Any:
@@ -107,7 +102,7 @@ class Bad:
         return self.enter()
 
     def next(self) -> Any:
-        """The next packet of ours: others send, too."""
+        """The next packet of ours, if there is one: others send, too."""
         while self.q.sq_head != self.q.ring.sq_tail:
             sqe = self.q.sq[self.q.sq_head & self.q.mask]
             self.q.sq_head += 1
@@ -115,6 +110,18 @@ class Bad:
                 return sqe
             assert self.complete(sqe.tag, sqe.seq) & REFUSED == 0
         return None
+
+    def wait_next(self) -> Any:
+        """The next packet of ours: what another processor has begun to send goes before it."""
+        sqe = None
+
+        def came() -> bool:
+            nonlocal sqe
+            sqe = self.next()
+            return sqe is not None
+
+        wait(came, "a packet of ours")
+        return sqe
 
 
 def bad_frames(bad: Bad) -> None:
@@ -145,8 +152,8 @@ def bad_frames(bad: Bad) -> None:
 def bad_completions(bad: Bad) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.sendto(b"\x5a" * 1400, ("10.99.0.2", 9))
-        sqe = bad.next()
-        assert sqe is not None and sqe.len == HEADER + 42 + 1400
+        sqe = bad.wait_next()
+        assert sqe.len == HEADER + 42 + 1400
         table = ffi.cast(
             "struct usrloop_segment *", lib.loop_slot(bad.q, sqe.tag) + lib.USRLOOP_NET_TABLE
         )
@@ -161,7 +168,7 @@ def bad_completions(bad: Bad) -> None:
         assert bad.complete(sqe.tag, sqe.seq) & REFUSED, "twice"
         for _ in range(4):  # these stay on their way until we are gone
             s.sendto(b"\xa5" * 1400, ("10.99.0.2", 9))
-        assert bad.next() is not None
+        bad.wait_next()
 
 
 def main(address: str, how: str) -> None:

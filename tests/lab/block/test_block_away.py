@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disks import sectors_written
 from kmod import wait
+from loads import gets_on, writing
 from model_faults import broken, hits
 from ways import Served, Way, nothing_is_left
 
@@ -37,7 +38,7 @@ def no_other_driver(guest: Guest, way: Way, served: Served, program: str) -> Ite
     try:
         if way.export == "usrloop":  # the process that waits is from before
             guest.run("pkill -9 -x usrdrv-standby", check=True)
-            wait(lambda: "standby was killed" in served.job.err, 60, "its death")
+            served.says("standby was killed")
         yield
     finally:
         guest.run(f"umount {way.program}", check=True)
@@ -45,7 +46,7 @@ def no_other_driver(guest: Guest, way: Way, served: Served, program: str) -> Ite
 
 @pytest.mark.parametrize(
     ("program", "why"),
-    [("sleep 1000", "3 s"), ("exit 4", "ended with status 4")],
+    [("sleep infinity", "3 s"), ("exit 4", "ended with status 4")],
     ids=["hangs", "fails"],
 )
 def test_requests_wait_for_a_driver_so_long_and_no_longer(
@@ -61,18 +62,23 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
     if way.export == "nbd":
         assert guest.run(f"cat /sys/block/{Path(device).name}/queue/io_timeout").out == "2000\n"
     with no_other_driver(guest, way, served, program):
-        dd = f"dd if=/dev/zero of={device} bs=4k oflag=direct seek=%d"
-        before = sectors_written(guest, device)
-        under_way = guest.start(dd % 0)
-        wait(lambda: sectors_written(guest, device) > before + 800, 60, "I/O before the kill")
+        under_way = writing(guest, device, "4k")
+        # Open before, so that on a slow machine, too, where the disk may be gone by then, it has one to write to.
+        late = guest.start(
+            f"rm -f /tmp/late; exec 3<>{device}; echo open; until [ -e /tmp/late ]; do sleep 0.1; done; "
+            "exec dd if=/dev/zero bs=4k count=1 oflag=direct,seek_bytes seek=16M >&3"
+        )
+        wait(lambda: late.out or late.done.is_set(), 60, "an open disk")
+        gets_on(guest, device, under_way, late, sectors=800)
         with broken(model.control, {"kind": "hang", "on": "write"}):
             wait(lambda: hits(model.control), 60, "a command that does not end")
             begun = time.monotonic()
             served.signal_driver("KILL")
-        late = guest.start(dd % 4096)
-        for job in (under_way, late):
-            result = job.wait(120)
-            assert result.code == 1 and "Input/output error" in result.err
+        guest.run("touch /tmp/late", check=True)
+        assert under_way.wait(120).code == 1 and "Input/output error" in under_way.err
+        # A disk that is gone has no room, either.
+        assert late.wait(120).code == 1
+        assert re.search("Input/output error|No space left|No such device", late.err), late.err
         assert time.monotonic() - begun > 2.5, "restart time"
         served_result = served.job.wait(60)
     assert served_result.code == 1
@@ -82,8 +88,8 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
 
 
 def test_ctrl_c_while_the_driver_is_away(guest: Guest, way: Way) -> None:
-    served = Served(guest, way)
-    with no_other_driver(guest, way, served, "sleep 1000"):
+    served = Served(guest, way, "--restart-time", "3600")
+    with no_other_driver(guest, way, served, "sleep infinity"):
         (pid,) = guest.run(f"pgrep -x {way.process}", check=True).out.split()
         served.signal_driver("KILL")
         wait(lambda: guest.run(f"kill -0 {pid}").code == 1, 60, "its death is noticed")

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 import signal
 
-from disks import LOAD, SIZE, driver, lives_through_deaths, sectors_written
+from disks import LOAD, SIZE, driver, lives_through_deaths
 from kmod import wait
+from loads import again_and_again, finish, gets_on, sectors_written, writing
 from ways import WAYS, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest
@@ -63,7 +64,7 @@ def test_the_process_that_waited_takes_over(guest: Guest) -> None:
     served = Served(guest, way)
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     guest.run("pkill -9 -x usrdrv-standby", check=True)
-    wait(lambda: "the driver's standby was killed by SIGKILL" in served.job.err, 10, "its death")
+    served.says("the driver's standby was killed by SIGKILL")
     served.kill_driver()
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     before = pids("usrdrv-standby")
@@ -84,18 +85,19 @@ def test_a_driver_that_somebody_ends_in_order_is_started_again(guest: Guest, way
     served = Served(guest, way)
     guest.run("head -c 16M /dev/urandom >/tmp/data", check=True)
     before = sectors_written(guest, served.device)
-    written = guest.start(
+    load = again_and_again(
+        guest,
         f"dd if=/tmp/data of={served.device} bs=64k oflag=direct status=none && "
-        f"cmp -n 16M /tmp/data {served.device}"
+        f"cmp -n 16M /tmp/data {served.device}",
     )
-    wait(lambda: sectors_written(guest, served.device) > before, 60, "I/O before the end")
+    gets_on(guest, served.device, load)
     served.signal_driver("TERM")
-    wait(lambda: served.restarts == 1, 60, f"restart: {served.job.err}")
+    served.restarted(1)
     how = {"nbd": "ended with status 0", "usrloop": "was killed by SIGTERM"}[way.export]
     assert f"the driver {how}; restarted in" in served.job.err
-    result = written.wait(120)
-    assert result.code == 0, result.err
-    assert sectors_written(guest, served.device) - before == (16 << 20) // 512
+    finish(guest, load)
+    written = sectors_written(guest, served.device) - before
+    assert written and written % ((16 << 20) // 512) == 0, "each request counts once"
     assert served.end() == 0, served.job.err
     nothing_is_left(guest, way)
 
@@ -118,16 +120,11 @@ def test_one_that_worked_may_die_as_often_as_it_likes(guest: Guest, way: Way) ->
     """Seven deaths, faster than the restart time: after each the client gets on."""
     served = Served(guest, way, "--restart-time", "30")
     device = served.device
-    writer = guest.start(
-        f"while :; do dd if=/dev/zero of={device} bs=64k count=16 oflag=direct status=none || exit; done"
-    )
+    load = writing(guest, device)
     for _ in range(7):
-        before = sectors_written(guest, device)
-        wait(lambda n=before: sectors_written(guest, device) > n + 128, 60, "I/O before the kill")  # type: ignore[misc]
+        gets_on(guest, device, load, sectors=128)
         served.kill_driver()
-    before = sectors_written(guest, device)
-    wait(lambda: sectors_written(guest, device) > before, 60, "I/O after the kills")
-    assert not writer.done.is_set(), writer.err
-    writer.signal(signal.SIGKILL)
+    gets_on(guest, device, load)
+    finish(guest, load)
     assert served.end() == 0, served.job.err
     nothing_is_left(guest, way)
