@@ -226,7 +226,7 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    if len(sys.argv) == 1 and (os.geteuid() or choose("auto")[0] not in RESTARTABLE):
+    if len(sys.argv) == 1 and (os.geteuid() or choose("auto").name not in RESTARTABLE):
         root = "mounting and block devices need root"
         module = "this kernel has neither module usrloop nor nbd"
         return in_the_lab(

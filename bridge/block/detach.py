@@ -19,7 +19,7 @@ from typing import Final
 from usrdrv import disks
 from usrdrv.base import errors
 from usrdrv.base.signals import Signals
-from usrdrv.bridge.block.exports import Attachment
+from usrdrv.bridge.block.contract import Attachment
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 SYNC_TIMEOUT: Final = 60.0

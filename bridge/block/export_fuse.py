@@ -24,9 +24,11 @@ from usrdrv import mounts
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
 from usrdrv.bridge.block import loop
+from usrdrv.bridge.block.contract import ATTACH_TIME, Attachment, Settings
+from usrdrv.bridge.block.export_socket import Socket
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 from usrdrv.bridge.block.nbd_handshake import Export
-from usrdrv.bridge.block.nbd_server import Endpoint
+from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 from usrdrv.claim import run_directory
 
 FUSE: Final = "/dev/fuse"
@@ -167,3 +169,27 @@ class FuseAttachment:
             with suppress(OSError):
                 number = os.minor(self._connection)
                 Path(f"/sys/fs/fuse/connections/{number}/abort").write_text("1")
+
+
+class Fuse(Socket):
+    """nbdfuse, and a loop device over its file."""
+
+    name = "fuse"
+    why = "the kernel has no NBD client (module nbd)"
+    # A loop device turns "write zeroes" into "punch a hole", which nbdfuse makes a trim, after which
+    # an ATA drive need not read as zeroes.
+    trim = False
+
+    def available(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        check_access()
+
+    def attach(self, server: NbdServer, drive: int, settings: Settings) -> Attachment:
+        return FuseAttachment(
+            server.endpoint, server.name(drive), server.drives[drive], timeout=ATTACH_TIME
+        )
+
+
+EXPORT = Fuse()

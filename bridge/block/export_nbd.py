@@ -26,11 +26,15 @@ from pyroute2.netlink import (  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
 
+from usrdrv import modules
 from usrdrv.base import errors, sockets
 from usrdrv.base.process import DYING, Child, find_tool
-from usrdrv.bridge.block import exports, nbd_handshake
+from usrdrv.bridge.block import nbd_handshake
 from usrdrv.bridge.block.chosen import check_same
+from usrdrv.bridge.block.contract import ATTACH_TIME, REPLAY_TIME, Attachment, Settings
+from usrdrv.bridge.block.export_socket import Socket
 from usrdrv.bridge.block.kernel_disk import KernelDisk
+from usrdrv.bridge.block.nbd_server import NbdServer
 
 FAMILY: Final = "nbd"
 VERSION: Final = 1
@@ -41,7 +45,7 @@ CMD_RECONFIGURE: Final = 3
 
 CFLAG_DISCONNECT_ON_CLOSE: Final = 2
 
-REPLAY_PERIOD_MS: Final = int(exports.REPLAY_TIME * 1000)
+REPLAY_PERIOD_MS: Final = int(REPLAY_TIME * 1000)
 """How often the kernel looks whether a request's connection is another one now."""
 ORPHANED: Final = 10
 """Seconds that requests wait without any connection. We give the kernel a stand-in long before."""
@@ -343,3 +347,38 @@ class NbdAttachment:
             while (disk.folder / "pid").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
         self._family.close()
+
+
+def kernel_has_nbd(module: Path = Path("/sys/module/nbd")) -> bool:
+    """Whether the kernel's NBD client is there; loads it if we may."""
+    if not module.exists():
+        modules.load("nbd")
+    return module.exists()
+
+
+class Nbd(Socket):
+    """The kernel's NBD client."""
+
+    name = "nbd"
+    why = "the kernel has an NBD client"
+    again = True
+
+    def available(self) -> bool:
+        return kernel_has_nbd()
+
+    def check(self) -> None:
+        if not kernel_has_nbd():
+            raise errors.MissingToolError(
+                "this kernel has no NBD client: module nbd (CONFIG_BLK_DEV_NBD)"
+            )
+
+    def attach(self, server: NbdServer, drive: int, settings: Settings) -> Attachment:
+        return NbdAttachment(
+            server.endpoint.address,
+            server.name(drive),
+            timeout=ATTACH_TIME,
+            patience=settings.restart_time,
+        )
+
+
+EXPORT = Nbd()

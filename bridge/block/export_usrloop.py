@@ -20,6 +20,7 @@ from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
 from usrdrv.bridge.block import inquiry
 from usrdrv.bridge.block.chosen import check_same
+from usrdrv.bridge.block.contract import Attachment, Export, Settings
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 from usrdrv.bridge.worker.memory import stay_in_memory
 from usrdrv.bridge.worker.process import START_TIMEOUT, DriverProcess
@@ -244,3 +245,35 @@ def _label(name: str) -> str:
     """What /dev/usrdrv/ calls it: its name, as far as a file's name can have it."""
     safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-.=" else "_" for c in name)
     return safe[-loop.lib.USRLOOP_LABEL_LEN + 1 :].lstrip("-.")
+
+
+class Usrloop(Export[LoopServer]):
+    """The kernel module usrloop: a driver takes requests from rings."""
+
+    name = "usrloop"
+    why = "the kernel has module usrloop"
+    options = ("poll_us",)
+
+    def available(self) -> bool:
+        return loop.available()
+
+    def check(self) -> None:
+        loop.Control().close()
+
+    def start(self, device: str, drives: Sequence[int] | None, settings: Settings) -> LoopServer:
+        return LoopServer(
+            device,
+            drives,
+            read_only=settings.read_only,
+            zero_copy=settings.zero_copy,
+            poll_us=settings.poll_us,
+            counters=settings.counters,
+        )
+
+    def attach(self, server: LoopServer, drive: int, settings: Settings) -> Attachment:
+        return LoopAttachment(
+            server, drive, patience=settings.restart_time, overdue=settings.overdue
+        )
+
+
+EXPORT = Usrloop()

@@ -14,8 +14,8 @@ from usrdrv import names
 from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Signals
-from usrdrv.bridge.block import account, exports
-from usrdrv.bridge.block.exports import Attachment, Server
+from usrdrv.bridge.block import account
+from usrdrv.bridge.block.contract import Attachment, Server, statistics
 from usrdrv.bridge.worker import presence
 from usrdrv.bridge.worker.backoff import LONGEST, Death, Restarts
 
@@ -58,11 +58,11 @@ class Restarter:
     def _begin(self) -> None:
         """Another driver has the drive from now on."""
         self._since = time.monotonic()
-        self._before = account.read(exports.statistics(self._attachment))
+        self._before = account.read(statistics(self._attachment))
 
     def _worked(self, died: float) -> bool:
         """Whether the driver that died did any work, or lived for a while with nothing to do."""
-        now, before = account.read(exports.statistics(self._attachment)), self._before
+        now, before = account.read(statistics(self._attachment)), self._before
         if now is not None and before is not None and now.completed > before.completed:
             return True
         return died - self._since >= LONGEST and not (now is not None and now.in_flight)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from usrdrv.base.process import Child
-from usrdrv.bridge.block.exports import Attachment
+from usrdrv.bridge.block.contract import Attachment
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 
 

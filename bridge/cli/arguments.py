@@ -22,6 +22,10 @@ def bounded(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
+drive_number = bounded(0, 65535)
+"""An argparse type: a drive of a controller; which there are, its driver says."""
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "device",

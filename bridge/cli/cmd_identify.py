@@ -8,7 +8,7 @@ import json
 
 from usrdrv.base import errors
 from usrdrv.bridge.block import inquiry
-from usrdrv.bridge.cli.arguments import add_device, bounded
+from usrdrv.bridge.cli.arguments import add_device, drive_number
 from usrdrv.chips import DISKS
 from usrdrv.drivers import supported
 
@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Show the drives of a controller: identity, modes, geometry, health.",
     )
     add_device(parser)
-    parser.add_argument("--drive", type=bounded(0, 3), help="only this one, 0 to 3")
+    parser.add_argument("--drive", type=drive_number, help="only this one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

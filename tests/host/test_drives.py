@@ -64,8 +64,8 @@ def test_one_drive_is_announced_as_ever(world: World) -> None:
     [
         (("--drive", "0", "--drive", "1"), "no drive 1 (there is: 0, 2)\n"),
         (
-            ("--drive", "0", "--drive", "4"),
-            "4 is not in 0 to 3, nor all (see usrdrv block --help)\n",
+            ("--drive", "0", "--drive", "x"),
+            "'x' is not a number, nor all (see usrdrv block --help)\n",
         ),
         (("--drive", "some"), "'some' is not a number, nor all (see usrdrv block --help)\n"),
     ],

@@ -51,7 +51,9 @@ def test_it_boots_and_drives_the_model_both_ways(guest_factory: Boot) -> None:
         guest.run("modprobe -a nbd ublk_drv null_blk tun kunit ns83820", check=True)
         # What suites of others need: xfstests, blktests, those of device mapper.
         guest.run("modprobe -a dm-crypt dm-flakey dm-log-writes dm-thin-pool", check=True)
-        guest.run("command -v gawk && command -v setfacl && command -v setfattr && hexdump -V", check=True)
+        guest.run(
+            "command -v gawk && command -v setfacl && command -v setfattr && hexdump -V", check=True
+        )
         guest.close()
 
 

@@ -17,7 +17,7 @@ from usrdrv.base import errors
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
-from usrdrv.bridge.block import exports, nbd_server
+from usrdrv.bridge.block import export_nbd, export_usrloop, exports, nbd_server
 from usrdrv.bridge.block.nbd_handshake import Export
 from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model, main
 from usrdrv.bridge.net import tap
@@ -46,8 +46,8 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         ((), "COMMAND"),
         (("frobnicate",), "frobnicate"),
         (("block",), "DEVICE"),
-        (("block", "x", "--drive", "4"), "4 is not in 0 to 3"),
-        (("block", "x", "--drive", "-1"), "-1 is not in 0 to 3"),
+        (("block", "x", "--drive", "70000"), "70000 is not in 0 to 65535"),
+        (("block", "x", "--drive", "-1"), "-1 is not in 0 to 65535"),
         (("block", "x", "--port", "0"), "0 is not in 1 to 65535"),
         (("block", "x", "--port", "65536"), "65536 is not in 1 to 65535"),
         (("block", "x", "--port", "http"), "'http' is not a number"),
@@ -58,7 +58,7 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("block", RAM, "--poll-us", "9", "--export", "fuse"), "--poll-us does not go with"),
         (("block", "x"), "x: not a device name"),
         (("identify", "x"), "x: not a device name"),
-        (("identify", "x", "--drive", "9"), "9 is not in 0 to 3"),
+        (("identify", "x", "--drive", "-9"), "-9 is not in 0 to 65535"),
         (("identify", "model:dp83820"), "model:dp83820 is not a disk controller"),
         (("block", "model:dp83820"), "model:dp83820 is not a disk controller"),
         (("net", RAM), "is not a network interface"),
@@ -143,15 +143,27 @@ def test_counters_by_name() -> None:
 def test_auto_takes_nbd_where_the_kernel_has_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert exports.kernel_has_nbd(tmp_path)
-    monkeypatch.setattr(exports, "kernel_has_nbd", lambda: True)
-    assert exports.choose("auto")[0] == "nbd"
-    monkeypatch.setattr(exports, "kernel_has_nbd", lambda: False)
-    export, reason = exports.choose("auto")
-    assert export == "fuse" and "no NBD client" in reason
-    assert exports.choose("socket")[0] == "socket"
+    assert export_nbd.kernel_has_nbd(tmp_path)
+    monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: False)
+    monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: True)
+    assert exports.choose("auto").name == "nbd"
+    monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: False)
+    export = exports.choose("auto")
+    assert export.name == "fuse" and "no NBD client" in export.why
+    assert exports.choose("socket").name == "socket"
     with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
-        exports.check("nbd")
+        exports.get("nbd").check()
+    monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: True)
+    assert exports.choose("auto").name == "usrloop"
+    assert exports.choose("auto", option="socket").name == "fuse"
+
+
+def test_every_export_is_in_the_table_and_named_by_its_file() -> None:
+    files = {path.stem for path in Path(exports.__file__).parent.glob("export_*.py")}
+    assert files == {f"export_{name}" for name in exports.NAMES}
+    found = [exports.get(name) for name in exports.NAMES]
+    assert [export.name for export in found] == list(exports.NAMES)
+    assert {option for export in found for option in export.options} == set(cmd_block.OF_SOME)
 
 
 def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(

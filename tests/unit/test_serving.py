@@ -13,9 +13,8 @@ from waiting import PATIENCE
 
 from usrdrv.base import errors
 from usrdrv.base.process import Child
-from usrdrv.bridge.block import detach
+from usrdrv.bridge.block import detach, supervisor
 from usrdrv.bridge.block.watchdog import Watchdog
-from usrdrv.bridge.cli import cmd_block
 
 DEAF = "trap '' TERM; echo ready >&2; while :; do sleep 1000; done"
 
@@ -57,14 +56,14 @@ def wait(attachment: Attachment, *children: Child) -> list[Child]:
     signals: Any = Signals()
     attachment.signals = signals.wakeup  # type: ignore[attr-defined]
     kernel: Any = attachment
-    return cmd_block._wait(signals, children, kernel, Watchdog([], 0))
+    return supervisor._wait(signals, children, kernel, Watchdog([], 0))
 
 
 def test_a_driver_that_has_lost_its_disk_is_a_dead_one(
     driver: Child, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The kernel took it away, or saw it die before its process has ended."""
-    monkeypatch.setattr(cmd_block, "LEAVING", 0.1)
+    monkeypatch.setattr(supervisor, "LEAVING", 0.1)
     attachment = Attachment()
     attachment.tell(lost=True)
     assert wait(attachment, driver) == [driver]
@@ -76,7 +75,7 @@ def test_a_driver_that_has_lost_its_disk_is_a_dead_one(
 def test_one_that_ends_by_itself_is_not_killed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cmd_block, "LEAVING", PATIENCE)
+    monkeypatch.setattr(supervisor, "LEAVING", PATIENCE)
     ended = Child("driver", ["/bin/true"])
     attachment = Attachment()
     attachment.tell(lost=True)
@@ -104,8 +103,8 @@ class Served:
         self.did: list[str] = []
         self.deaths = [[self.child], []]
         self.starts = [False, True]
-        monkeypatch.setattr(cmd_block, "_wait", lambda *parts: self.deaths.pop(0))
-        monkeypatch.setattr(cmd_block, "_bring_back", lambda *parts: self.starts.pop(0))
+        monkeypatch.setattr(supervisor, "_wait", lambda *parts: self.deaths.pop(0))
+        monkeypatch.setattr(supervisor, "_bring_back", lambda *parts: self.starts.pop(0))
         monkeypatch.setattr(detach, "claim", lambda attachment: "/mnt")
         monkeypatch.setattr(detach, "sync", lambda *parts: self.did.append("synced"))
 
@@ -118,7 +117,7 @@ class Served:
     def serve(self) -> None:
         parts: Any = self
         with pytest.raises(errors.DeviceBusyError, match="detached while in use"):
-            cmd_block._serve(parts, parts, parts, parts, parts)
+            supervisor.serve(parts, parts, parts, parts, parts)
 
 
 def test_ctrl_c_during_a_restart_detaches_nothing_in_use(

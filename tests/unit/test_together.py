@@ -15,7 +15,7 @@ from waiting import until
 
 from usrdrv import disks
 from usrdrv.base import errors
-from usrdrv.bridge.block import detach, exports
+from usrdrv.bridge.block import contract, detach
 from usrdrv.bridge.block.chosen import check_same, chosen
 from usrdrv.bridge.block.together import Together
 
@@ -123,7 +123,7 @@ def test_news_of_any_disk_are_news() -> None:
     assert readable(both.news)
     assert both.lost_server()
     assert not readable(both.news), "all were asked"
-    assert exports.statistics(both) == [a.disks[0].statistics, b.disks[0].statistics]
+    assert contract.statistics(both) == [a.disks[0].statistics, b.disks[0].statistics]
 
 
 def test_one_in_use_is_named_and_the_other_is_let_go() -> None:
