@@ -4,14 +4,15 @@
 from usrdrv.base._cffi import INCLUDE, PACKAGE, extension
 
 DEVICES = PACKAGE / "devices"
+KINDS = sorted(file.parent.name for file in DEVICES.glob("*/model.py"))
 
 ffibuilder = extension(
     "usrdrv.devices._models",
     ["devices/*.c", "devices/*/*.c"],
     [
         *(INCLUDE / "usrdrv" / name for name in ("model.h", "dev.h", "ata.h")),
-        *(INCLUDE / "usrdrv" / name for name in ("cmd680_regs.h", "dp83820_regs.h")),
-        *(DEVICES / "cmd680/cmd680.h", DEVICES / "dp83820/dp83820.h"),
+        *(INCLUDE / "usrdrv" / f"{kind}_regs.h" for kind in KINDS),
+        *(DEVICES / kind / f"{kind}.h" for kind in KINDS),
         *(DEVICES / "base/testhost.h", DEVICES / "vfio_user/server.h"),
     ],
     include=["devices"],

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from usrdrv import functions
 from usrdrv.base import errors
@@ -30,9 +30,6 @@ from usrdrv.bridge.worker.memory import spare
 from usrdrv.chips import DISKS
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
-
-if TYPE_CHECKING:
-    pass
 
 REQUEST_TIME: Final = 90
 """Seconds. Together with the restart less than the kernel's limit for hung tasks (120 s), and more than the

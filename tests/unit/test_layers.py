@@ -18,7 +18,7 @@ bridge/worker
 bridge
 lab
 drivers                                     devices
-drivers/*                                   devices/cmd680  devices/dp83820  devices/vfio_user
+drivers/*                                   devices/*
 usrdrv/net  usrdrv/block                    devices/wire
 usrdrv/loop                                 devices/base
 usrdrv
@@ -26,7 +26,8 @@ usrdrv/backends
 usrdrv/base  usrdrv/include/usrdrv          loopback-kmod
 loopback-kmod/include/uapi
 """
-"""The folders, the highest first. Two on one floor do not know each other, so there is no circle of folders."""
+"""The folders, the highest first. Two on one floor do not know each other, so there is no circle of folders.
+A folder that * finds is on the lowest floor that names it."""
 
 
 def folders(pattern: str) -> list[str]:

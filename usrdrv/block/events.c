@@ -75,7 +75,7 @@ void block_post_unserved(struct block_front *front, unsigned int unit)
 
 /*
  * What is about the device rather than a channel. event_lock held. Returns whether there is something.
- * Who takes the disk from us may take the device as well, and then that is all there is to it.
+ * Losing the disk may mean losing the device too; then that is the event.
  */
 static int take_device_event(struct block_front *front, struct block_event *event)
 {

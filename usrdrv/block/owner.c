@@ -26,7 +26,7 @@ static struct block_order_request *may_arm(struct block_orders *o, const struct 
 {
 	struct block_order_request *r;
 
-	/* Who polls the chip all the time ends commands itself. */
+	/* Polling mode: the dispatcher ends commands itself, so nothing is armed. */
 	if (!o->finishes || o->armed || o->by->front->limits.poll_us || atomic_load(&o->by->front->ports) > 1)
 		return NULL;
 	if (!cmd || !cmd->finishes || cmd->segments->next || !cmd->segments->request->complete)
