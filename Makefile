@@ -115,5 +115,5 @@ fuzz: setup
 clean:
 	$(MAKE) -s -C loopback-kmod clean
 	rm -rf build .venv *.egg-info
-	find usrdrv bridge devices drivers tests bench -name __pycache__ -prune -exec rm -rf {} +
-	find usrdrv bridge devices drivers loopback-kmod \( -name '*.so' -o -name '*.o' \) -delete
+	find usrdrv bridge devices drivers lab scripts tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find usrdrv bridge devices drivers loopback-kmod \( -name '*.so' -o -name '*.o' -o -name '_*.pyi' ! -name _request.pyi \) -delete

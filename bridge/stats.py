@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from usrdrv import names
 from usrdrv.base import errors
 from usrdrv.base.lines import LineServer, call
 from usrdrv.base.sockets import sweep
+from usrdrv.bridge.say import say
 from usrdrv.claim import run_directory
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 def answer(
     kind: str, who: Callable[[], dict[str, Any]], stats: Callable[[], dict[str, Any]]
-) -> LineServer:
-    """Answer who we are and what is counted, in the context. kind: what is served."""
+) -> AbstractContextManager[object]:
+    """Answer who we are and what is counted, in the context. That we cannot is not fatal. kind: what is served."""
 
     def do(request: dict[str, Any]) -> dict[str, Any]:
         match request.get("op"):
@@ -36,7 +38,11 @@ def answer(
             case other:
                 raise errors.UsageError(f"unknown request {other!r}")
 
-    return LineServer(run_directory() / f"{kind}-{os.getpid()}.sock", do)
+    try:
+        return LineServer(run_directory() / f"{kind}-{os.getpid()}.sock", do)
+    except errors.UsrdrvError as error:
+        say(f"nobody will be told of what is counted: {error}")
+        return nullcontext()
 
 
 def served(kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -176,7 +176,7 @@ class NbdServer:
                 check_same(self.device, self.drives, found)
         except BaseException:
             self._kill()
-            self.stop()
+            self._forget()
             raise
         if not self.drives:
             self.drives = found
@@ -256,6 +256,10 @@ class NbdServer:
         """End the driver: it quiesces the device. Idempotent."""
         self._let_go()
         self.child.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Remove what a driver that has ended left behind."""
         inquiry.forget()
         if self.endpoint.path is not None:
             remove_dead(self.endpoint.path)

@@ -93,5 +93,5 @@ class Restarter:
             self._begin()
             resumable.reconnect()
 
-        death = Death(how, died, dead.returncode, server.device_gone(), self._worked(died))
+        death = Death(how, died, dead.returncode, server.device_gone, self._worked(died))
         self._restarts.bring_back(death, self._signals, start, hold=hold)

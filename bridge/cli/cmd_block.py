@@ -156,13 +156,12 @@ def run(args: argparse.Namespace) -> int:
             attachment = attached[0] if len(attached) == 1 else Together(args.device, attached)
             signals.poll_only()
             try:
-                if endpoint.port is not None:
-                    say(NO_SECRET.format(endpoint.uri()))
-                for drive, one in zip(server.drives, attached, strict=True):
-                    _announce(args, export.name, server, drive, one)
                 restarter = Restarter(server, attachment, signals, args.restart_time)
                 hangs = Watchdog(statistics(attachment), args.request_time)
                 disks = [one.where for one in attached]
+
+                def who() -> dict[str, Any]:
+                    return {"device": args.device, "disks": disks}
 
                 def counted() -> dict[str, Any]:
                     return {
@@ -174,9 +173,11 @@ def run(args: argparse.Namespace) -> int:
                         **stats.of_disks(counters),
                     }
 
-                with stats.answer(
-                    "disks", lambda: {"device": args.device, "disks": disks}, counted
-                ):
+                with stats.answer("disks", who, counted):
+                    if endpoint.port is not None:
+                        say(NO_SECRET.format(endpoint.uri()))
+                    for drive, one in zip(server.drives, attached, strict=True):
+                        _announce(args, export.name, server, drive, one)
                     return serve(server, attachment, signals, restarter, hangs)
             finally:
                 attachment.close()

@@ -204,7 +204,7 @@ class Interface(Closing):
             for event in events:
                 self._take(end, event)
         except errors.UsrdrvError as why:
-            self.driver.child.kill()  # it is of no use any more
+            self.driver.kill()
             return type(why)(f"failed: {why}")
         if events or not self.driver.child.wait(0.1):
             return None
@@ -239,7 +239,7 @@ class Interface(Closing):
         if self._asked_mtu != self._mtu:
             self._undo_mtu(end, self._asked_mtu, f"the driver {how}")
         told = isinstance(how, errors.NoSuchDeviceError)
-        death = Death(str(how), died, self.driver.child.returncode, told, worked)
+        death = Death(str(how), died, self.driver.child.returncode, lambda: told, worked)
 
         def start(hurried: Callable[[], bool], timeout: float) -> None:
             self.driver = self._start(hurried, timeout)

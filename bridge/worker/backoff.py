@@ -39,6 +39,11 @@ class Backoff:
         self.until = 0.0
         """When it is given up; of the last pauses()."""
 
+    @property
+    def tried(self) -> bool:
+        """Whether a driver was started since one last worked."""
+        return self._tries > 0
+
     def pauses(self, died: float, worked: bool) -> Iterator[float]:
         """Yield seconds to wait before each try.
 
@@ -55,12 +60,13 @@ class Backoff:
 
 @dataclass(frozen=True)
 class Death:
-    """A driver's end. how: in words; at: time.monotonic(); told: it said that its device is gone."""
+    """A driver's end. how: in words; at: time.monotonic(); told: whether the last driver said that its device is gone,
+    asked before each try."""
 
     how: str
     at: float
     returncode: int | None
-    told: bool
+    told: Callable[[], bool]
     worked: bool
     """See Backoff."""
 
@@ -101,7 +107,7 @@ class Restarts:
         for pause in self._backoff.pauses(death.at, death.worked):
             hold()
             _sleep(signals, pause)
-            presence.check(self._device, death.told, death.returncode, death.at)
+            presence.check(self._device, death.told(), death.returncode, death.at)
             left = max(self._backoff.until - time.monotonic(), 0.0)
             try:
                 start(lambda: signals.waiting, min(left, START_TIMEOUT))
@@ -116,6 +122,10 @@ class Restarts:
             took = time.monotonic() - death.at
             say(f"the driver {death.how}; restarted in {took:.2f} s ({self.count})")
             return
+        if last is None and self._backoff.tried:
+            raise errors.DeviceError(
+                f"the driver {death.how}; no driver has done anything for {self._patience:g} s; given up"
+            )
         why = f": {last}" if last is not None else ""
         raise errors.DeviceError(
             f"the driver {death.how} and does not come back within {self._patience:g} s{why}"

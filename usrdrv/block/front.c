@@ -11,6 +11,8 @@
 
 #define COUNTERS	(BLOCK_MAX_CHANNELS * sizeof(struct block_counters))
 
+_Static_assert(COUNTERS <= 4096, "the supervisor's memory for counters is a page (usrdrv/base/counters.py)");
+
 extern const struct usrdrv_block_ops block_unit_ops;
 
 static struct block_dispatcher *new_dispatcher(struct block_front *front)
