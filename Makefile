@@ -2,7 +2,8 @@
 #
 #   make setup   Debian packages (as root), .venv, the package with its C parts
 #   make demo    ext4 on a disk, iperf3 over a NIC, both driven by processes (root)
-#   make test    all tests that this machine can run
+#   make test    every feature, on one way to each card
+#   make test-all    all tests that this machine can run, make test's among them
 #   make test-debug  usrloop's suite and the usrdrv calls on the debug kernel
 #   make kmod    usrloop.ko, for the running kernel and for those of the lab
 #   make kmod-install  where modprobe and udev find it, by way of DKMS if that is there (root)
@@ -37,7 +38,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-recovery \
+.PHONY: setup demo test test-all test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-recovery \
 	figure4 figure-net patch-check fuzz clean
 
 setup: $(STAMP)
@@ -51,9 +52,15 @@ demo: setup
 	$(PYTHON) scripts/demo_net.py
 
 # In this order, the longest files first, so that all workers end at the same time.
+PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/lab tests/host tests/unit
+
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
-	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/lab tests/host tests/unit
+	$(PYTEST) -m 'not rare'
+
+test-all: setup
+	$(PYTHON) -m usrdrv lab build --kernel base
+	$(PYTEST)
 
 test-debug: setup
 	$(PYTHON) -m usrdrv lab build --kernel debug

@@ -60,8 +60,11 @@ class Backoff:
 
 @dataclass(frozen=True)
 class Death:
-    """A driver's end. how: in words; at: time.monotonic(); told: whether the last driver said that its device is gone,
-    asked before each try."""
+    """A driver's end.
+
+    how: in words. at: time.monotonic(). told: whether the last driver said that its device is gone; asked before
+    each try.
+    """
 
     how: str
     at: float

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         yield model
 
 
-@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+@pytest.fixture(scope="module", params=[pytest.param(VFIO, marks=pytest.mark.rare), USRDRV])
 def guest(  # in this order: the model outlives it
     model: Model, guest_factory: Boot, request: pytest.FixtureRequest
 ) -> Iterator[Guest]:

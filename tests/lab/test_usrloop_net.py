@@ -80,7 +80,7 @@ def wire() -> Iterator[Wire]:
             wire.run("netns", "del", namespace)
 
 
-@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+@pytest.fixture(scope="module", params=[pytest.param(VFIO, marks=pytest.mark.rare), USRDRV])
 def through(request: pytest.FixtureRequest) -> str:
     """The kernel driver that has the NIC, because that is the best way there."""
     return str(request.param)

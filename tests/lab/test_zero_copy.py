@@ -49,7 +49,7 @@ def model(image: Path) -> Iterator[Model]:
         yield model
 
 
-@pytest.fixture(scope="module", params=["bare", "iommu"])
+@pytest.fixture(scope="module", params=[pytest.param("bare", marks=pytest.mark.rare), "iommu"])
 def guest(request: pytest.FixtureRequest, model: Model, guest_factory: Boot) -> Iterator[Guest]:
     iommu = request.param == "iommu"
     append = "init_on_free=1" + (" iommu=nopt" if iommu else "")

@@ -54,7 +54,7 @@ def models() -> Iterator[list[Model]]:
         yield models
 
 
-@pytest.fixture(scope="module", params=["bare", "iommu"])
+@pytest.fixture(scope="module", params=["bare", pytest.param("iommu", marks=pytest.mark.rare)])
 def guest(
     request: pytest.FixtureRequest, models: list[Model], guest_factory: Boot
 ) -> Iterator[Guest]:

@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         yield model
 
 
-@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+@pytest.fixture(scope="module", params=[VFIO, pytest.param(USRDRV, marks=pytest.mark.rare)])
 def through(request: pytest.FixtureRequest) -> str:
     """The kernel driver that has the controller, because that is the best way there."""
     return str(request.param)
