@@ -41,6 +41,8 @@ def test_killed_itself_it_leaves_nothing(guest: Guest, way: Way) -> None:
     served = Served(guest, way)
     served.job.signal(signal.SIGKILL)
     served.job.wait(60)
+    # Its own socket is the next command's to remove; all else goes by itself.
+    assert "served here" in guest.run("usrdrv block stats /dev/null", 60).err
     wait(lambda: not guest.run(way.left).out, 60, "the block device and the driver are gone")
     wait(
         lambda: driver(guest) == "pata_sil680",

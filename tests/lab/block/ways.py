@@ -32,7 +32,7 @@ WAYS = (
         "usrloop",
         "usrdrv-driver",
         "/src/bridge/block/driver.py",
-        "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk*",
+        "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk* /run/usrdrv/*.sock",
     ),
 )
 
