@@ -468,12 +468,16 @@ int usrloop_dev_resize(struct usrloop_dev *dev, u64 size)
 		return -EINVAL;
 	mutex_lock(&dev->lock);
 	ret = dev->deleted ? -ENODEV : dev->kind->resize(dev, size);
-	if (ret >= 0)
-		dev_changed(dev);
 	mutex_unlock(&dev->lock);
-	/* To tell takes memory, which may wait for this disk, and so for its next server. */
+	/*
+	 * To tell waits for whoever tells of a device just now, and so for memory, which may wait
+	 * for this disk, and so for its next server.
+	 */
 	if (ret > 0)
 		dev->kind->resized(dev);
+	/* Not before: who polls may look at the disk at once. */
+	if (ret >= 0)
+		dev_changed(dev);
 	return min(ret, 0);
 }
 

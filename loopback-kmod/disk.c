@@ -5,6 +5,7 @@
 #include <linux/blkdev.h>
 #include <linux/module.h>
 #include <linux/rwsem.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "blk.h"
@@ -145,10 +146,14 @@ static int disk_resize(struct usrloop_dev *dev, u64 size)
 static void disk_resized(struct usrloop_dev *dev)
 {
 	struct usrloop_blk *blk = dev->blk;
+	unsigned int noio;
 
+	/* A server that resizes its own disk must not wait for memory that this disk is to free. */
+	noio = memalloc_noio_save();
 	mutex_lock(&blk->resizing);
 	set_capacity_and_notify(blk->disk, READ_ONCE(dev->info.blk.size) >> SECTOR_SHIFT);
 	mutex_unlock(&blk->resizing);
+	memalloc_noio_restore(noio);
 	up_read(&blk->telling);
 }
 

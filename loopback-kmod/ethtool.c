@@ -36,7 +36,7 @@ void usrloop_net_counts(struct usrloop_netq *nq, u64 *to)
 	} while (u64_stats_fetch_retry(&nq->rx_sync, start));
 }
 
-static void ethtool_get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
+static void net_ethtool_get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 
@@ -45,13 +45,13 @@ static void ethtool_get_drvinfo(struct net_device *netdev, struct ethtool_drvinf
 	strscpy(info->bus_info, dev->info.label, sizeof(info->bus_info));
 }
 
-static int ethtool_get_sset_count(struct net_device *netdev, int set)
+static int net_ethtool_get_sset_count(struct net_device *netdev, int set)
 {
 	return set == ETH_SS_STATS ? USRLOOP_COUNTS * usrloop_net_dev(netdev)->info.queues
 				   : -EOPNOTSUPP;
 }
 
-static void ethtool_get_strings(struct net_device *netdev, u32 set, u8 *data)
+static void net_ethtool_get_strings(struct net_device *netdev, u32 set, u8 *data)
 {
 	unsigned int i, j;
 
@@ -62,7 +62,7 @@ static void ethtool_get_strings(struct net_device *netdev, u32 set, u8 *data)
 			ethtool_sprintf(&data, "queue%u_%s", i, count_names[j]);
 }
 
-static void ethtool_get_stats(struct net_device *netdev, struct ethtool_stats *stats, u64 *data)
+static void net_ethtool_get_stats(struct net_device *netdev, struct ethtool_stats *stats, u64 *data)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	unsigned int i;
@@ -71,8 +71,8 @@ static void ethtool_get_stats(struct net_device *netdev, struct ethtool_stats *s
 		usrloop_net_counts(&dev->net->queue[i], data + USRLOOP_COUNTS * i);
 }
 
-static int ethtool_get_link_ksettings(struct net_device *netdev,
-				      struct ethtool_link_ksettings *settings)
+static int net_ethtool_get_link_ksettings(struct net_device *netdev,
+					  struct ethtool_link_ksettings *settings)
 {
 	u32 speed = READ_ONCE(usrloop_net_dev(netdev)->net->speed);
 
@@ -83,11 +83,11 @@ static int ethtool_get_link_ksettings(struct net_device *netdev,
 }
 
 const struct ethtool_ops usrloop_ethtool_ops = {
-	.get_drvinfo		= ethtool_get_drvinfo,
+	.get_drvinfo		= net_ethtool_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
-	.get_sset_count		= ethtool_get_sset_count,
-	.get_strings		= ethtool_get_strings,
-	.get_ethtool_stats	= ethtool_get_stats,
-	.get_link_ksettings	= ethtool_get_link_ksettings,
+	.get_sset_count		= net_ethtool_get_sset_count,
+	.get_strings		= net_ethtool_get_strings,
+	.get_ethtool_stats	= net_ethtool_get_stats,
+	.get_link_ksettings	= net_ethtool_get_link_ksettings,
 	.get_ts_info		= ethtool_op_get_ts_info,
 };

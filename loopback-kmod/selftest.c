@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Arithmetic that no test from outside gets to the limits of. Built with USRLOOP_SELFTEST; runs
- * when the module is loaded.
+ * Arithmetic that no test from outside gets to the limits of, and hibernation, which few kernels
+ * of guests have. Built with USRLOOP_SELFTEST; runs when the module is loaded.
  */
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/suspend.h>
 
 #include "usrloop.h"
 
@@ -170,6 +172,24 @@ static int selftest_moves(void)
 	return 0;
 }
 
+/* Hibernation writes out dirty pages after PREPARE: a disk without a server has to fail then. */
+static int selftest_clock(void)
+{
+	unsigned long then;
+
+	/* This one was prepared before the module was loaded. */
+	usrloop_clock_sleep(PM_POST_RESTORE);
+	usrloop_clock_sleep(PM_HIBERNATION_PREPARE);
+	usrloop_clock_sleep(PM_SUSPEND_PREPARE);
+	then = usrloop_clock();
+	msleep(20);
+	CHECK(usrloop_clock() != then);
+	CHECK(!usrloop_clock_stopped());
+	usrloop_clock_sleep(PM_POST_SUSPEND);
+	usrloop_clock_sleep(PM_POST_HIBERNATION);
+	return 0;
+}
+
 /**
  * usrloop_selftest() - check what the module stands on
  *
@@ -178,7 +198,8 @@ static int selftest_moves(void)
 int __init usrloop_selftest(void)
 {
 	static int (*const tests[])(void) = { selftest_layout, selftest_limits,
-					      selftest_ring, selftest_words, selftest_moves };
+					      selftest_ring, selftest_words, selftest_moves,
+					      selftest_clock };
 	unsigned int i;
 	int ret = 0;
 

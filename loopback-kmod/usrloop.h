@@ -323,6 +323,7 @@ void usrloop_registry_exit(void);
 /* clock.c */
 unsigned long usrloop_clock(void);
 bool usrloop_clock_stopped(void);
+void usrloop_clock_sleep(unsigned long action);
 int usrloop_clock_init(void (*on_continue)(void));
 void usrloop_clock_exit(void);
 

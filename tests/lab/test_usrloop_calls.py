@@ -32,7 +32,7 @@ def results(guest: Guest) -> Any:
 
 @pytest.mark.timeout(1200 * SLOWER)
 def test_the_self_tests_passed(guest: Guest) -> None:
-    assert "usrloop: selftest: 5 passed" in guest.kernel_log()
+    assert "usrloop: selftest: 6 passed" in guest.kernel_log()
 
 
 @pytest.mark.timeout(1200 * SLOWER)

@@ -10,12 +10,13 @@ KMOD = Path(__file__).resolve().parents[2] / "loopback-kmod"
 OTHER = {
     "blk_": "blk.c",
     "dev_": "device.c",
+    "net_ethtool_": "ethtool.c",
     "usrloop_": "main.c",
     "zc_": "zerocopy.c",
     "zcb_": "zc_blk.c",
     "zcn_": "zc_net.c",
 }
-"""Prefixes that are not the name of the file."""
+"""Prefixes that are not the name of the file, or the kernel's own: net/ethtool/ioctl.c has `ethtool_`."""
 REMARK = re.compile(r"/\*.*?\*/", re.DOTALL)
 DEFINED = re.compile(
     r"^(?P<static>static )?(?!static\b|typedef\b)[a-z_][\w *]*?\b(?P<name>\w+)\([^;{}=]*\)\s*\{",
