@@ -15,7 +15,8 @@ MAIN = """
 import sys
 sys.path.insert(0, {folder!r})
 import demo
-demo.choose = lambda wanted: ("fuse", "the host cannot do it")
+from usrdrv.bridge.block.exports import get
+demo.choose = lambda wanted: get("fuse")  # the host cannot do more
 sys.exit(demo.main())
 """
 
