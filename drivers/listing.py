@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from usrdrv import claim, pci
 from usrdrv.base.sockets import has_client
@@ -28,17 +27,16 @@ class Found:
     used: bool | None
 
 
-MODELLED: Final = {chip.model: (ids, chip.driver) for ids, chip in supported.CHIPS.items()}
-
-
 def list_devices() -> list[Found]:
     """Return what can be opened here: running models, and PCI functions that there is a driver for."""
+    chips = supported.chips()
+    modelled = {chip.model: (ids, chip.driver) for ids, chip in chips.items()}
     claims = claim.held()
     found = []
     for claimed in sorted(claims):
         if claimed.startswith(claim.SERVED):
             kind, _, name = claimed.removeprefix(claim.SERVED).partition(" ")
-            ids, driver = MODELLED[kind]
+            ids, driver = modelled[kind]
             owner = claims.get(name)
             path = Path(name.removeprefix("vfio-user:"))
             found.append(Found(name, *ids, driver, owner, owner is not None or has_client(path)))
@@ -47,7 +45,7 @@ def list_devices() -> list[Found]:
             ids = pci.Function(entry.name).ids
         except (OSError, ValueError):
             continue
-        if chip := supported.CHIPS.get(ids):
+        if chip := chips.get(ids):
             owner = claims.get(entry.name)
             found.append(Found(entry.name, *ids, chip.driver, owner, owner is not None))
     return found

@@ -7,6 +7,7 @@ Whether a command fits a device is asked here, before the device is taken from i
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Final
 
 from usrdrv import drivers, names
@@ -17,10 +18,24 @@ from usrdrv.pci import Function
 
 PACKAGES: Final = [f"{drivers.__name__}.{name}" for name in parts(drivers, "driver")]
 """The drivers: each folder here that has a `driver.py`."""
-CHIPS: Final[dict[tuple[int, int], Chip]] = {
-    chip.ids: chip for package in PACKAGES for chip in importlib.import_module(package).CHIPS
-}
-"""By PCI vendor and device id."""
+
+
+@cache
+def chips() -> dict[tuple[int, int], Chip]:
+    """Return what they drive, by PCI vendor and device id. UsrdrvError names a folder that does not say."""
+    found: dict[tuple[int, int], Chip] = {}
+    for package in map(importlib.import_module, PACKAGES):
+        if not hasattr(package, "CHIPS"):
+            raise errors.UsrdrvError(
+                f"{package.__path__[0]}: a driver without CHIPS in __init__.py"
+            )
+        for chip in package.CHIPS:
+            if found.setdefault(chip.ids, chip) is not chip:
+                raise errors.UsrdrvError(
+                    f"{package.__path__[0]}: {found[chip.ids].package} has PCI "
+                    f"{chip.ids[0]:04x}:{chip.ids[1]:04x} too"
+                )
+    return found
 
 
 def find(name: str, ids: tuple[int, int], kind: str | None = None) -> Chip:
@@ -28,7 +43,7 @@ def find(name: str, ids: tuple[int, int], kind: str | None = None) -> Chip:
 
     NoSuchDeviceError: there is no driver for these ids; UsageError: it is not of the kind that is wanted.
     """
-    chip = CHIPS.get(ids)
+    chip = chips().get(ids)
     if chip is None:
         raise errors.NoSuchDeviceError(f"{name}: no driver for PCI {ids[0]:04x}:{ids[1]:04x}")
     _check_kind(name, chip.kind, kind)
@@ -47,7 +62,7 @@ def check(text: str, kind: str) -> None:
                 raise errors.NoSuchDeviceError(f"{address}: no such PCI device")
             find(address, function.ids, kind)
         case names.ModelName(model):
-            for chip in CHIPS.values():
+            for chip in chips().values():
                 if chip.model == model:
                     _check_kind(text, chip.kind, kind)
         case names.NullName():

@@ -2,7 +2,7 @@
 """Exclusive claims: one process at a time has a device.
 
 A claim is an flock on a file named after the device, so it ends with its process, however that ends.
-The file holds the owner's pid, for the message to the next one, and the name in full. Of a driver's process the
+The file holds who the owner is, for the message to the next one, and the name in full. Of a driver's process the
 owner is its supervisor, which a user can end: a driver that is killed is started again.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import quote
 
 from usrdrv.base.errors import DeviceBusyError, PermissionDeniedError
@@ -22,18 +22,70 @@ NO_LINKS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 SERVED: Final = "served as "
 """What `usrdrv model` puts before its kind and device name when it claims that."""
 
-_owner: int | None = None
+
+def _namespace() -> int:
+    """Return the inode of the pid namespace that our pids are of; 0 if the kernel has none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+class Owner(NamedTuple):
+    """A process that has a claim. Its pid is also that of others: later ones, and those of other containers."""
+
+    pid: int
+    started: int
+    """Clock ticks after the machine's start; 0: the process had ended."""
+    namespace: int
+    """The inode of the pid namespace that the pid is of."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return the process that is `pid` here."""
+        try:
+            # The name, in parentheses, may hold anything: field 22 (proc_pid_stat(5)) is counted from its end.
+            stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+            started = int(stat.split()[22 - 3])
+        except OSError:
+            started = 0
+        return cls(pid, started, _namespace())
+
+    @property
+    def here(self) -> bool:
+        """Whether it is of our pid namespace: of any other process nothing more can be told."""
+        return self.namespace == _namespace()
+
+    @property
+    def lives(self) -> bool:
+        """Whether it is seen to run."""
+        return self.started > 0 and self == self.of(self.pid)
+
+    def __str__(self) -> str:
+        return f"process {self.pid}{'' if self.here else ' of another pid namespace'}"
+
+
+class TakenError(DeviceBusyError):
+    """Somebody has the claim. `by`: who, None if nobody is named, as when heirs of it are left."""
+
+    def __init__(self, name: str, by: Owner | None) -> None:
+        super().__init__(f"{name}: taken by {by or 'an unknown process'}")
+        self.by = by
+        self.owner = by.pid if by and by.here else None
+
+
+_owner: Owner | None = None
 
 
 def name_owner(pid: int) -> None:
     """Have claims of this process, from now on, name `pid` as who has the device."""
     global _owner
-    _owner = pid
+    _owner = Owner.of(pid)
 
 
-def owner() -> int:
+def owner() -> Owner:
     """Return who claims of this process name as the owner."""
-    return _owner or os.getpid()
+    return _owner or Owner.of(os.getpid())
 
 
 def run_directory() -> Path:
@@ -73,10 +125,19 @@ def _claim_file(name: str) -> Path:
     return run_directory() / f"{readable}.claim"
 
 
+def _parse(text: bytes) -> tuple[Owner | None, str]:
+    """Return what a claim's file says: the owner, and the name that is claimed. None: it says nothing."""
+    try:
+        pid, started, namespace, name = os.fsdecode(text).split(" ", 3)
+        return Owner(int(pid), int(started), int(namespace)), name.removesuffix("\n")
+    except ValueError:
+        return None, ""
+
+
 class Claim:
     """The claim of one device, held from construction until release().
 
-    DeviceBusyError names the owner's pid; that may be this very process.
+    TakenError names the owner; that may be this very process.
     """
 
     def __init__(self, name: str) -> None:
@@ -90,17 +151,16 @@ class Claim:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = os.pread(fd, 20, 0).decode("ascii", "replace").partition(" ")[0]
+                by, _ = _parse(os.pread(fd, 4096, 0))
                 os.close(fd)
-                busy = DeviceBusyError(f"{name}: taken by process {pid or 'unknown'}")
-                busy.owner = int(pid) if pid.isdecimal() else None
-                raise busy from None
+                raise TakenError(name, by) from None
             if self._is_current(fd):
                 self._fd = fd
             else:  # its last owner removed the file between our open and our lock
                 os.close(fd)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, os.fsencode(f"{owner()} {name}\n"), 0)
+        pid, started, namespace = owner()
+        os.pwrite(self._fd, os.fsencode(f"{pid} {started} {namespace} {name}\n"), 0)
 
     def fileno(self) -> int:
         """Return the file. Who inherits it has the claim too, until its end."""
@@ -125,15 +185,25 @@ class Claim:
             os.close(self._fd)
             self._fd = -1
 
+    def bequeath(self) -> None:
+        """Leave the device to who has inherited fileno(), and name nobody as its owner. Idempotent.
+
+        The file stays: without its name it would keep nobody from a claim.
+        """
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
 
 def held() -> dict[str, int]:
     """Return the names that live processes of this user's have claimed, each with the owner's pid."""
     found = {}
     for path in run_directory().glob("*.claim"):
         try:
-            pid, _, name = os.fsdecode(path.read_bytes()).partition(" ")
-            os.stat(f"/proc/{int(pid)}")
-        except (OSError, ValueError):
-            continue  # its owner was killed, or it is just being made or released
-        found[name.removesuffix("\n")] = int(pid)
+            by, name = _parse(path.read_bytes())
+        except OSError:
+            continue  # just released
+        if by and by.lives:  # else killed, or it is just being made
+            found[name] = by.pid
     return found

@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -162,23 +162,28 @@ class Function:
     def _turn(self) -> Iterator[Claim | None]:
         """The right to take it and give it back; None: the process that claims of ours name has it.
 
-        One that was killed has it until its guard has given the function back, which is waited for.
+        Whoever ends before its guard leaves it to that, until the function is given back, which is waited for.
         """
         deadline = time.monotonic() + PATIENCE
         turn = None
         while turn is None:
             try:
                 turn = Claim(f"{self.address} guard")
-            except errors.DeviceBusyError as busy:
-                if busy.owner == claim.owner():
+            except claim.TakenError as taken:
+                if taken.by == claim.owner():
                     break
-                if Path(f"/proc/{busy.owner}").exists() or time.monotonic() > deadline:
+                if taken.by is not None and (taken.by.lives or not taken.by.here):
+                    raise claim.TakenError(self.address, taken.by) from None
+                if time.monotonic() > deadline:
                     raise errors.DeviceBusyError(
-                        f"{self.address}: taken by process {busy.owner}"
+                        f"{self.address}: is still being given back: a process has it open"
                     ) from None
                 time.sleep(0.01)
-        with turn or nullcontext():
+        try:
             yield turn
+        finally:
+            if turn is not None:
+                turn.bequeath()
 
     @contextmanager
     def _given(self, driver: str, held: ExitStack, turn: Claim) -> Iterator[None]:

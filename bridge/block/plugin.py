@@ -38,6 +38,7 @@ for folder in folders:
 
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
+from usrdrv.base.sockets import remover  # noqa: E402
 from usrdrv.bridge.block import inquiry  # noqa: E402
 from usrdrv.bridge.block.chosen import chosen, identity  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
@@ -128,6 +129,8 @@ def config_complete() -> None:
 
 def after_fork() -> None:
     """Open the device. Not earlier: the driver starts threads, which a fork would lose."""
+    path = os.environ.get("USRDRV_SOCKET")
+    remove_socket = remover(Path(path)) if path else None
     name = parameters["device"]
     numbers = None if ALL in wanted else [int(number) for number in wanted or ("0",)]
     supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
@@ -142,6 +145,8 @@ def after_fork() -> None:
             disks[str(drive.index)] = Disk(drive)
         if supervisor >= 0:
             stack.enter_context(inquiry.answer(controller))
+        if remove_socket:  # nbdkit leaves it
+            stack.callback(remove_socket)
         opened.push(stack.pop_all())
 
     def gone() -> None:
@@ -208,11 +213,7 @@ def disconnect(how: int) -> None:
 
 
 def cleanup() -> None:
-    """Remove the socket, which nbdkit leaves, and close the device: the last request is done."""
-    path = os.environ.get("USRDRV_SOCKET")
-    if path:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+    """Remove the socket and close the device: the last request is done."""
     opened.close()
 
 

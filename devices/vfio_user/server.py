@@ -8,7 +8,7 @@ from pathlib import Path
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
-from usrdrv.base.sockets import listen
+from usrdrv.base.sockets import listen, remover
 from usrdrv.devices import _models
 
 ffi, lib = _models.ffi, _models.lib
@@ -24,6 +24,7 @@ class Server(Closing):
     def __init__(self, model_pointer: int, socket: Path, *, once: bool = False) -> None:
         self.path = socket
         self._socket = listen(socket)
+        self._remove = remover(socket)
         out = ffi.new("struct vu_server **")
         model = ffi.cast("struct usrdrv_model *", model_pointer)
         result = lib.vu_server_create(model, self._socket.fileno(), once, out)
@@ -48,7 +49,7 @@ class Server(Closing):
     def close(self) -> None:
         """Remove the socket and give everything back; run() must have returned. Idempotent."""
         if self._socket.fileno() >= 0:
-            self.path.unlink(missing_ok=True)
+            self._remove()
             self._socket.close()
         if self._server is not None:
             lib.vu_server_destroy(self._server)

@@ -282,3 +282,17 @@ def test_counters_outlive_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             server.child.kill()
             server.child.wait(PATIENCE)
             server.start()
+
+
+def test_the_socket_of_another_server_stays(world: World) -> None:
+    """Somebody has removed ours, and another server has its path."""
+    path = world.folder / "nbd.sock"
+    server = world.start("block", "null:size=1M", "--export", "socket", "--socket", str(path))
+    path.unlink()
+    other = world.start("block", "null:size=2M", "--export", "socket", "--socket", str(path))
+    assert server.end() == 0
+    client = connect(other.line)
+    assert client.get_size() == 2 << 20
+    client.shutdown()
+    assert other.end() == 0
+    assert not path.exists()

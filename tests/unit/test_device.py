@@ -3,6 +3,7 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from usrdrv import names
 from usrdrv.backends import _access
 from usrdrv.base import errors
-from usrdrv.claim import SERVED, Claim, held, name_owner
+from usrdrv.claim import SERVED, Claim, Owner, held, name_owner, run_directory
 from usrdrv.device import Device, open_device
 from usrdrv.devices import _models, models
 from usrdrv.drivers.listing import list_devices
@@ -151,6 +152,35 @@ def test_a_claim_names_whom_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert held() == {"thing": 1}
         with pytest.raises(errors.DeviceBusyError, match="process 1$"):
             Claim("thing")
+
+
+def test_a_later_process_of_that_pid_is_not_the_owner() -> None:
+    with Claim("thing"):
+        assert held() == {"thing": os.getpid()}
+        started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        (path,) = run_directory().iterdir()
+        path.write_text(path.read_text().replace(f" {started} ", f" {int(started) - 1} "))
+        assert held() == {}
+
+
+def test_an_owner_that_has_ended_does_not_live() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not Owner.of(child).lives and Owner.of(os.getpid()).lives
+
+
+def test_who_inherits_a_claim_has_it_until_its_end() -> None:
+    claim = Claim("thing")
+    heir = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[claim.fileno()])
+    claim.bequeath()
+    claim.bequeath()
+    assert held() == {}
+    with pytest.raises(errors.DeviceBusyError, match="taken by an unknown process$"):
+        Claim("thing")
+    heir.communicate()
+    Claim("thing").release()
 
 
 def test_an_image_has_one_user(tmp_path: Path) -> None:

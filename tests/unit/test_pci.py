@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from waiting import until
 
 from usrdrv import disks, functions, interfaces, modules, mounts, pci, usrpci, vfio
 from usrdrv.base import errors
+from usrdrv.claim import Owner
 from usrdrv.pci import Function
 
 ADDRESS = "0000:03:00.0"
@@ -337,14 +339,42 @@ with pci.Function(sys.argv[1], Path(sys.argv[2])).bound():
 """
 
 
+def killed(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    taker = [sys.executable, "-c", TAKER, function.address, function.bus]
+    assert subprocess.run(taker).returncode == -signal.SIGKILL
+
+
+def waited_in_vain(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(pci, "PATIENCE", 0.1)
+        with pytest.raises(errors.DeviceBusyError, match="vfio-pci does not let it go"):
+            with function.bound():
+                pass
+
+
+def told_twice_to_end(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*parts: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt), function.bound():
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.parametrize("end", [killed, waited_in_vain, told_twice_to_end])
 def test_who_comes_while_it_is_given_back_takes_it_anew(
-    bus: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Function, pytest.MonkeyPatch], None],
 ) -> None:
-    """Its last owner was killed, and the guard is about to unbind it: it is not free for vfio-pci's users."""
+    """Its last owner has ended, and the guard is about to unbind it: it is not free for vfio-pci's users."""
     unbind = bus / "drivers/vfio-pci/unbind"
     os.mkfifo(unbind)  # which holds the guard until it is read
-    assert subprocess.run([sys.executable, "-c", TAKER, ADDRESS, bus]).returncode == -signal.SIGKILL
+    monkeypatch.setattr(Function, "_await", lambda *parts: None)
     function = Function(ADDRESS, bus)
+    end(function, monkeypatch)
     override, driver = function.path / "driver_override", function.path / "driver"
     until(lambda: override.read_text() == "\n", "the guard at its work")
 
@@ -353,7 +383,6 @@ def test_who_comes_while_it_is_given_back_takes_it_anew(
         driver.symlink_to(bus / "drivers" / name)
 
     bind(pci.VFIO)
-    monkeypatch.setattr(Function, "_await", lambda *parts: None)
     naps: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -378,7 +407,7 @@ def test_one_that_somebody_else_gives_back_is_taken(
     """Unless it is our supervisor."""
     (bus / "drivers/usrdrv").mkdir()
     function = Function(ADDRESS, bus)
-    monkeypatch.setattr("usrdrv.claim._owner", 1)
+    monkeypatch.setattr("usrdrv.claim._owner", Owner.of(1))
     with function.bound(pci.USRDRV):
         with function.bound(pci.USRDRV):
             pass
@@ -386,6 +415,28 @@ def test_one_that_somebody_else_gives_back_is_taken(
         with pytest.raises(errors.DeviceBusyError, match=f"{ADDRESS}: taken by process 1$"):
             with function.bound(pci.USRDRV):
                 pass
+        assert (function.path / "driver_override").read_text() == "usrdrv"
+
+
+def test_our_pid_in_another_container_is_somebody_else(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one's supervisor is process 1; whether the other one lives cannot be seen, nor is it waited for."""
+    (bus / "drivers/usrdrv").mkdir()
+    function = Function(ADDRESS, bus)
+
+    def wait(seconds: float) -> None:
+        raise AssertionError("it may live as long as it likes")
+
+    monkeypatch.setattr(pci, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
+    monkeypatch.setattr("usrdrv.claim._namespace", lambda: 4711, raising=False)
+    with function.bound(pci.USRDRV):
+        monkeypatch.setattr("usrdrv.claim._namespace", lambda: 4712, raising=False)
+        why = f"{ADDRESS}: taken by process {os.getpid()} of another pid namespace$"
+        with pytest.raises(errors.DeviceBusyError, match=why) as caught:
+            with function.bound(pci.USRDRV):
+                pass
+        assert caught.value.owner is None, "none that could be asked here"
         assert (function.path / "driver_override").read_text() == "usrdrv"
 
 

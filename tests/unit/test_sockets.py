@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from usrdrv.base.sockets import sweep
+from usrdrv.base.sockets import remover, sweep
 
 DEAD = 1 << 22
 """No process has this number: it is Linux's PID_MAX_LIMIT."""
@@ -17,6 +17,21 @@ def left(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen(1)
+
+
+def test_what_another_server_has_put_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left(path)
+    remove = remover(path)
+    path.rename(tmp_path / "old")
+    left(path)
+    remove()
+    assert path.is_socket()
+    path.unlink()
+    remove()
+    (tmp_path / "old").rename(path)
+    remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_what_nobody_answers_goes(tmp_path: Path) -> None:

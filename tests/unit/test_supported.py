@@ -75,7 +75,45 @@ def test_an_open_device_of_another_kind_is_refused(
 
 def test_no_two_drivers_have_one_device() -> None:
     claimed = [chip.ids for name in supported.PACKAGES for chip in import_module(name).CHIPS]
-    assert len(claimed) == len(set(claimed)) == len(supported.CHIPS) > 1
+    assert len(claimed) == len(set(claimed)) == len(supported.chips()) > 1
+
+
+ANOTHER = """
+import importlib, sys
+from usrdrv import drivers
+drivers.__path__.append(sys.argv.pop(1))
+importlib.reload(drivers.supported)
+from usrdrv.bridge.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a driver without CHIPS in __init__.py"),
+        (
+            "from usrdrv.chips import DISKS, Chip\n"
+            "CHIPS = (Chip(__name__, (0x1095, 0x0680), DISKS, 'Third'),)\n",
+            "usrdrv.drivers.ide_cmd680 has PCI 1095:0680 too",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_a_driver_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """By what needs the drivers, in one line."""
+    folder = tmp_path / "third"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(text)
+    (folder / "driver.py").touch()
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", ANOTHER, str(tmp_path), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert run("--version").returncode == 0
+    for words in (("list",), ("identify", "model:cmd680"), ("net", "model:dp83820")):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (1, f"usrdrv: error: {folder}: {message}\n")
 
 
 THIRD = """

@@ -193,6 +193,17 @@ def test_what_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_the_socket_of_another_server_stays(tmp_path: Path) -> None:
+    """Somebody has removed ours, and another server has its path."""
+    path = tmp_path / "s"
+    with models.create("cmd680", "ram=1M") as model, Server(model.pointer, path) as server:
+        path.unlink()
+        with models.create("cmd680", "ram=1M") as second, Server(second.pointer, path):
+            server.close()
+            assert path.is_socket()
+        assert not path.exists()
+
+
 def test_a_client_that_fills_its_eventfd_at_the_last_moment_is_not_waited_for(
     tmp_path: Path,
 ) -> None:

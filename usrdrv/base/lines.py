@@ -21,7 +21,7 @@ from usrdrv.base.errors import (
     UsageError,
     UsrdrvError,
 )
-from usrdrv.base.sockets import check_socket_path, listen
+from usrdrv.base.sockets import check_socket_path, listen, remover
 
 MAX_LINE = 1 << 16
 TIMEOUT = 10.0
@@ -65,7 +65,7 @@ class LineServer(Closing):
         self._lock = threading.Lock()
         self._closed = False
         self._listener = listen(path)
-        self._inode = path.lstat().st_ino
+        self._remove = remover(path)
         self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
         self._thread.start()
 
@@ -122,9 +122,7 @@ class LineServer(Closing):
             if thread.ident is not None:
                 thread.join()
         self._listener.close()
-        with contextlib.suppress(OSError):
-            if self.path.lstat().st_ino == self._inode:
-                self.path.unlink()
+        self._remove()
 
 
 def call(path: Path, request: dict[str, Any]) -> Any:

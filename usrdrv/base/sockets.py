@@ -4,6 +4,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,27 @@ def answers(path: Path) -> bool:
         except BlockingIOError:
             return True
     return True
+
+
+def remover(path: Path) -> Callable[[], None]:
+    """Return what removes the socket that is at `path` now, and none that another server has put there since."""
+
+    def made() -> tuple[int, int, int] | None:
+        try:
+            found = path.lstat()
+        except OSError:
+            return None
+        # The number may be given to the next one, the time is not.
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+
+    ours = made()
+
+    def remove() -> None:
+        if made() == ours:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    return remove
 
 
 def sweep(folder: Path) -> None:
