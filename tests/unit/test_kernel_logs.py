@@ -13,7 +13,7 @@ LAB = Path(__file__).parents[1] / "lab"
 
 CONFTEST = f"""
 import sys
-sys.path.insert(0, {str(LAB)!r})
+sys.path[:0] = [{str(LAB)!r}, {str(LAB.parent)!r}]
 import kernel_logs
 from kernel_logs import *
 from usrdrv.base.closing import Closing
