@@ -42,7 +42,7 @@ class Options:
     watchdog: float = 2.0
     """Seconds without progress after which the transmitter is reset."""
     counters: int | None = None
-    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
+    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
     def __post_init__(self) -> None:
         check_mtu(self.mtu)

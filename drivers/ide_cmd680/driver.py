@@ -58,7 +58,7 @@ class Options:
     poll_us: int = 0
     """Served to usrloop: microseconds to look at the chip before waiting for its interrupt."""
     counters: int = -1
-    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
+    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
 
 @dataclass

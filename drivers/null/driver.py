@@ -29,7 +29,7 @@ class Options:
     read_only: bool = False
     poll_us: int = 0
     counters: int = -1
-    """Descriptor of a memory file to count in; who has it too can read the counters when we are dead."""
+    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
 
 SUFFIXES: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
