@@ -52,18 +52,18 @@ def log() -> Iterator[Callable[[], str]]:
 def a_disk_is_resized_live() -> None:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT)
     events.bind((0, 1))
-    with events, log() as said, served() as (control, ram, device):
+    with events, log() as logged, served() as (control, ram, device):
         assert run("blockdev", "--getsize64", device) == str(SIZE)
-        assert "capacity change" not in said(), "it has had that size from its beginning"
+        assert "capacity change" not in logged(), "it has had that size from its beginning"
         for size in (2 * SIZE, SIZE // 2, 512):
             control.resize(size)
             assert resizes(events) == [device.removeprefix("/dev/")], "before RESIZE returns"
             assert run("blockdev", "--getsize64", device) == str(size)
             assert control.query().blk.size == size
-        said()  # the kernel tells of changes as of any disk's, but of no more than ten in five seconds
+        logged()  # the kernel tells of changes as of any disk's, but of no more than ten in five seconds
         control.resize(512)
         assert not resizes(events), "it has that size"
-        assert "capacity change" not in said()
+        assert "capacity change" not in logged()
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=0)
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1000)
         refused(errno.EINVAL, target, lib.USRLOOP_IOC_RESIZE, control, arg=1 << 63)
