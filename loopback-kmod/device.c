@@ -14,6 +14,13 @@
 
 #include "usrloop.h"
 
+const struct usrloop_policy usrloop_policies[USRLOOP_POLICIES] = {
+	[USRLOOP_DEATH_FAIL]	 = { "fail",	 true,	MODE_FAIL, USRLOOP_DEAD },
+	[USRLOOP_DEATH_QUEUE]	 = { "queue",	 true,	MODE_HOLD, USRLOOP_QUIESCED },
+	[USRLOOP_DEATH_REISSUE]	 = { "reissue",	 false,	MODE_HOLD, USRLOOP_QUIESCED },
+	[USRLOOP_DEATH_FAIL_NEW] = { "fail-new", true,	MODE_FAIL, USRLOOP_QUIESCED },
+};
+
 static void dev_changed(struct usrloop_dev *dev)
 {
 	atomic_inc(&dev->changes);
@@ -78,16 +85,16 @@ static void dev_part(struct usrloop_dev *dev)
 	wake_up_poll(&s->poll, EPOLLHUP);
 }
 
-/* Whether requests wait for the next server. */
-static bool dev_holds(const struct usrloop_dev *dev)
+static const struct usrloop_policy *dev_policy(const struct usrloop_dev *dev)
 {
-	return dev->info.policy == USRLOOP_DEATH_QUEUE || dev->info.policy == USRLOOP_DEATH_REISSUE;
+	return &usrloop_policies[dev->info.policy];
 }
 
 /* Detach the server. @died: by its death or time-out, of which its requests may be the cause. */
 static void dev_lose_server(struct usrloop_dev *dev, bool died)
 {
-	bool started = dev->info.state != USRLOOP_NEW, hold = dev_holds(dev);
+	const struct usrloop_policy *policy = dev_policy(dev);
+	bool started = dev->info.state != USRLOOP_NEW;
 	struct usrloop_session *s = dev->session;
 	unsigned int i;
 
@@ -103,11 +110,9 @@ static void dev_lose_server(struct usrloop_dev *dev, bool died)
 
 		WRITE_ONCE(q->told, died && seen);
 	}
-	dev_disconnect_queues(dev, s, hold ? MODE_HOLD : MODE_FAIL,
-			      dev->info.policy != USRLOOP_DEATH_REISSUE);
-	dev_set_state(dev, dev->info.policy == USRLOOP_DEATH_FAIL ? USRLOOP_DEAD :
-								    USRLOOP_QUIESCED);
-	if (hold && dev->info.recovery_ms) {
+	dev_disconnect_queues(dev, s, policy->mode, policy->fail_lost);
+	dev_set_state(dev, policy->state);
+	if (policy->mode == MODE_HOLD && dev->info.recovery_ms) {
 		unsigned long limit = msecs_to_jiffies(dev->info.recovery_ms);
 
 		dev->recover_by = usrloop_clock() + limit;
@@ -122,7 +127,8 @@ static void dev_recovery_over(struct work_struct *work)
 	long left;
 
 	mutex_lock(&dev->lock);
-	if (dev->info.state != USRLOOP_QUIESCED || !dev_holds(dev) || !dev->info.recovery_ms)
+	if (dev->info.state != USRLOOP_QUIESCED || dev_policy(dev)->mode != MODE_HOLD ||
+	    !dev->info.recovery_ms)
 		goto out;
 	left = dev->recover_by - usrloop_clock();
 	if (left > 0) {

@@ -4,36 +4,38 @@
 
 #include "net.h"
 
-static const char count_names[USRLOOP_COUNTS][ETH_GSTRING_LEN] = {
-	"tx_packets", "tx_bytes", "tx_dropped", "tx_full", "tx_copied",
-	"rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "rx_copied",
+static const char tx_names[TX_COUNTS][ETH_GSTRING_LEN] = {
+	[TX_PACKETS] = "tx_packets", [TX_BYTES] = "tx_bytes", [TX_DROPPED] = "tx_dropped",
+	[TX_FULL] = "tx_full", [TX_COPIED] = "tx_copied",
 };
+
+static const char rx_names[RX_COUNTS][ETH_GSTRING_LEN] = {
+	[RX_PACKETS] = "rx_packets", [RX_BYTES] = "rx_bytes", [RX_ERRORS] = "rx_errors",
+	[RX_DROPPED] = "rx_dropped", [RX_COPIED] = "rx_copied",
+};
+
+static void net_ethtool_read(const struct u64_stats_sync *sync, const u64_stats_t *from, u64 *to,
+			     unsigned int n)
+{
+	unsigned int start, i;
+
+	do {
+		start = u64_stats_fetch_begin(sync);
+		for (i = 0; i < n; i++)
+			to[i] = u64_stats_read(&from[i]);
+	} while (u64_stats_fetch_retry(sync, start));
+}
 
 /**
  * usrloop_net_counts() - read a queue's counters
  * @nq:		queue
- * @to:		USRLOOP_COUNTS of them, in the order of their names
+ * @tx:		TX_COUNTS of them
+ * @rx:		RX_COUNTS of them
  */
-void usrloop_net_counts(struct usrloop_netq *nq, u64 *to)
+void usrloop_net_counts(struct usrloop_netq *nq, u64 *tx, u64 *rx)
 {
-	unsigned int start;
-
-	do {
-		start = u64_stats_fetch_begin(&nq->tx_sync);
-		to[0] = u64_stats_read(&nq->tx.tx_packets);
-		to[1] = u64_stats_read(&nq->tx.tx_bytes);
-		to[2] = u64_stats_read(&nq->tx.tx_dropped);
-		to[3] = u64_stats_read(&nq->tx.tx_full);
-		to[4] = u64_stats_read(&nq->tx.tx_copied);
-	} while (u64_stats_fetch_retry(&nq->tx_sync, start));
-	do {
-		start = u64_stats_fetch_begin(&nq->rx_sync);
-		to[5] = u64_stats_read(&nq->rx.rx_packets);
-		to[6] = u64_stats_read(&nq->rx.rx_bytes);
-		to[7] = u64_stats_read(&nq->rx.rx_errors);
-		to[8] = u64_stats_read(&nq->rx.rx_dropped);
-		to[9] = u64_stats_read(&nq->rx.rx_copied);
-	} while (u64_stats_fetch_retry(&nq->rx_sync, start));
+	net_ethtool_read(&nq->tx_sync, nq->tx, tx, TX_COUNTS);
+	net_ethtool_read(&nq->rx_sync, nq->rx, rx, RX_COUNTS);
 }
 
 static void net_ethtool_get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
@@ -47,8 +49,8 @@ static void net_ethtool_get_drvinfo(struct net_device *netdev, struct ethtool_dr
 
 static int net_ethtool_get_sset_count(struct net_device *netdev, int set)
 {
-	return set == ETH_SS_STATS ? USRLOOP_COUNTS * usrloop_net_dev(netdev)->info.queues
-				   : -EOPNOTSUPP;
+	return set == ETH_SS_STATS ?
+	       (TX_COUNTS + RX_COUNTS) * usrloop_net_dev(netdev)->info.queues : -EOPNOTSUPP;
 }
 
 static void net_ethtool_get_strings(struct net_device *netdev, u32 set, u8 *data)
@@ -57,9 +59,12 @@ static void net_ethtool_get_strings(struct net_device *netdev, u32 set, u8 *data
 
 	if (set != ETH_SS_STATS)
 		return;
-	for (i = 0; i < usrloop_net_dev(netdev)->info.queues; i++)
-		for (j = 0; j < USRLOOP_COUNTS; j++)
-			ethtool_sprintf(&data, "queue%u_%s", i, count_names[j]);
+	for (i = 0; i < usrloop_net_dev(netdev)->info.queues; i++) {
+		for (j = 0; j < TX_COUNTS; j++)
+			ethtool_sprintf(&data, "queue%u_%s", i, tx_names[j]);
+		for (j = 0; j < RX_COUNTS; j++)
+			ethtool_sprintf(&data, "queue%u_%s", i, rx_names[j]);
+	}
 }
 
 static void net_ethtool_get_stats(struct net_device *netdev, struct ethtool_stats *stats, u64 *data)
@@ -67,8 +72,8 @@ static void net_ethtool_get_stats(struct net_device *netdev, struct ethtool_stat
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
 	unsigned int i;
 
-	for (i = 0; i < dev->info.queues; i++)
-		usrloop_net_counts(&dev->net->queue[i], data + USRLOOP_COUNTS * i);
+	for (i = 0; i < dev->info.queues; i++, data += TX_COUNTS + RX_COUNTS)
+		usrloop_net_counts(&dev->net->queue[i], data, data + TX_COUNTS);
 }
 
 static int net_ethtool_get_link_ksettings(struct net_device *netdev,

@@ -67,18 +67,18 @@ static int net_close(struct net_device *netdev)
 static void net_stats(struct net_device *netdev, struct rtnl_link_stats64 *stats)
 {
 	struct usrloop_dev *dev = usrloop_net_dev(netdev);
+	u64 tx[TX_COUNTS], rx[RX_COUNTS];
 	unsigned int i;
-	u64 count[USRLOOP_COUNTS];
 
 	for (i = 0; i < dev->info.queues; i++) {
-		usrloop_net_counts(&dev->net->queue[i], count);
-		stats->tx_packets += count[0];
-		stats->tx_bytes += count[1];
-		stats->tx_dropped += count[2];
-		stats->rx_packets += count[5];
-		stats->rx_bytes += count[6];
-		stats->rx_errors += count[7];
-		stats->rx_dropped += count[8];
+		usrloop_net_counts(&dev->net->queue[i], tx, rx);
+		stats->tx_packets += tx[TX_PACKETS];
+		stats->tx_bytes += tx[TX_BYTES];
+		stats->tx_dropped += tx[TX_DROPPED];
+		stats->rx_packets += rx[RX_PACKETS];
+		stats->rx_bytes += rx[RX_BYTES];
+		stats->rx_errors += rx[RX_ERRORS];
+		stats->rx_dropped += rx[RX_DROPPED];
 	}
 }
 
@@ -351,7 +351,7 @@ static void net_detached(struct usrloop_queue *q, bool fail_lost, bool fail_held
 	spin_unlock_bh(&q->lock);
 	__netif_tx_lock_bh(nq->txq);
 	u64_stats_update_begin(&nq->tx_sync);
-	u64_stats_add(&nq->tx.tx_dropped, lost);
+	u64_stats_add(&nq->tx[TX_DROPPED], lost);
 	u64_stats_update_end(&nq->tx_sync);
 	__netif_tx_unlock_bh(nq->txq);
 	if (netif_running(q->dev->net->netdev))

@@ -15,13 +15,10 @@
 #include "usrloop.h"
 
 #define USRLOOP_NET_HEADER	sizeof(struct virtio_net_hdr_mrg_rxbuf)
-#define USRLOOP_COUNTS	10	/* of struct usrloop_counts */
 
-struct usrloop_counts {
-	u64_stats_t tx_packets, tx_bytes, tx_dropped, tx_full;
-	u64_stats_t rx_packets, rx_bytes, rx_errors, rx_dropped;
-	u64_stats_t tx_copied, rx_copied;	/* bytes of frames */
-};
+/* A queue's counters; ethtool.c names them. TX_COPIED, RX_COPIED: bytes of frames. */
+enum { TX_PACKETS, TX_BYTES, TX_DROPPED, TX_FULL, TX_COPIED, TX_COUNTS };
+enum { RX_PACKETS, RX_BYTES, RX_ERRORS, RX_DROPPED, RX_COPIED, RX_COUNTS };
 
 struct usrloop_netq {
 	struct usrloop_queue *queue;
@@ -31,9 +28,10 @@ struct usrloop_netq {
 	u32 head, tail;
 	u32 *bytes;			/* depth, of each packet */
 	unsigned long since;		/* usrloop_clock(): tail is the oldest; queue->lock */
-	struct usrloop_counts tx;	/* the transmit lock */
-	struct usrloop_counts rx;	/* NAPI */
-	struct u64_stats_sync tx_sync, rx_sync;
+	u64_stats_t tx[TX_COUNTS];	/* the transmit lock */
+	struct u64_stats_sync tx_sync;
+	u64_stats_t rx[RX_COUNTS];	/* NAPI */
+	struct u64_stats_sync rx_sync;
 };
 
 struct usrloop_net {
@@ -54,7 +52,7 @@ static inline struct usrloop_dev *usrloop_net_dev(const struct net_device *netde
 
 /* ethtool.c */
 extern const struct ethtool_ops usrloop_ethtool_ops;
-void usrloop_net_counts(struct usrloop_netq *nq, u64 *to);
+void usrloop_net_counts(struct usrloop_netq *nq, u64 *tx, u64 *rx);
 
 /* net_tx.c */
 netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev);

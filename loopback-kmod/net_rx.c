@@ -116,7 +116,7 @@ static u32 net_rx_receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 
 		goto err;
 	if (!skb) {
 		u64_stats_update_begin(&nq->rx_sync);
-		u64_stats_inc(&nq->rx.rx_dropped);
+		u64_stats_inc(&nq->rx[RX_DROPPED]);
 		u64_stats_update_end(&nq->rx_sync);
 		return used;
 	}
@@ -127,9 +127,9 @@ static u32 net_rx_receive(struct usrloop_netq *nq, struct usrloop_end *end, u32 
 	if (virtio_net_hdr_to_skb(skb, &h, true))
 		goto err_free;
 	u64_stats_update_begin(&nq->rx_sync);
-	u64_stats_inc(&nq->rx.rx_packets);
-	u64_stats_add(&nq->rx.rx_bytes, len);
-	u64_stats_add(&nq->rx.rx_copied, end->zc ? skb_headlen(skb) : len);
+	u64_stats_inc(&nq->rx[RX_PACKETS]);
+	u64_stats_add(&nq->rx[RX_BYTES], len);
+	u64_stats_add(&nq->rx[RX_COPIED], end->zc ? skb_headlen(skb) : len);
 	u64_stats_update_end(&nq->rx_sync);
 	skb_record_rx_queue(skb, nq->queue->index);
 	skb->protocol = eth_type_trans(skb, nq->napi.dev);
@@ -140,7 +140,7 @@ err_free:
 	kfree_skb(skb);
 err:
 	u64_stats_update_begin(&nq->rx_sync);
-	u64_stats_inc(&nq->rx.rx_errors);
+	u64_stats_inc(&nq->rx[RX_ERRORS]);
 	u64_stats_update_end(&nq->rx_sync);
 	return used;
 }

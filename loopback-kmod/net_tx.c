@@ -23,7 +23,7 @@
 static void net_tx_drop(struct usrloop_netq *nq, struct sk_buff *skb)
 {
 	u64_stats_update_begin(&nq->tx_sync);
-	u64_stats_inc(&nq->tx.tx_dropped);
+	u64_stats_inc(&nq->tx[TX_DROPPED]);
 	u64_stats_update_end(&nq->tx_sync);
 	dev_kfree_skb_any(skb);
 }
@@ -78,7 +78,7 @@ static bool net_tx_stop_if_full(struct usrloop_netq *nq, const struct usrloop_en
 		return false;
 	netif_tx_stop_queue(nq->txq);
 	u64_stats_update_begin(&nq->tx_sync);
-	u64_stats_inc(&nq->tx.tx_full);
+	u64_stats_inc(&nq->tx[TX_FULL]);
 	u64_stats_update_end(&nq->tx_sync);
 	/* Pairs with that in net_tx_reclaim(): one of the two sees the other's change. */
 	smp_mb();
@@ -136,9 +136,9 @@ netdev_tx_t usrloop_net_xmit(struct sk_buff *skb, struct net_device *netdev)
 		dev_consume_skb_any(skb);
 
 	u64_stats_update_begin(&nq->tx_sync);
-	u64_stats_inc(&nq->tx.tx_packets);
-	u64_stats_add(&nq->tx.tx_bytes, len);
-	u64_stats_add(&nq->tx.tx_copied, copied);
+	u64_stats_inc(&nq->tx[TX_PACKETS]);
+	u64_stats_add(&nq->tx[TX_BYTES], len);
+	u64_stats_add(&nq->tx[TX_COPIED], copied);
 	u64_stats_update_end(&nq->tx_sync);
 	if (net_tx_stop_if_full(nq, end) || wake)
 		usrloop_wake(end);

@@ -14,13 +14,6 @@ static const char *const state_names[] = {
 	[USRLOOP_FAILED] = "failed", [USRLOOP_DEAD] = "dead",
 };
 
-static const char *const policy_names[] = {
-	[USRLOOP_DEATH_FAIL] = "fail",
-	[USRLOOP_DEATH_QUEUE] = "queue",
-	[USRLOOP_DEATH_REISSUE] = "reissue",
-	[USRLOOP_DEATH_FAIL_NEW] = "fail-new",
-};
-
 static struct usrloop_dev *sysfs_device(struct device *d)
 {
 	if (d->class && !strcmp(d->class->name, "net"))
@@ -36,7 +29,7 @@ static DEVICE_ATTR_RO(state);
 
 static ssize_t policy_show(struct device *d, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%s\n", policy_names[sysfs_device(d)->info.policy]);
+	return sysfs_emit(buf, "%s\n", usrloop_policies[sysfs_device(d)->info.policy].name);
 }
 static DEVICE_ATTR_RO(policy);
 

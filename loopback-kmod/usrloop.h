@@ -133,6 +133,16 @@ enum usrloop_mode {
 	MODE_HOLD,
 };
 
+/* How a device goes on when its server dies; the table of README.md. */
+struct usrloop_policy {
+	const char *name;
+	bool fail_lost;			/* requests in flight fail, or are sent again */
+	enum usrloop_mode mode;		/* of new requests */
+	u32 state;			/* of the device, until the next server */
+};
+
+extern const struct usrloop_policy usrloop_policies[USRLOOP_POLICIES];
+
 /* Another file's eventfd that ends ENTER's sleep. */
 struct usrloop_event {
 	struct usrloop_end *end;
