@@ -34,8 +34,8 @@ BUILDERS := usrdrv/base/_cffi.py $(wildcard usrdrv/*/_build.py drivers/*/_build.
 C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 	-I$(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))') \
 	$(addprefix -I,usrdrv/include $(UAPI) devices $(C_FOLDERS) tests/fuzz)
-# Without the kernel's modules, which its own Makefile compiles.
-LAB_C := $(filter-out tests/lab/claim_user.c,$(wildcard tests/lab/*.c))
+# Without the kernel module, which the kernel's own Makefile compiles.
+GUEST_C := $(filter-out %/claim_user.c,$(wildcard tests/lab/guest/*.c))
 FUZZ_SECONDS ?= 300
 
 .PHONY: setup demo test test-all test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-recovery \
@@ -85,7 +85,7 @@ lint: setup
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
 	shellcheck scripts/*.sh .ci/run lab/*-hook.sh lab/guest/*
-	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c) $(LAB_C); done
+	for compiler in gcc clang; do $$compiler $(C_CHECK) $(SOURCES) $(wildcard tests/fuzz/*.c) $(GUEST_C); done
 
 bench: setup
 	$(PYTHON) -m bench --json bench/results/latest.json
@@ -117,8 +117,7 @@ patch-check: setup
 	$(PYTHON) -m usrdrv.lab.patch_check
 
 fuzz: setup
-	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest \
-		tests/unit/test_fuzz_*.py tests/unit/test_stress_*.py
+	USRDRV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) -m pytest tests/unit/fuzz
 
 clean:
 	$(MAKE) -s -C loopback-kmod clean

@@ -6,7 +6,7 @@
  * Transmission runs in the thread that writes CR, as far as the wire takes frames; reception,
  * timers and the rest of transmission run in the engine's thread (engine.c).
  *
- * The floors, the highest first. A file calls those on lower floors only; tests/unit/test_layers.py holds it.
+ * The floors, the highest first. A file calls those on lower floors only; tests/unit/tree/test_layers.py holds it.
  *
  *	nic.c inject.c			life, regions; faults on request
  *	engine.c config.c		the chip's own thread; configuration space, RST#

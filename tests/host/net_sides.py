@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from names import namespace
-from waiting import PATIENCE
-from waiting import until as wait_for
+
+from tests.names import namespace
+from tests.waiting import PATIENCE
+from tests.waiting import until as wait_for
 
 IN_SOCKETS = 8 << 20
 """Bytes that may be on their way when the client of iperf3 has sent all."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from waiting import PATIENCE, at_best
 
+from tests.waiting import PATIENCE, at_best
 from usrdrv.base import errors
 from usrdrv.bridge.block import export_fuse
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import World, needs_block
-from waiting import PATIENCE
+
+from tests.host.running import World, needs_block
+from tests.waiting import PATIENCE
 
 RAM = "model:cmd680?strict=1&ram=1M"
 

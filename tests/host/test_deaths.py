@@ -13,10 +13,10 @@ from typing import Any
 
 import nbd
 import pytest
-from model_faults import hits
-from running import COMMAND, Running, World, child_of, needs_block
-from waiting import PATIENCE, until
 
+from tests.host.running import COMMAND, Running, World, child_of, needs_block
+from tests.model_faults import hits
+from tests.waiting import PATIENCE, until
 from usrdrv.bridge.block import nbd_server
 from usrdrv.devices import control
 

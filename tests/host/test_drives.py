@@ -10,9 +10,10 @@ from pathlib import Path
 
 import nbd
 import pytest
-from running import Running, World, needs_block, sh
-from test_mounted import mounted
-from waiting import until
+
+from tests.host.running import Running, World, needs_block, sh
+from tests.host.test_mounted import mounted
+from tests.waiting import until
 
 RAM = "model:cmd680?strict=1&ram0=8M&ram2=16M"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import nbd
 import pytest
-from running import Running, World
-from waiting import until
 
+from tests.host.running import Running, World
+from tests.waiting import until
 from usrdrv.devices import control
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from running import Running, World, needs_block, sh
-from waiting import until
+
+from tests.host.running import Running, World, needs_block, sh
+from tests.waiting import until
 
 pytestmark = needs_block
 

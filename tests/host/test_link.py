@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from names import namespace
-from net_sides import NEEDS_TAP
 
+from tests.host.net_sides import NEEDS_TAP
+from tests.names import namespace
 from usrdrv.base import errors
 from usrdrv.bridge.net import rtnetlink
 from usrdrv.bridge.net.link import LinkGoneError

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import Running, World, needs_block, sh
-from waiting import until
+
+from tests.host.running import Running, World, needs_block, sh
+from tests.waiting import until
 
 pytestmark = needs_block
 

@@ -13,9 +13,9 @@ import nbd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import Running, World
-from waiting import PATIENCE, until
 
+from tests.host.running import Running, World
+from tests.waiting import PATIENCE, until
 from usrdrv.base.counters import Counters
 from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
 from usrdrv.bridge.stats import of_disks

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from names import namespace
-from net_sides import (
+
+from tests.host.net_sides import (
     IN_SOCKETS,
     NEEDS_TAP,
     USRDRV,
@@ -24,8 +24,8 @@ from net_sides import (
     ping,
     wait_for,
 )
-from waiting import PATIENCE, at_best
-
+from tests.names import namespace
+from tests.waiting import PATIENCE, at_best
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from names import namespace
-from net_sides import NEEDS_TAP, USRDRV, Side, connected, ip, wait_for
-from waiting import PATIENCE
 
+from tests.host.net_sides import NEEDS_TAP, USRDRV, Side, connected, ip, wait_for
+from tests.names import namespace
+from tests.waiting import PATIENCE
 from usrdrv.bridge.net import netns
 from usrdrv.claim import run_directory
 

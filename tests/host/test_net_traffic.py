@@ -10,9 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from net_sides import IN_SOCKETS, NEEDS_TAP, Side, connect, connected, iperf, ping, wait_for
 from scapy.all import ICMP, IP, Dot1Q, Ether  # type: ignore[attr-defined]
-from waiting import PATIENCE, at_best
+
+from tests.host.net_sides import (
+    IN_SOCKETS,
+    NEEDS_TAP,
+    Side,
+    connect,
+    connected,
+    iperf,
+    ping,
+    wait_for,
+)
+from tests.waiting import PATIENCE, at_best
 
 pytestmark = [NEEDS_TAP, pytest.mark.timeout(600)]
 

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from net_sides import NEEDS_TAP, Side, iperf
-from waiting import at_best
 
 from bench import fio, syscalls
 from bench.servers import Server, bytearray_peer, in_process, vfio_user
+from tests.host.net_sides import NEEDS_TAP, Side, iperf
+from tests.waiting import at_best
 from usrdrv.base import errors
 
 REQUESTS = 2000

@@ -6,13 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kernel_logs import (
+
+from tests.lab.helpers.kernel_logs import (
     guest_factory,
     kernel_log,
     pytest_runtest_logfinish,
     pytest_runtest_makereport,
 )
-from leftovers import nothing_left
+from tests.lab.helpers.leftovers import nothing_left
 
 __all__ = [
     "guest_factory",

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import wait
-from loads import TOLD, finish, gets_on
 
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import TOLD, finish, gets_on
 from usrdrv.bridge.block.export_nbd import ORPHANED
 from usrdrv.lab.guest import Guest, Job
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from disks import ADDRESS, LOAD, Served, driver, end_all
-from kmod import SLOWER
-from loads import again_and_again, all_was_verified, finish, fio, gets_on
 
+from tests.lab.helpers.disks import ADDRESS, LOAD, Served, driver, end_all
+from tests.lab.helpers.kmod import SLOWER
+from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import KERNEL, wait
 
+from tests.lab.helpers.kmod import KERNEL, wait
 from usrdrv.lab.guest import Guest, Job
 
 QUEUES = 2

@@ -14,8 +14,8 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import wait
 
+from tests.lab.helpers.kmod import wait
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 

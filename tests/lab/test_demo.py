@@ -7,9 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from tests.files import ROOT
+
+SCRIPTS = ROOT / "scripts"
 
 MAIN = """
 import sys

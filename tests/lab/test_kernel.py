@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_logs import says
 
+from tests.lab.helpers.kernel_logs import says
 from usrdrv.base import errors
 from usrdrv.lab import kernel
 from usrdrv.lab.guest import Guest

@@ -16,15 +16,15 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from kernel_logs import says
 
+from tests.files import ROOT
+from tests.lab.helpers.kernel_logs import says
 from usrdrv.base import errors
 from usrdrv.lab import kernel, kmod, toolchain
 from usrdrv.lab.guest import Guest
 
 Boot = Callable[..., Guest]
 
-TOP = Path(__file__).parents[2]
 RELEASES = {
     "stock-6.1": r"6\.1\.0-",
     "stock": r"6\.12\.",
@@ -156,12 +156,12 @@ def test_checkpatch_is_strict(standin: Path) -> None:
 
 def test_a_kernel_that_is_not_there_is_named() -> None:
     with pytest.raises(errors.UsageError, match="no kernel 'old': there are stock-6.1, stock"):
-        toolchain.build_module(TOP, "old")
+        toolchain.build_module(ROOT, "old")
 
 
 def test_without_headers_make_says_what_to_install() -> None:
     done = subprocess.run(
-        ["make", "-C", TOP / "loopback-kmod", "KDIR=/no/such"],
+        ["make", "-C", ROOT / "loopback-kmod", "KDIR=/no/such"],
         capture_output=True,
         text=True,
         check=False,
@@ -174,14 +174,14 @@ def test_without_headers_make_says_what_to_install() -> None:
 
 
 def test_dkms_has_our_version() -> None:
-    conf = (TOP / "loopback-kmod/dkms.conf").read_text()
+    conf = (ROOT / "loopback-kmod/dkms.conf").read_text()
     assert f'PACKAGE_VERSION="{metadata.version("usrdrv")}"\n' in conf
-    main = (TOP / "loopback-kmod/main.c").read_text()
+    main = (ROOT / "loopback-kmod/main.c").read_text()
     assert f'MODULE_VERSION("{metadata.version("usrdrv")}")' in main
 
 
 def test_dkms_builds_for_what_is_tested_and_nothing_else() -> None:
-    conf = (TOP / "loopback-kmod/dkms.conf").read_text()
+    conf = (ROOT / "loopback-kmod/dkms.conf").read_text()
     match = re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', conf, re.MULTILINE)
     assert match, (
         "dkms would build for every kernel, and fail an upgrade to one that it cannot build for"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_logs import says
-from waiting import until
 
+from tests.lab.helpers.kernel_logs import says
+from tests.waiting import until
 from usrdrv.base import errors
 from usrdrv.lab.guest import Guest
 

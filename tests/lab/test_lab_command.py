@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from waiting import at_best
 
+from tests.waiting import at_best
 from usrdrv.lab import cache, root
 
 LAB = (sys.executable, "-m", "usrdrv", "lab")

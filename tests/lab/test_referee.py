@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_logs import says
-from referee import Referee, image, start
-from waiting import at_best
+
+from tests.lab.helpers.kernel_logs import says
+from tests.lab.helpers.referee import Referee, image, start
+from tests.waiting import at_best
 
 MIB = 1 << 20
 SIZE = 512 * MIB

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from referee import Referee, image
-from waiting import at_best
 
+from tests.lab.helpers.referee import Referee, image
+from tests.waiting import at_best
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
 from usrdrv.lab.models import Model

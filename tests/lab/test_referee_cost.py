@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from referee import Referee, start
-from waiting import at_best
 
 from bench import syscalls
+from tests.files import GUEST
+from tests.lab.helpers.referee import Referee, start
+from tests.waiting import at_best
 from usrdrv.base import errors
 from usrdrv.lab.qemu import address
 
 COUNT = 3000
-SOURCE = Path(__file__).with_name("access.c")
+SOURCE = GUEST / "access.c"
 SCRATCH = 0x4C
 """A register of the chip that only stores."""
 

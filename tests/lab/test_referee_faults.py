@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from referee import Disk, Referee, start
-from waiting import still, until
 
+from tests.lab.helpers.referee import Disk, Referee, start
+from tests.waiting import still, until
 from usrdrv.devices.cmd680.faults import KINDS
 from usrdrv.lab.guest import Job, Result
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from referee import Referee, start
 
+from tests.lab.helpers.referee import Referee, start
 from usrdrv.lab.qemu import address
 
 MIB = 1 << 20

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from referee import Referee, start
+
+from tests.lab.helpers.referee import Referee, start
 
 NEW_CARD, OLD_CARD, SIGNATURE_OF_DELKIN, HIDING = ((0, drive) for drive in range(4))
 SHORT, COMPLETE, ACCESS = ((1, drive) for drive in range(3))

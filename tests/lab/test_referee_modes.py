@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from referee import Referee, start
+
+from tests.lab.helpers.referee import Referee, start
 
 STRICT = ["--option", "strict=1"]
 MODES = {

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from model_faults import broken
-from nics import (
+
+from tests.lab.helpers.nics import (
     answers,
     cabled,
     end,
@@ -25,9 +25,9 @@ from nics import (
     udp_arrives,
     until,
 )
-from waiting import at_best
-from waiting import until as wait_for
-
+from tests.model_faults import broken
+from tests.waiting import at_best
+from tests.waiting import until as wait_for
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model

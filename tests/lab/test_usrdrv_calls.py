@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kernel_logs import says
-from kmod import DEBUG, KERNEL, SLOWER, leaks, quiet
-from model_faults import broken, hits
-from waiting import at_best, enough, until
 
+from tests.files import GUEST
+from tests.lab.helpers.kernel_logs import says
+from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, leaks, quiet
+from tests.model_faults import broken, hits
+from tests.waiting import at_best, enough, until
 from usrdrv.base import errors
 from usrdrv.lab import kernel, toolchain
 from usrdrv.lab.guest import Guest, Result
@@ -35,7 +36,6 @@ Boot = Callable[..., Guest]
 DISK, SPARE = "0000:00:10.0", "0000:00:11.0"
 EDU, EDU_BESIDE = "0000:00:12.0", "0000:00:16.0"
 GROUPED, NEIGHBOUR = "0000:01:01.0", "0000:01:02.0"
-HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.timeout(600 * SLOWER)
 
@@ -87,7 +87,7 @@ def guest(
         cpus=2,
     )
     for name in ("scenario.py", "usr_pci.py", "usr_pci_edu.py", "usr_pci_faults.py"):
-        shutil.copy(HERE / name, guest.share)
+        shutil.copy(GUEST / name, guest.share)
     shutil.copytree(kernel.build(KERNEL) / "selftests", guest.share / "selftests")
     quiet(guest)
     for address in (DISK, SPARE):
@@ -119,7 +119,7 @@ def test_device(guest: Guest, scenario: str) -> None:
 @pytest.fixture
 def claim_user(guest: Guest, tmp_path: Path) -> Iterator[None]:
     """Its module is loaded."""
-    shutil.copy(HERE / "claim_user.c", tmp_path)
+    shutil.copy(GUEST / "claim_user.c", tmp_path)
     (tmp_path / "Makefile").write_text("obj-m := claim_user.o\n")
     shutil.copy(toolchain.build_module(tmp_path, KERNEL), guest.share)
     guest.run("insmod /share/claim_user.ko", check=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import usrloop_calls
-from kmod import SLOWER, boot, unload
 
+from tests.lab.helpers.kmod import SLOWER, boot, unload
 from usrdrv.lab.console import alarms
 from usrdrv.lab.guest import Guest
 
@@ -25,7 +25,9 @@ def guest(guest_factory: Boot) -> Guest:
 @pytest.fixture(scope="module")
 def results(guest: Guest) -> Any:
     guest.run(
-        "python3 /src/tests/lab/usrloop_calls.py /share/results.json", 600 * SLOWER, check=True
+        "python3 /src/tests/lab/guest/usrloop_calls.py /share/results.json",
+        600 * SLOWER,
+        check=True,
     )
     return json.loads((guest.share / "results.json").read_text())
 

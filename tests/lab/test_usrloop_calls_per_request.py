@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import at_best
 
+from tests.waiting import at_best
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model

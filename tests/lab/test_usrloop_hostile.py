@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-from kmod import DEBUG, SLOWER, boot, unload
-from waiting import enough
 
+from tests.lab.helpers.kmod import DEBUG, SLOWER, boot, unload
+from tests.waiting import enough
 from usrdrv.lab.guest import Guest
 
 Boot = Callable[..., Guest]

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kmod import wait
-from model_faults import broken
-from names import own
-from nics import answers, end, killed_in_a_flow, ping, start, stats, until
-from waiting import at_best
 
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.nics import answers, end, killed_in_a_flow, ping, start, stats, until
+from tests.model_faults import broken
+from tests.names import own
+from tests.waiting import at_best
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address

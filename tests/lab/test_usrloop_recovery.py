@@ -18,10 +18,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from kernel_logs import says
-from kmod import SLOWER, Server, boot, call, delete, state, unload, wait
-from loads import account, again_and_again, all_was_verified, finish, fio, gets_on, reports
 
+from tests.lab.helpers.kernel_logs import says
+from tests.lab.helpers.kmod import SLOWER, Server, boot, call, delete, state, unload, wait
+from tests.lab.helpers.loads import (
+    account,
+    again_and_again,
+    all_was_verified,
+    finish,
+    fio,
+    gets_on,
+    reports,
+)
 from usrdrv.lab.guest import Guest, Job
 
 Boot = Callable[..., Guest]

@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import SLOWER, Server, boot, call, unload
-from loads import again_and_again, all_was_verified, finish, fio, gets_on, sectors_written
 
+from tests.lab.helpers.kmod import SLOWER, Server, boot, call, unload
+from tests.lab.helpers.loads import (
+    again_and_again,
+    all_was_verified,
+    finish,
+    fio,
+    gets_on,
+    sectors_written,
+)
 from usrdrv.lab.guest import Guest, Job
 
 Boot = Callable[..., Guest]

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kernel_logs import says
-from kmod import SLOWER, boot
 
+from tests.lab.helpers.kernel_logs import says
+from tests.lab.helpers.kmod import SLOWER, boot
 from usrdrv.lab.guest import Guest
 
 
@@ -20,5 +20,5 @@ def test_a_request_that_waits_has_suspend_refused(
 ) -> None:
     """It harms nothing, takes no server's time, and the next try goes through: docs/man/usrdrv-block.1.md."""
     guest = boot(guest_factory)
-    guest.run(f"python3 /src/tests/lab/usrloop_suspend.py {check}", 300 * SLOWER, check=True)
+    guest.run(f"python3 /src/tests/lab/guest/usrloop_suspend.py {check}", 300 * SLOWER, check=True)
     says(guest, "Freezing user space processes failed")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from kmod import SLOWER, boot, call, delete, state, unload, wait
-from loads import finish, flow
-from waiting import still
 
+from tests.lab.helpers.kmod import SLOWER, boot, call, delete, state, unload, wait
+from tests.lab.helpers.loads import finish, flow
+from tests.waiting import still
 from usrdrv.lab.guest import Guest, Job
 
 Boot = Callable[..., Guest]

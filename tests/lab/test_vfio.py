@@ -14,13 +14,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_logs import says
-from waiting import at_best, until
 
+from tests.files import GUEST, ROOT
+from tests.lab.helpers.kernel_logs import says
+from tests.waiting import at_best, until
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO
@@ -33,8 +33,7 @@ FIRST, SECOND = "0000:00:10.0", "0000:00:11.0"
 # The last two sit behind one bridge from PCI Express to PCI: the IOMMU cannot tell them apart.
 TWINS = "0000:01:01.0", "0000:01:02.0"
 
-HERE = Path(__file__).parent
-INCLUDE = HERE.parents[1] / "usrdrv/include"
+INCLUDE = ROOT / "usrdrv/include"
 
 READ = """
 import hashlib, sys
@@ -123,7 +122,7 @@ def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
 
 def test_registers_memory_reset_and_interrupts(guest: Guest, through: str) -> None:
     """vfio_parts.py; the disk is the one whose bytes were compared before."""
-    shutil.copy(HERE / "vfio_parts.py", guest.share)
+    shutil.copy(GUEST / "vfio_parts.py", guest.share)
     path = disk(guest, FIRST)
     data = guest.run(f"head -c 1M {path} | sha256sum", check=True).out.split()[0]
     window = guest.run(f"cat /sys/bus/pci/devices/{FIRST}/iommu_group/reserved_regions").out
@@ -232,7 +231,7 @@ def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest, through: str) -> 
 @pytest.mark.kernel_log(allow=[r"DMAR: "])
 def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
     for name in ("stray_dma.py", "stray_dma.c"):
-        shutil.copy(HERE / name, guest.share)
+        shutil.copy(GUEST / name, guest.share)
     compiler = ["gcc", "-shared", "-fPIC", "-O", "-Wall", "-Werror", f"-I{INCLUDE}"]
     subprocess.run(
         [*compiler, "-o", guest.share / "stray.so", guest.share / "stray_dma.c"], check=True

@@ -16,21 +16,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import disks
 import pytest
-from disks import ADDRESS, driver, end_all, lives_through_deaths, make_image
-from kmod import DEBUG, HERE, KERNEL, SLOWER, SOURCE, TOP, quiet, wait
-from loads import gets_on, in_flight
-from model_faults import broken, hits, left
-from waiting import at_best, enough
 
+from tests.files import GUEST, ROOT
+from tests.lab.helpers import disks
+from tests.lab.helpers.disks import ADDRESS, driver, end_all, lives_through_deaths, make_image
+from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, quiet, wait
+from tests.lab.helpers.loads import gets_on, in_flight
+from tests.model_faults import broken, hits, left
+from tests.waiting import at_best, enough
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
 
 Boot = Callable[..., Guest]
 
-SCRIPT = "python3 /src/tests/lab/zero_copy.py"
+SCRIPT = "python3 /src/tests/lab/guest/zero_copy.py"
 
 HELD = 8
 """Seconds that a transfer is held open; the driver takes one for hung after 10."""
@@ -218,7 +219,9 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
             wait(lambda: hits(model.control), 60, "the drive has the command")
             served.signal_driver("KILL")
             done = json.loads(good(job.wait(120 * SLOWER)).out.splitlines()[-1])
-            poison = guest.run("python3 /src/tests/lab/usr_pci_faults.py poison", 120 * SLOWER)
+            poison = guest.run(
+                "python3 /src/tests/lab/guest/usr_pci_faults.py poison", 120 * SLOWER
+            )
             found = json.loads(good(poison).out)
             assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
             good(keeper.wait(120 * SLOWER))
@@ -332,8 +335,8 @@ def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Pa
     """It has a claim, says of requests that they are done, or not, as it likes, and has its chip say so."""
     program = guest.share / "usrloop_hostile"
     command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-o", str(program)]
-    command += [f"-I{TOP / 'usrdrv/include'}", f"-I{SOURCE / 'include/uapi'}"]
-    command += [str(HERE / "usrloop_hostile.c"), str(TOP / "usrdrv/loop/loop.c")]
+    command += [f"-I{ROOT / 'usrdrv/include'}", f"-I{ROOT / 'loopback-kmod/include/uapi'}"]
+    command += [str(GUEST / "usrloop_hostile.c"), str(ROOT / "usrdrv/loop/loop.c")]
     subprocess.run(command, check=True)
     command = ["/share/usrloop_hostile", "3", str(60 if DEBUG else 15), "0x10", str(SLOWER)]
     names = ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended")

@@ -15,11 +15,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import nics
 import pytest
-from kmod import DEBUG, KERNEL, SLOWER, wait
-from loads import finish, flow
-from nics import (
+
+from tests.lab.helpers import nics
+from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, wait
+from tests.lab.helpers.loads import finish, flow
+from tests.lab.helpers.nics import (
     answers,
     cabled,
     iperf,
@@ -31,7 +32,6 @@ from nics import (
     udp_arrives,
     until,
 )
-
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
@@ -282,9 +282,9 @@ def test_checksums_that_the_chip_does_not_know(guest: Guest, ours: Ours) -> None
         check=True,
     )
     before = stats(guest)
-    taker = guest.start(f"exec {IN_FAR} python3 /src/tests/lab/odd_checksums.py take eth1")
+    taker = guest.start(f"exec {IN_FAR} python3 /src/tests/lab/guest/odd_checksums.py take eth1")
     until(guest, "test -e /tmp/taking")
-    guest.run(f"python3 /src/tests/lab/odd_checksums.py send usr0 {FAR_MAC}", 60, check=True)
+    guest.run(f"python3 /src/tests/lab/guest/odd_checksums.py send usr0 {FAR_MAC}", 60, check=True)
     result = taker.wait(60 * SLOWER)
     guest.run("ip link del usr0.9", check=True)
     names = ("plain", "802.1ad", "inner", "802.1ad by the kernel")
@@ -318,7 +318,9 @@ def test_the_kernel_copies_if_asked_to(guest: Guest, unserved: None) -> None:
 def test_a_server_that_lies(guest: Guest, unserved: None, how: str) -> None:
     """Then it ends with packets on their way, and everything is given back."""
     guest.run("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra; true")
-    result = guest.run(f"python3 /src/tests/lab/zero_copy_net.py {address(0)} {how}", 120 * SLOWER)
+    result = guest.run(
+        f"python3 /src/tests/lab/guest/zero_copy_net.py {address(0)} {how}", 120 * SLOWER
+    )
     assert result.out == "ok\n", result.err
     assert result.code == (0 if how != "die" else -9) or result.code == 137, result
     until(guest, "! ip -br link | grep -q usrbad")

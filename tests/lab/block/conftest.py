@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from disks import end_all, make_image
-from ways import WAYS, Way
 
+from tests.lab.block.ways import WAYS, Way
+from tests.lab.helpers.disks import end_all, make_image
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 from usrdrv.pci import USRDRV, VFIO

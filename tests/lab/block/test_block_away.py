@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kmod import wait
-from loads import gets_on, writing
-from model_faults import broken, hits
-from ways import Served, Way, nothing_is_left
 
+from tests.lab.block.ways import Served, Way, nothing_is_left
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import gets_on, writing
+from tests.model_faults import broken, hits
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 

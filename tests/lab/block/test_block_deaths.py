@@ -6,11 +6,10 @@ from __future__ import annotations
 import re
 import signal
 
-from disks import LOAD, SIZE, driver, lives_through_deaths
-from kmod import wait
-from loads import again_and_again, finish, gets_on, sectors_written, writing
-from ways import WAYS, Served, Way, nothing_is_left
-
+from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+from tests.lab.helpers.disks import LOAD, SIZE, driver, lives_through_deaths
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import again_and_again, finish, gets_on, sectors_written, writing
 from usrdrv.lab.guest import Guest
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import signal
 
-from disks import driver
-from kmod import wait
-from ways import Served, Way, nothing_is_left
-
+from tests.lab.block.ways import Served, Way, nothing_is_left
+from tests.lab.helpers.disks import driver
+from tests.lab.helpers.kmod import wait
 from usrdrv.lab.guest import Guest
 
 

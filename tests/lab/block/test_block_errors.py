@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from disks import ADDRESS, LOAD
-from kmod import wait
-from loads import again_and_again, all_was_verified, finish, fio, gets_on, writing
-from model_faults import broken, left
-from waiting import at_best
-from ways import WAYS, Served, Way, nothing_is_left
 
+from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+from tests.lab.helpers.disks import ADDRESS, LOAD
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on, writing
+from tests.model_faults import broken, left
+from tests.waiting import at_best
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 

@@ -7,11 +7,10 @@ import re
 import signal
 import time
 
-from disks import LOAD
-from kmod import wait
-from loads import again_and_again, all_was_verified, finish, fio, gets_on
-from ways import WAYS, Served, Way, nothing_is_left
-
+from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+from tests.lab.helpers.disks import LOAD
+from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on
 from usrdrv.lab.guest import Guest
 
 REQUEST_TIME = 10

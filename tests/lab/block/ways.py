@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import disks
-
+from tests.lab.helpers import disks
 from usrdrv.lab.guest import Guest
 
 

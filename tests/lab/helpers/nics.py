@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""`usrdrv net` in a guest, the NICs that it drives, and those who load them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tests.lab.helpers.kmod import SLOWER, wait
+from tests.names import own
+from tests.waiting import at_best
+from usrdrv.lab.guest import Guest, Job
+from usrdrv.lab.models import Model
+
+
+@contextmanager
+def cabled(*macs: str) -> Iterator[list[Model]]:
+    """Two NICs at the ends of a cable."""
+    cable = f"cable={own('lab')}"
+    first, second = (("--option", cable, "--option", f"mac={mac}") for mac in macs)
+    with Model("dp83820", *first) as near, Model("dp83820", *second) as far:
+        yield [near, far]
+
+
+def until(guest: Guest, condition: str, seconds: int = 60) -> None:
+    """Wait for a command to succeed."""
+    result = guest.run(
+        f"for i in $(seq {seconds * 5}); do {condition} && exit 0; sleep 0.2; done; exit 1",
+        timeout=seconds * 5 * SLOWER,
+    )
+    assert result.code == 0, f"{condition}: does not happen: {result.out}{result.err}"
+
+
+def start(guest: Guest, name: str, command: str) -> tuple[Job, dict[str, Any]]:
+    """Start `usrdrv net` with its output in /tmp/NAME.*. Returns the job and what it announced."""
+    out, err = f"/tmp/{name}.out", f"/tmp/{name}.err"
+    guest.run(f"rm -f {out}", check=True)
+    job = guest.start(f"exec usrdrv net {command} --json > {out} 2> {err}")
+    guest.run(
+        f"for i in $(seq 300); do grep -q ifname {out} && break; sleep 0.3; done", 150 * SLOWER
+    )
+    line = guest.run(f"head -n 1 {out}", check=True).out
+    assert line, guest.run(f"cat {err}").out
+    said: dict[str, Any] = json.loads(line)
+    return job, said
+
+
+def end(guest: Guest, job: Job, said: dict[str, Any]) -> None:
+    """Have it end as it should."""
+    guest.run(f"kill -INT {said['pid']}", check=True)
+    assert job.wait(60 * SLOWER).code == 0, guest.run("cat /tmp/*.err").out
+
+
+def stats(guest: Guest, *options: str, ifname: str = "usr0") -> dict[str, Any]:
+    """The driver's counters."""
+    words = ["usrdrv", "net", "stats", ifname, "--json", *options]
+    found: dict[str, Any] = json.loads(guest.run(words, 60, check=True).out)
+    return found
+
+
+def answers(guest: Guest, to: str) -> None:
+    """Wait for the other end, whose link comes on its own time."""
+    until(guest, f"ping -c 1 -W 1 {to} > /dev/null")
+
+
+def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
+    words = " ".join(options)
+    result = guest.run(f"ping -c {count} -i 0.2 -w 60 {words} {to}", timeout=90 * SLOWER)
+    assert f"{count} received" in result.out, result.out + result.err
+
+
+@contextmanager
+def kept_going(guest: Guest, to: str, inside: str = "") -> Iterator[None]:
+    """Ping meanwhile from where the kernel's ns83820 sends.
+
+    What stopped its queue, such as a link that went, is over with netif_start_queue() and then
+    netif_wake_queue(), which has nothing to do any more: packets wait until somebody sends another one.
+    A TCP whose packets are among those, and that gets no answers, does not.
+    """
+    job = guest.start(f"exec {inside} ping -q -i 0.5 {to}")
+    try:
+        yield
+    finally:
+        job.signal()
+        job.wait(30 * SLOWER)
+
+
+def iperf(guest: Guest, to: str, *options: str, namespace: str = "far") -> dict[str, Any]:
+    """iperf3 to a server in a namespace. Return its `end`, of a flow that ended well at both ends."""
+    with iperf_server(guest, "-1", namespace=namespace) as server:
+        result = guest.run(f"iperf3 -c {to} -J {' '.join(options)}", timeout=180 * SLOWER)
+        assert result.code == 0, result.out + result.err
+        assert server.wait(30 * SLOWER).code == 0
+    found: dict[str, Any] = json.loads(result.out)["end"]
+    return found
+
+
+@contextmanager
+def iperf_server(guest: Guest, *options: str, namespace: str = "far") -> Iterator[Job]:
+    """An iperf3 server in a namespace that listens."""
+    inside = f"ip netns exec {namespace}"
+    server = guest.start(f"exec {inside} iperf3 -s {' '.join(options)} > /tmp/iperf-s.out 2>&1")
+    try:
+        until(guest, f"{inside} ss -ltn | grep -q 5201")
+        yield server
+    finally:
+        if not server.done.is_set():
+            server.signal()
+            server.wait(30 * SLOWER)
+
+
+def killed_in_a_flow(
+    guest: Guest,
+    to: str,
+    *options: str,
+    size: int,
+    counted: str = "usr0",
+    where: Sequence[str] = (),
+) -> dict[str, Any]:
+    """iperf3 moves `size` bytes to a server; the driver is killed after an eighth of them. Return iperf3's `end`.
+
+    An amount rather than a time: TCP waits longer after each time that nobody answered. A busy machine may look for
+    the eighth when all has been moved: then a longer flow is tried.
+
+    Args:
+        counted: The interface whose counters tell how much has been moved.
+        where: Options of `usrdrv net stats`, for a driver whose interface is in a namespace.
+    """
+    folder = f"/sys/class/net/{counted}/statistics"
+    moved = f"$(($(cat {folder}/tx_bytes) + $(cat {folder}/rx_bytes)))"
+    for longer in (size << doubled for doubled in range(8)):
+        alive = stats(guest, *where)
+        before = int(guest.run(f"echo {moved}", check=True).out)
+        client = guest.start(f"iperf3 -c {to} {' '.join(options)} -n {longer} -J > /tmp/iperf.json")
+        died = guest.run(
+            f"while [ {moved} -lt {before + longer // 8} ]; do sleep 0.05; done; "
+            f"kill -KILL {alive['driver_pid']} && echo {moved}",
+            300 * SLOWER,
+            check=True,
+        )
+        assert client.wait(300 * SLOWER).code == 0
+        wait(lambda n=alive["restarts"]: stats(guest, *where)["restarts"] == n + 1, 60, "restart")  # type: ignore[misc]
+        assert stats(guest, *where)["driver_pid"] != alive["driver_pid"]
+        found: dict[str, Any] = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)["end"]
+        assert found["sum_sent"]["bytes"] >= longer
+        # Frames are counted, which have more bytes than what iperf3 moves: below that the flow had not ended.
+        if int(died.out) - before < longer:
+            return found
+    raise AssertionError("each flow had ended before the driver was killed")
+
+
+def udp_arrives(guest: Guest, to: str, *options: str) -> None:
+    """Datagrams at a rate that an emulated machine keeps up with, unless its host is busy."""
+
+    def lost() -> float:
+        udp = iperf(guest, to, "-u", "-b", "5M", "-t", "3", *options)["sum"]
+        assert udp["packets"] > 0
+        return float(udp["lost_percent"])
+
+    at_best(lost, lambda percent: percent < 2, "datagrams arrive, lost in percent", 200)
