@@ -20,12 +20,14 @@ SOL_PACKET = 263
 
 
 def build(length: int, source: str, destination: str) -> Packet:
-    link = Ether(src=source, dst=destination)
+    link: Packet = Ether(src=source, dst=destination)
     if length < 42:
         link.type = 0x88B5
-        return link / Raw(PATTERN[length:][: length - 14])
-    ip = IP(src="10.99.0.1", dst="10.99.0.2") / UDP(sport=7, dport=8)
-    return link / ip / Raw(PATTERN[length & 0xFF :][: length - 42])
+        link /= Raw(PATTERN[length:][: length - 14])
+    else:
+        link /= IP(src="10.99.0.1", dst="10.99.0.2") / UDP(sport=7, dport=8)
+        link /= Raw(PATTERN[length & 0xFF :][: length - 42])
+    return link
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def a_partition_opened_exclusively(device: str, folder: Path) -> Iterator[str]:
     try:
         with Path(device).open("rb", buffering=0) as disk:
             partition = ctypes.pointer(Partition(4096, 1 << 20, 1))
-            fcntl.ioctl(disk, BLKPG, Change(1, 0, ctypes.sizeof(Partition), partition))  # type: ignore[arg-type]
+            fcntl.ioctl(disk, BLKPG, Change(1, 0, ctypes.sizeof(Partition), partition))
         name = Path(device).name
         numbers = Path(f"/sys/block/{name}/{name}p1/dev").read_text().split(":")
         os.mknod(node, stat.S_IFBLK | 0o600, os.makedev(*map(int, numbers)))

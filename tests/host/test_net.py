@@ -22,10 +22,10 @@ from tests.host.net_sides import (
     ip,
     iperf,
     ping,
-    wait_for,
 )
 from tests.names import namespace
 from tests.waiting import PATIENCE, at_best
+from tests.waiting import until as wait_for
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.net_sides import NEEDS_TAP, USRDRV, Side, connected, ip, wait_for
+from tests.host.net_sides import NEEDS_TAP, USRDRV, Side, connected, ip
 from tests.names import namespace
 from tests.waiting import PATIENCE
+from tests.waiting import until as wait_for
 from usrdrv.bridge.net import netns
 from usrdrv.claim import run_directory
 
@@ -228,7 +229,7 @@ def test_full_frames_with_tags_arrive(pair: tuple[Side, Side], tpids: str) -> No
             frame = head + bytes(length & 0xFF for _ in range(length - len(head)))
             # The kernel takes the outer tag out of a frame, and puts what it was beside it.
             wanted = frame if tpids == "9100" else frame[:12] + frame[16:]
-            wait_for(lambda f=frame, w=wanted: arrives(sender, receiver, f, w))
+            wait_for(lambda f=frame, w=wanted: arrives(sender, receiver, f, w))  # type: ignore[misc]
 
 
 def packet_socket(side: Side) -> socket.socket:

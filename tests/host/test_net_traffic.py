@@ -20,9 +20,9 @@ from tests.host.net_sides import (
     connected,
     iperf,
     ping,
-    wait_for,
 )
 from tests.waiting import PATIENCE, at_best
+from tests.waiting import until as wait_for
 
 pytestmark = [NEEDS_TAP, pytest.mark.timeout(600)]
 
@@ -161,7 +161,7 @@ def test_tags_in_frames(pair: tuple[Side, Side]) -> None:
             frame = Ether(src=near.said["mac"], dst=far.said["mac"])
             frame = frame / Dot1Q(vlan=vlan, prio=priority) / IP(dst=far.address) / ICMP()
             words = (sys.executable, "-c", SEND_TAGGED, bytes(frame).hex())
-            assert tag_seen(near, far, lambda n=near, w=words: n.run(*w)) == [vlan, priority]
+            assert tag_seen(near, far, lambda n=near, w=words: n.run(*w)) == [vlan, priority]  # type: ignore[misc]
 
 
 def test_vlan_interfaces(pair: tuple[Side, Side]) -> None:

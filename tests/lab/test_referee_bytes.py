@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Story:
     """The controller, for ours."""
 
 
-def cost(counters: Callable[[], dict[str, Any]], requests: Callable[[], None]) -> Cost:
+def cost(counters: Callable[[], dict[str, Any]], requests: Callable[[], object]) -> Cost:
     """Make COUNT requests, each of which must be one command of the drive."""
     before = counters()
     requests()
@@ -87,7 +88,7 @@ def the_kernel(referee: Referee) -> dict[str, Any]:
         "write": f"if=/share/theirs of={disk} oflag=direct seek={PART // 4096} conv=notrunc",
     }
     costs = {
-        name: cost(referee.counters, lambda o=options: referee.run(f"dd bs=4k count={COUNT} {o}"))
+        name: cost(referee.counters, partial(referee.run, f"dd bs=4k count={COUNT} {options}"))
         for name, options in kernel.items()
     }
     whole = referee.run(f"dd if={disk} bs=1M {digest}").out.split()[0]

@@ -16,6 +16,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,13 @@ FAIL, QUEUE, REISSUE, FAIL_NEW = range(4)
 NAMES = ("fail", "queue", "reissue", "fail-new")
 LIVE, QUIESCED, FAILED, DEAD = 2, 3, 4, 5
 LOAD = 4 << 20
-DISK = {"size": 4 << 20, "max_io": 65536, "depth": 16, "persist": 1, "file": "/dev/shm/disk"}
+DISK: dict[str, Any] = {
+    "size": 4 << 20,
+    "max_io": 65536,
+    "depth": 16,
+    "persist": 1,
+    "file": "/dev/shm/disk",
+}
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -135,7 +142,7 @@ def test_killed_during(guest: Guest, policy: int) -> None:
         if policy == REISSUE:
             assert written(guest) == before, "something was done without a server"
         again = policy == REISSUE and len(servers) == 1
-        more = {"die_after": chance.randrange(40, 400)} if again else {}
+        more: dict[str, Any] = {"die_after": chance.randrange(40, 400)} if again else {}
         servers.append(Server(guest, attach=0, **more, **DISK))
     result = job.wait(60 * SLOWER)
     if policy == REISSUE:
@@ -212,7 +219,7 @@ def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: i
         if state(guest)["state"] == QUIESCED:
             Server(guest, ready=False, attach=0, delay_us=1000, **options)
             servers += 1
-            wait(lambda n=servers: state(guest)["generation"] == n, 30, "the next server")
+            wait(lambda n=servers: state(guest)["generation"] == n, 30, "the next server")  # type: ignore[misc]
     assert poison.wait().code == 1 and "Input/output error" in poison.err
     if state(guest)["state"] == QUIESCED:
         Server(guest, attach=0, **options)

@@ -7,6 +7,7 @@ And what the kernel does under it meanwhile: CPUs go and come, I/O schedulers ch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,12 @@ def test_partitions(guest: Guest) -> None:
 def test_file_systems(guest: Guest, make: str, check: str, size: int, block: int) -> None:
     """1. made, mounted, written to  2. the server is killed meanwhile, another one comes  3. verified, checked."""
     log = guest.console.position()
-    options = {"size": size << 20, "block": block, "queues": 2, "file": "/dev/shm/disk"}
+    options: dict[str, Any] = {
+        "size": size << 20,
+        "block": block,
+        "queues": 2,
+        "file": "/dev/shm/disk",
+    }
     server = Server(guest, policy=REISSUE, persist=1, **options)
     guest.run(
         f"{make} /dev/usrblk0 && mount -o discard /dev/usrblk0 /mnt", 120 * SLOWER, check=True
@@ -103,7 +109,7 @@ def test_file_systems(guest: Guest, make: str, check: str, size: int, block: int
 
 def test_raid(guest: Guest) -> None:
     """1. a mirror over two disks  2. one's server dies: it waits for another  3. it is deleted: it degrades."""
-    options = {"size": 16 << 20, "persist": 1}
+    options: dict[str, Any] = {"size": 16 << 20, "persist": 1}
     good = Server(guest, policy=REISSUE, id=0, **options)
     bad = Server(guest, policy=REISSUE, id=1, file="/dev/shm/two", **options)
     guest.run(

@@ -183,11 +183,7 @@ def test_zeroes_and_trim(guest: Guest, served: Served, model: Model, image: Path
 def trims(counters: Any) -> int:
     """The number under that name, wherever it is."""
     if isinstance(counters, dict):
-        return sum(
-            value if name == "trims" else trims(value)
-            for name, value in counters.items()
-            if isinstance(value, (dict, list, int))
-        )
+        return int(counters.get("trims", 0)) + sum(map(trims, counters.values()))
     return sum(map(trims, counters)) if isinstance(counters, list) else 0
 
 

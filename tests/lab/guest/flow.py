@@ -44,4 +44,7 @@ def send(host: str, told: str) -> None:
 
 
 if __name__ == "__main__":
-    {"take": take, "send": send}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "take":
+        take()
+    else:
+        send(*sys.argv[2:])

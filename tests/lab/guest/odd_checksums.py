@@ -27,7 +27,7 @@ READY = Path("/tmp/taking")
 
 def total(data: bytes) -> int:
     """The sum of its 16-bit words, in ones' complement."""
-    words = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
+    words: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
     if len(data) & 1:
         words += data[-1] << 8
     while words >> 16:
@@ -101,4 +101,7 @@ def take(interface: str) -> None:
     print(json.dumps(results))
 
 
-{"send": send, "take": take}[sys.argv[1]](*sys.argv[2:])
+if sys.argv[1] == "take":
+    take(*sys.argv[2:])
+else:
+    send(*sys.argv[2:])

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -153,7 +153,7 @@ def apart(function: Callable[[], object], limit: float = LIMIT) -> str:
     return said or (f"ended with status {status}" if status else "")
 
 
-def main(scenarios: dict[str, Callable[..., object]]) -> NoReturn:
+def main(scenarios: Mapping[str, Callable[..., object]]) -> NoReturn:
     """Run the one that is named on the command line, with the arguments there."""
     name, *arguments = sys.argv[1:]
     failure = apart(lambda: scenarios[name](*arguments))

@@ -314,7 +314,7 @@ def poison(*_: str) -> None:
         for line in Path("/proc/meminfo").read_text().splitlines()
     }
     size = (free["MemFree:"] - (48 << 20)) & ~0xFFFFF
-    memory, _ = anonymous(size)
+    memory = anonymous(size)[0]
     block = b"\x5a" * (1 << 20)
     for at in range(0, size, len(block)):
         memory[at : at + len(block)] = block

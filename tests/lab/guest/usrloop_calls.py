@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from scenario import PATIENCE, apart
+from usrloop_rig import CHECKS as CHECKS
 from usrloop_rig import (
-    CHECKS,
     SIZE,
     SMALL,
     attach,
@@ -69,12 +69,13 @@ def create_with_what_the_module_does_not_know() -> None:
 
 @check
 def create_with_numbers_out_of_range() -> None:
-    for changes in (
+    wrong: tuple[dict[str, Any], ...] = (
         *({"queues": n} for n in (0, 65)),
         *({"depth": n} for n in (0, 3, 2048, 1 << 31)),
         *({"id": 1024}, {"poll_us": 1001}),
         *({"label": b"x" * 64}, {"label": b"two\nlines"}, {"label": b"\x7f"}),
-    ):
+    )
+    for changes in wrong:
         create_refused(errno.EINVAL, SMALL, **changes)
 
 

@@ -263,8 +263,8 @@ def errors_reach_whoever_asked() -> None:
             os.close(fd)
             bad = code > 0 or code < -4095
             # Counted when all that came with it has been ended.
-            wait(lambda bad=bad: control.query().refused == (2 if bad else 0), "count of refused")
-            wait(lambda bad=bad: bool(ram.bits & lib.USRLOOP_READY_REFUSED) == bad, "READY_REFUSED")
+            wait(lambda bad=bad: control.query().refused == (2 if bad else 0), "count of refused")  # type: ignore[misc]
+            wait(lambda bad=bad: bool(ram.bits & lib.USRLOOP_READY_REFUSED) == bad, "READY_REFUSED")  # type: ignore[misc]
 
 
 @check

@@ -99,7 +99,7 @@ def a_disk_is_resized_while_it_goes_and_comes() -> None:
             thread.start()
         for turn in range(30):
             control.start()
-            wait(lambda turn=turn: min(resized) > turn, "both resize it")
+            wait(lambda turn=turn: min(resized) > turn, "both resize it")  # type: ignore[misc]
             control.stop(force=True)
         done.set()
         for thread in threads:

@@ -165,7 +165,7 @@ def child(function: Callable[[], None], uid: int = 0, namespaces: int = 0) -> No
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
             if namespaces:
-                os.unshare(namespaces)
+                os.unshare(namespaces)  # type: ignore[attr-defined]
             function()
         except BaseException:
             os.write(writer, traceback.format_exc().encode()[-3000:])

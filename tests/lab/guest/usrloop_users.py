@@ -99,7 +99,7 @@ def a_user_has_a_limited_number_of_devices() -> None:
 
         child(body, USER)
         last = files[-1]
-        child(lambda: refused(errno.EDQUOT, create, last, USERS), USER, os.CLONE_NEWUSER)
+        child(lambda: refused(errno.EDQUOT, create, last, USERS), USER, os.CLONE_NEWUSER)  # type: ignore[attr-defined]
         child(lambda: create(last, USERS), USER + 1)
         files[0].close()
         with Control() as again:
@@ -193,7 +193,7 @@ def an_interface_goes_with_its_network_namespace() -> None:
             file.start()
             assert STATES[file.query().state] == "live"
 
-        child(body, USER, os.CLONE_NEWUSER | os.CLONE_NEWNET)
+        child(body, USER, os.CLONE_NEWUSER | os.CLONE_NEWNET)  # type: ignore[attr-defined]
         wait(lambda: STATES[file.query().state] == "new", "the interface goes")
         assert file.query().ifindex == 0 and interfaces() == before
         file.start()  # and can be had again, here

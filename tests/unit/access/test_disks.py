@@ -12,7 +12,7 @@ from usrdrv import disks
 def test_who_is_gone_in_a_moment_is_no_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [OSError(errno.EBUSY, "busy"), OSError(errno.EBUSY, "busy"), 7]
+    answers: list[OSError | int] = [OSError(errno.EBUSY, "busy"), OSError(errno.EBUSY, "busy"), 7]
 
     def open_disk(disk: Path, flags: int) -> int:
         answer = answers.pop(0)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.unit.access.recorded_proc import Proc
 from tests.waiting import until
-from usrdrv import disks, functions, interfaces, modules, mounts, pci, usrpci, vfio
+from usrdrv import claim, disks, functions, interfaces, modules, mounts, pci, usrpci, vfio
 from usrdrv.base import errors
 from usrdrv.claim import Owner
 from usrdrv.pci import Function
@@ -340,7 +340,7 @@ with pci.Function(sys.argv[1], Path(sys.argv[2])).bound():
 
 
 def killed(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    taker = [sys.executable, "-c", TAKER, function.address, function.bus]
+    taker: list[str | Path] = [sys.executable, "-c", TAKER, function.address, function.bus]
     assert subprocess.run(taker).returncode == -signal.SIGKILL
 
 
@@ -492,7 +492,7 @@ def test_a_group_that_serves_another_function_is_told_at_once(
     with pytest.raises(errors.DeviceBusyError, match=r"/dev/vfio/7: another process"):
         vfio._open_group(function)
     monkeypatch.setattr(vfio, "PATIENCE", 1e9)
-    monkeypatch.setattr(vfio.claim, "held", lambda: {"0000:03:00.1": 4711})
+    monkeypatch.setattr(claim, "held", lambda: {"0000:03:00.1": 4711})
     why = r"0000:03:00.1 of the same IOMMU group \(7\) is taken by process 4711"
     with pytest.raises(errors.DeviceBusyError, match=f"{ADDRESS}: {why}"):
         vfio._open_group(function)

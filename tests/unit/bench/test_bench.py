@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench import fio, footprint, loop, map_cost, net, recovery, syscalls
+from bench.instructions import Case
 from bench.report import Figures
 from bench.throughput import Spread, ratio
 from usrdrv.base import errors
@@ -48,7 +49,7 @@ def test_failed_job(monkeypatch: pytest.MonkeyPatch, code: int, ios: int, error:
     def run(argv: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(argv, code, output, "")
 
-    monkeypatch.setattr(fio.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(fio, "find_tool", lambda name, package: name)
     with pytest.raises(errors.DeviceError):
         fio.run("nbd://x", fio.READ, seconds=1)
@@ -99,7 +100,7 @@ def loop_report(**changes: Any) -> str:
 
 
 def test_loop_ratios_are_of_neighbours() -> None:
-    case = loop.Case(1, 4096, "read")
+    case = Case(1, 4096, "read")
     runs = [run for iops in (20, 30) for run in loop.result(loop_report(iops=iops), case, 1)]
     assert [run.way for run in runs] == [*loop.ORDER] * 2
     assert runs[1].latency == 50 and runs[1].p99 == 90 and runs[1].switches == 0.5
@@ -113,7 +114,7 @@ def test_loop_ratios_are_of_neighbours() -> None:
 )
 def test_failed_loop_run(changes: dict[str, Any]) -> None:
     with pytest.raises(errors.LabError):
-        loop.result(loop_report(**changes), loop.Case(1, 4096, "read"), 1)
+        loop.result(loop_report(**changes), Case(1, 4096, "read"), 1)
 
 
 def test_what_a_mapping_costs() -> None:

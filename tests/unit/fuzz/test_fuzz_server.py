@@ -22,12 +22,12 @@ def test_fuzz_server(tmp_path: Path) -> None:
     subprocess.run(
         [
             *("gcc", "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined"),
-            *("-fno-sanitize-recover=all", "-o", program),
+            *("-fno-sanitize-recover=all", "-o", str(program)),
             *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
             *(
-                ROOT / "tests/fuzz/fuzz_server.c",
-                ROOT / "devices/base/peer_signal.c",
-                *sources,
+                f"{ROOT}/tests/fuzz/fuzz_server.c",
+                f"{ROOT}/devices/base/peer_signal.c",
+                *map(str, sources),
                 "-lpthread",
             ),
         ],

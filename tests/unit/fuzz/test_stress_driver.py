@@ -48,7 +48,7 @@ def build(program: str, sanitizer: str, folder: Path, *options: str) -> Path:
     subprocess.run(
         [
             *("gcc", "-g", "-O1", "-std=gnu11", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", *options, "-o", output),
+            *("-fno-sanitize-recover=all", *options, "-o", str(output)),
             *(f"-I{ROOT / folder}" for folder in INCLUDES),
             *sources(program),
             "-lpthread",

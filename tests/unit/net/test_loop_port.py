@@ -43,7 +43,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
         [
             *("gcc", "-shared", "-fPIC", "-g", "-O1", "-std=gnu11", "-Dioctl=fake_ioctl"),
             *(f"-I{folder}" for folder in includes),
-            *("-o", path, *(ROOT / source for source in sources)),
+            *("-o", str(path), *(str(ROOT / source) for source in sources)),
         ],
         check=True,
     )
@@ -63,7 +63,7 @@ class Module:
         self.received: list[bytes] = []
         self.seen = self.done = 0
         self.asleep = 0
-        attach = ffi.new("struct usrloop_attach *")
+        attach: Any = ffi.new("struct usrloop_attach *")
         attach.queues, attach.depth, attach.ring_stride, attach.slot_size = 1, DEPTH, RING, SLOT
         attach.sq, attach.cq, attach.rx, attach.data = SQ, CQ, RX, DATA
         attach.data_stride = 2 * DEPTH * SLOT
@@ -74,7 +74,7 @@ class Module:
         out = ffi.new("struct usrdrv_net_port **")
         assert lib.usrdrv_loop_port(self.fd, attach, out) == 0
         self.port = out[0]
-        self.stats = ffi.new("struct usrdrv_net_stats *")
+        self.stats: Any = ffi.new("struct usrdrv_net_stats *")
         self.port.stats = self.stats
 
     # the module's side
@@ -106,7 +106,8 @@ class Module:
 
     def _ioctl(self, request: int, arg: Any) -> int:
         if request == loop.lib.USRLOOP_IOC_EVENTFD:
-            fd = ffi.cast("struct usrloop_eventfd *", arg).fd
+            eventfd: Any = ffi.cast("struct usrloop_eventfd *", arg)
+            fd = eventfd.fd
             is_one = fd < 0 or "eventfd" in str(Path(f"/proc/self/fd/{fd}").readlink())
             return 0 if is_one else -errno.EINVAL
         assert request == loop.lib.USRLOOP_IOC_ENTER
@@ -232,8 +233,8 @@ def test_an_event_that_a_flush_met_is_the_next_waits(module: Module) -> None:
     module.events = 1 << IRQ
     module.push(packet(1))
     assert module.flush() == 0
-    assert module.wait() == 1 << IRQ and not module.asleep
-    assert module.wait() == 0 and module.asleep == 1
+    assert (module.wait(), module.asleep) == (1 << IRQ, 0)
+    assert (module.wait(), module.asleep) == (0, 1)
 
 
 @pytest.mark.parametrize("answer", [-errno.ESTALE, loop.lib.USRLOOP_READY_STOP])
@@ -290,7 +291,8 @@ def transmit_mapped(module: Module, head: bytes, *pieces: tuple[int, int]) -> No
 
 
 def test_zero_copy_packets_stay_until_they_are_sent(mapped: Module) -> None:
-    ops, p = mapped.port.ops, ffi.new("struct usrdrv_net_packet *")
+    ops = mapped.port.ops
+    p: Any = ffi.new("struct usrdrv_net_packet *")
     assert mapped.port.buffers == DEPTH and not ops.pull and not ops.push
     for number in range(3):
         transmit_mapped(mapped, packet(number, 12 + 54), (0x1000 + number, 1000), (0x9000, 448))

@@ -83,8 +83,8 @@ def imports(path: Path) -> Iterator[Path]:
             package = node.module or ""
             names = [f"{package}.{alias.name}" for alias in node.names]
             names = [name if module(name) else package for name in names]
-        found = [path for name in names if (path := module(name))]
-        yield from (path for path in found if path.suffix == ".py")
+        found = [file for name in names if (file := module(name))]
+        yield from (file for file in found if file.suffix == ".py")
 
 
 def includes(path: Path) -> Iterator[Path]:

@@ -91,7 +91,7 @@ class Signals:
 
 
 def restarter(server: Server, attachment: Attachment | None = None, patience: int = 60) -> Any:
-    made: Any = (server, attachment or Attachment(), Signals())
+    made: tuple[Any, Any, Any] = (server, attachment or Attachment(), Signals())
     return Restarter(*made, patience)
 
 
@@ -326,7 +326,7 @@ def test_it_has_as_long_as_requests_wait() -> None:
 def test_a_signal_ends_the_trying() -> None:
     signals = Signals()
     signals.waiting = True
-    made: Any = (Server(), Attachment(), signals)
+    made: tuple[Any, Any, Any] = (Server(), Attachment(), signals)
     with pytest.raises(InterruptedError):
         Restarter(*made, 60).bring_back()
 

@@ -25,6 +25,7 @@ class Attachment:
     def __init__(self) -> None:
         self.news, self._kernel = os.pipe()
         self.lost = False
+        self.signals = -1
         self.asked = 0
 
     def tell(self, lost: bool) -> None:
@@ -54,7 +55,7 @@ def driver() -> Iterator[Child]:
 
 def wait(attachment: Attachment, *children: Child) -> list[Child]:
     signals: Any = Signals()
-    attachment.signals = signals.wakeup  # type: ignore[attr-defined]
+    attachment.signals = signals.wakeup
     kernel: Any = attachment
     return supervisor._wait(signals, children, kernel, Watchdog([], 0))
 

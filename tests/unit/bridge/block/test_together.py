@@ -209,7 +209,8 @@ def test_one_that_is_not_there_is_named() -> None:
 
 
 def test_another_drive_is_named() -> None:
-    a, b, c = (Drive(0, name) for name in "abc")
+    drives: list[Any] = [Drive(0, name) for name in "abc"]
+    a, b, c = drives
     check_same("x", {0: a, 2: b}, {0: a, 2: b})
     with pytest.raises(errors.DeviceError, match="^x: drive 2 is another drive than before: c$"):
         check_same("x", {0: a, 2: b}, {0: a, 2: c})

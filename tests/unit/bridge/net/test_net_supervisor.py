@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge.net import supervisor
+from usrdrv.bridge.net import exports, supervisor
 from usrdrv.bridge.net.link import LinkState
 from usrdrv.bridge.net.supervisor import Interface, Settings
-from usrdrv.bridge.worker import backoff
+from usrdrv.bridge.worker import backoff, presence
 from usrdrv.bridge.worker.backoff import Restarts
 from usrdrv.bridge.worker.process import START_TIMEOUT
 from usrdrv.net import Abilities
@@ -125,9 +125,9 @@ class Stage:
         self.started = 0
         self.end = End()
         monkeypatch.setattr(supervisor, "DriverProcess", self._start)
-        monkeypatch.setattr(supervisor.exports, "make", lambda *args, **words: self.end)
+        monkeypatch.setattr(exports, "make", lambda *args, **words: self.end)
         monkeypatch.setattr(backoff, "_sleep", lambda signals, seconds: None)
-        monkeypatch.setattr(backoff.presence, "there", lambda device: self.there)
+        monkeypatch.setattr(presence, "there", lambda device: self.there)
         self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)
         self.signals: Any = Signals()
 

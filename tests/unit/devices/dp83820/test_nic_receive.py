@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -361,7 +362,7 @@ def test_short_frame_is_a_runt_when_its_tag_is_gone() -> None:
         assert got.data == frame(length=56)
 
 
-def ip(layer: object, **fields: object) -> bytes:
+def ip(layer: object, **fields: Any) -> bytes:
     return bytes(Ether(dst=MAC, src=OTHER) / IP(src="10.0.0.1", dst="10.0.0.2", **fields) / layer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -164,7 +165,7 @@ def test_vlan_tags() -> None:
         assert chip.through(frame()).data == tag(frame(), 0xA123)  # type: ignore[union-attr]
 
 
-def packet(layer: object, **ip: object) -> bytes:
+def packet(layer: object, **ip: Any) -> bytes:
     built: bytes = bytes(
         Ether(dst=MAC, src=OTHER) / IP(src="10.0.0.1", dst="10.0.0.2", **ip) / layer
     )
@@ -321,7 +322,8 @@ class Reference:
     @staticmethod
     def run(descriptors: list[tuple[int, bytes]]) -> tuple[list[bytes], list[int], int]:
         """Frames, status words, and the descriptor at which it stops (of a ring)."""
-        frames, packet, status = [], b"", [cmdsts for cmdsts, _ in descriptors]
+        frames: list[bytes] = []
+        packet, status = b"", [cmdsts for cmdsts, _ in descriptors]
         for i, (cmdsts, data) in enumerate(descriptors):
             if not cmdsts & OWN:
                 return frames, status, i

@@ -222,7 +222,7 @@ def test_pause_that_is_received() -> None:
             pauses += 1
             b.send(pause(0xFFFF))
             until(lambda: a.counter("pause_received") == pauses)
-            return a.r("PCR") & (PS_ACT | PS_RCVD) == PS_ACT | PS_RCVD
+            return bool(a.r("PCR") & (PS_ACT | PS_RCVD) == PS_ACT | PS_RCVD)
 
         def held() -> bool:
             """A frame stays with the sender, whose pause is not over when we have looked."""

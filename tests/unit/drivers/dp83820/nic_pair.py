@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from tests.names import own
 from tests.waiting import PATIENCE, until
@@ -64,7 +64,8 @@ class End:
     def receive(self) -> Packet:
         """The next packet; TimeoutError if none comes."""
         data = self.kernel.recv(1 << 17)
-        return Packet(*HEADER.unpack_from(data)[:6], data[HEADER.size :])
+        fields: list[Any] = [*HEADER.unpack_from(data)[:6], data[HEADER.size :]]
+        return Packet(*fields)
 
     def nothing(self, seconds: float = 0.1) -> bool:
         """Whether no packet comes for a while."""

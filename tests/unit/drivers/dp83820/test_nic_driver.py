@@ -65,13 +65,14 @@ PATTERN = bytes(i * 7 & 0xFF for i in range(9300))
 
 def of_length(length: int, source: End, destination: End) -> Packet:
     """A frame without FCS, as scapy builds it: UDP if there is room for it."""
-    link = Ether(src=source.mac.hex(":"), dst=destination.mac.hex(":"))
+    link: Packet = Ether(src=source.mac.hex(":"), dst=destination.mac.hex(":"))
     if length >= 42:
         link = link / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2)
     else:
         link.type = 0x88B5
     body = PATTERN[length & 0xFF :][: length - (42 if length >= 42 else 14)]
-    return link / Raw(body)
+    link /= Raw(body)
+    return link
 
 
 def test_all_lengths_both_ways_in_bursts() -> None:
@@ -286,7 +287,8 @@ def unfinished(frame: bytes, start: int, offset: int) -> bytes:
 
 
 def ethernet(pair: Pair) -> Packet:
-    return Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+    built: Packet = Ether(dst=pair.b.mac.hex(":"), src=pair.a.mac.hex(":"))
+    return built
 
 
 @pytest.mark.parametrize("outer_checksum", [0, None])

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.drivers.dp83820.nic_pair import Pair
 from usrdrv.base import errors
 from usrdrv.drivers.dp83820 import driver
+from usrdrv.drivers.dp83820._dp83820 import lib
 from usrdrv.drivers.dp83820.chip import MASTER
 
 COMMAND = 0x04
@@ -25,7 +26,7 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    _real = driver.lib
+    _real = lib
 
     def dp_destroy(self, dp: Any) -> None:
         self.had_bus.append(has_bus(self._pair))
@@ -93,14 +94,14 @@ def test_a_driver_does_not_begin_with_it() -> None:
 def test_a_refused_mtu_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no memory for larger buffers: the old ones are there again."""
     with Pair() as pair:
-        create, refused = driver.lib.dp_create, []
+        refused: list[int] = []
 
         class Poor(Library):
             def dp_create(self, device: Any, config: Any, out: Any) -> int:
                 if config.mtu == 9000:
                     refused.append(config.mtu)
                     return -12
-                return int(create(device, config, out))
+                return int(lib.dp_create(device, config, out))
 
         monkeypatch.setattr(driver, "lib", Poor(pair))
         with pytest.raises(errors.DeviceError, match="DMA memory"):

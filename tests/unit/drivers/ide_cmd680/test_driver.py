@@ -70,7 +70,8 @@ def test_no_bus_before_the_engines_are_stopped(monkeypatch: pytest.MonkeyPatch) 
     """A claim of a function that cannot be reset may find them at the last driver's transfers."""
     with open_device("model:cmd680?strict=1&ram=1M") as device:
         device.config_write(4, 2, 3)
-        engines, running = (0, 8), []
+        engines = (0, 8)
+        running: list[int] = []
         for engine in engines:
             device.write8(4, engine, 1)
         assert all(device.read8(4, engine) & 1 for engine in engines)

@@ -64,15 +64,16 @@ class Rig:
             self.read(sector, sectors, index)
         return caught.value
 
-    def before_decision(self, do: Callable[[], None]) -> None:
+    def before_decision(self, do: Callable[[], object]) -> None:
         """Have the control plane do that before each decision: the channel is frozen meanwhile."""
-        decide = self.controller._decide
+        controller: Any = self.controller
+        decide = controller._decide
 
-        def doing(*arguments: Any) -> int | None:
+        def doing(*arguments: Any) -> Any:
             do()
             return decide(*arguments)
 
-        self.controller._decide = doing  # type: ignore[method-assign]
+        controller._decide = doing
 
 
 @contextmanager

@@ -51,7 +51,8 @@ class Clock:
 
 
 def test_a_long_wait_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, told = Clock(), []
+    clock = Clock()
+    told: list[str] = []
     monkeypatch.setattr(ports, "time", clock)
     with opened("ram=1M&spinup=3600") as device:
         channel = Channel(device, 0, mmio=True, tell=told.append)

@@ -3,6 +3,7 @@
 
 import errno
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from tests.unit.drivers.ide_cmd680.scripted_device import ScriptedDevice, ffi, lib, limits
@@ -30,8 +31,8 @@ class HeldDevice(ScriptedDevice):
         self.holders = self.started = self.ended = 0
         self.early: list[int] = []
         self.submitter = 0
-        self.before_service = lambda: None
-        self.before_unmask = lambda: None
+        self.before_service: Callable[[], object] = lambda: None
+        self.before_unmask: Callable[[], object] = lambda: None
         self.looks = threading.Semaphore(0)
         self.working = threading.Event()
         for name, signature in (
@@ -96,8 +97,8 @@ class HeldDevice(ScriptedDevice):
 
 
 def once(do: Any) -> Any:
-    calls: list[int] = []
-    return lambda: None if calls else (calls.append(1), do())
+    left = [do]
+    return lambda: left.pop()() if left else None
 
 
 def test_a_look_at_a_channel_whose_next_command_waits_in_the_list_of_a_stopped_submitter() -> None:
