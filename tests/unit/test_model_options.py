@@ -48,6 +48,13 @@ def test_mistakes(drives: tuple[str, ...], message: str) -> None:
         models.create("cmd680", parse(*drives))
 
 
+def test_the_command_knows_no_model() -> None:
+    """What a model adds to the command line is the model's, so one more model changes no file of the command."""
+    text = Path(cmd_model.__file__).read_text()
+    assert models.kinds()
+    assert not [kind for kind in models.kinds() if kind in text]
+
+
 def test_the_manual_names_every_option_of_a_drive() -> None:
     for page in ("docs/man/usrdrv.1.md", "devices/README.md"):
         text = (Path(__file__).parents[2] / page).read_text()
