@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,23 +12,21 @@ from usrdrv.base.closing import Closing
 from usrdrv.base.errors import UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
 
-ROOM = 64
-
 
 class Model(Closing):
     """A model made by C. `kind` is also the prefix of its C functions."""
 
     kind: ClassVar[str]
     fault_type: ClassVar[Any]
-    """The dataclass of its faults."""
+    """The dataclass of its faults, a ModelFault."""
 
     def __init__(self, pointer: Any) -> None:
         self._model = pointer
 
     @classmethod
-    @abstractmethod
     def parse_fault(cls, words: Sequence[str]) -> Any:
         """Return the fault that words of a command line name."""
+        return cls.fault_type.parse(words)
 
     @property
     def pointer(self) -> int:
@@ -46,7 +43,8 @@ class Model(Closing):
 
     def add_fault(self, fault: Any) -> int:
         """Break something; the id is for clear_fault."""
-        result = int(self._call("fault_add", fault.to_c()))
+        c = fault.to_c()
+        result = int(lib.faults_add(self._call("faults"), ffi.addressof(c, "base")))
         if result == -errno.ENOSPC:
             raise UsageError("too many faults at once")
         if result < 0:
@@ -57,16 +55,16 @@ class Model(Closing):
         """Mend one fault, or all of them; returns how many."""
         if fault_id is not None and not 0 < fault_id < 1 << 32:
             raise UsageError(f"there is no fault {fault_id}")
-        result = int(self._call("fault_clear", fault_id or 0))
+        result = int(lib.faults_clear(self._call("faults"), fault_id or 0))
         if result < 0:
             raise UsageError(f"there is no fault {fault_id}")
         return result
 
     def faults(self) -> list[Any]:
         """The faults that are active now."""
-        array = ffi.new(f"struct {self.kind}_fault[]", ROOM)
-        n = self._call("fault_list", array, ROOM)
-        return [self.fault_type.from_c(array[i]) for i in range(min(n, ROOM))]
+        array = ffi.new(f"struct {self.kind}_fault[]", lib.FAULTS_ROOM)
+        n = lib.faults_list(self._call("faults"), array, len(array))
+        return [self.fault_type.from_c(array[i]) for i in range(n)]
 
     def counters(self) -> dict[str, Any]:
         """Counters by name."""

@@ -102,10 +102,6 @@ class Dp83820Model(Model):
             raise UsrdrvError(f"cannot make the DP83820 model: {os.strerror(-err)}")
         super().__init__(out[0])
 
-    @classmethod
-    def parse_fault(cls, words: Sequence[str]) -> NicFault:
-        return NicFault.parse(words)
-
     @property
     def link(self) -> int:
         """Speed of the link in Mb/s; 0: down."""

@@ -78,15 +78,16 @@ static void step(struct usrdrv_model *m)
 {
 	bool wide = any(2);
 	struct dp83820_fault fault = {
-		.kind = any(DP83820_FAULT_KINDS + 1), .on = any(4), .every = any(3), .count = 1 + any(3), .ms = any(3),
+		.base = { .kind = any(DP83820_FAULT_KINDS + 1), .on = any(4), .count = 1 + any(3) },
+		.every = any(3), .ms = any(3),
 	};
 
 	switch (any(16)) {
 	case 0:
-		dp83820_fault_add(m, &fault);
+		faults_add(dp83820_faults(m), &fault.base);
 		break;
 	case 1:
-		dp83820_fault_clear(m, any(4));
+		faults_clear(dp83820_faults(m), any(4));
 		break;
 	case 2 ... 6:
 		reg(m, DP83820_CFG, (wide ? DP83820_CFG_M64ADDR : 0) | (any(4) ? DP83820_CFG_EXTSTS_EN : 0) |

@@ -42,7 +42,8 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
 @pytest.mark.timeout(SECONDS + 600)
 def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
     program = tmp_path / "fuzz_model"
-    sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]
+    sources = [*(ROOT / "devices/cmd680").glob("*.c")]
+    sources += [ROOT / "devices/base" / name for name in ("faults.c", "testhost.c")]
     subprocess.run(
         ["gcc", "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", "-I", ROOT / "usrdrv/include", "-I", ROOT / "devices",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEVICES = ROOT / "devices"
 MODEL = [
     *(path for folder in ("dp83820", "wire") for path in DEVICES.glob(f"{folder}/*.c")),
-    *(DEVICES / f"base/{name}.c" for name in ("testhost", "peer_signal")),
+    *(DEVICES / f"base/{name}.c" for name in ("faults", "testhost", "peer_signal")),
 ]
 SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
 

@@ -25,7 +25,7 @@ def test_fuzz_server(tmp_path: Path) -> None:
             *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
             *(
                 ROOT / "tests/fuzz/fuzz_server.c",
-                ROOT / "devices/base/peer_signal.c",
+                *(ROOT / "devices/base" / name for name in ("faults.c", "peer_signal.c")),
                 *sources,
                 "-lpthread",
             ),

@@ -36,7 +36,7 @@ def sources(program: str) -> list[Path]:
         return [ROOT / "tests/fuzz/stress_null.c", *chip, ROOT / "usrdrv/loop/loop.c"]
     found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
-    found.append(ROOT / "usrdrv/loop/loop.c")
+    found += [ROOT / "usrdrv/loop/loop.c", ROOT / "devices/base/faults.c"]
     for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices/cmd680"):
         found += sorted((ROOT / folder).glob("*.c"))
     return found

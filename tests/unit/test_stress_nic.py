@@ -19,7 +19,8 @@ INCLUDES = (
 def sources() -> list[Path]:
     found = [ROOT / "tests/fuzz/stress_nic.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
-    found += [ROOT / "usrdrv/loop/loop.c", ROOT / "devices/base/peer_signal.c"]
+    found += [ROOT / "devices/base" / name for name in ("faults.c", "peer_signal.c")]
+    found.append(ROOT / "usrdrv/loop/loop.c")
     for folder in ("drivers/dp83820", "usrdrv/net", "devices/dp83820", "devices/wire"):
         found += sorted((ROOT / folder).glob("*.c"))
     return found
