@@ -124,7 +124,7 @@ struct drive {
 	uint8_t user_buf[SECTOR];	/* READ/WRITE BUFFER */
 };
 
-/* One piece of work that is finished later, by the channel's thread (worker.c). */
+/* What is finished later, by the channel's thread (worker.c). */
 struct job {
 	bool armed;
 	bool sync;		/* fdatasync first */
