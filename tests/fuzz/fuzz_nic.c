@@ -5,36 +5,11 @@
  */
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "dp83820/dp83820.h"
-#include "base/testhost.h"
-#include "usrdrv/dev.h"
-#include "usrdrv/dp83820_regs.h"
-
-#define BASE	0x10000000u
-#define MEM	(256u << 10)
-#define BAR	1u
-
-static uint8_t memory[MEM];
-
-static uint32_t any(uint32_t below)
-{
-	return (uint32_t)random() % below;
-}
-
-static uint32_t bits32(void)
-{
-	return (uint32_t)random() << 16 ^ (uint32_t)random();
-}
-
-static void reg(struct usrdrv_model *m, uint32_t offset, uint32_t value)
-{
-	m->ops->write(m, BAR, offset, 4, value);
-}
+#include "fuzz_nic.h"
 
 /* A list from `at` on: mostly sane, in either format. */
 static void list(uint32_t at, bool wide, bool receive)
