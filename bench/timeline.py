@@ -3,7 +3,7 @@
 
 A guest's kernel traces itself while fio reads 4 KiB at a time from a disk: with pata_sil680, and with ours in each
 of the ways of figure 4. A request is cut at events of scheduler, interrupts and block layer;
-the medians of the pieces are the line. Tracing costs time itself: the shares count, not the sums.
+the medians of the parts are the line. Tracing costs time itself: the shares count, not the sums.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ OURS: Final = ("vfio-intx", "usrdrv")
 
 # In a request's order; what is not there (ours has more than the kernel's) is left out. Marks that end in a
 # space are of another course: the kernel's driver, or ours if a thread did not sleep meanwhile.
-PIECES: Final = (
+PARTS: Final = (
     ("to the driver's process", "issued", "received"),
     ("queueing the command", "received", "waiting"),
     ("queueing the command, the drive, and its interrupt", "received", "early "),
@@ -161,9 +161,9 @@ def cut(events: Sequence[Event], device: str) -> list[dict[str, float]]:
 
 
 def medians(requests: Sequence[dict[str, float]]) -> list[tuple[str, float]]:
-    """The line: its pieces with their medians, those that most requests have."""
+    """The line: its parts with their medians, those that most requests have."""
     line = []
-    for name, begin, end in PIECES:
+    for name, begin, end in PARTS:
         found = [r[end] - r[begin] for r in requests if begin in r and end in r]
         if len(found) > len(requests) / 2:
             line.append((name.strip(), statistics.median(found)))

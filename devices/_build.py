@@ -10,6 +10,7 @@ ffibuilder = extension(
     "usrdrv.devices._models",
     ["devices/*.c", "devices/*/*.c"],
     [
+        DEVICES / "base/faults.h",
         *(INCLUDE / "usrdrv" / name for name in ("model.h", "dev.h", "ata.h")),
         *(INCLUDE / "usrdrv" / f"{kind}_regs.h" for kind in KINDS),
         *(DEVICES / kind / f"{kind}.h" for kind in KINDS),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The device models by name: each folder here that has a `model.py`.
 
-That has the class of the model, MODEL, and from_options(), which makes one.
+That has the class of the model, MODEL, and from_options(), which makes one. An `arguments.py`
+beside it declares what the model adds to the command line of `usrdrv model`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from usrdrv.base.errors import UsageError
 from usrdrv.base.parts import parts
 
 if TYPE_CHECKING:
-    from usrdrv.devices.base import Model
+    from usrdrv.devices.base.c_model import Model
+    from usrdrv.devices.base.command_line import Arguments
 
 
 def kinds() -> list[str]:
@@ -28,6 +30,12 @@ def _module(kind: str) -> Any:
     if kind not in kinds():
         raise UsageError(f"no model of {kind!r}: there are {', '.join(kinds())}")
     return importlib.import_module(f"{devices.__name__}.{kind}.model")
+
+
+def arguments() -> list[Arguments]:
+    """Return what the models add to the command line of `usrdrv model`."""
+    names = (f"{devices.__name__}.{kind}.arguments" for kind in parts(devices, "arguments"))
+    return [importlib.import_module(name).ARGUMENTS for name in names]
 
 
 def create(kind: str, options: str | Mapping[str, Sequence[str]] = "") -> Model:

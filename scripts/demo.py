@@ -225,6 +225,22 @@ def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def carry_out(demo: Callable[[ExitStack], None]) -> int:
+    """Run a demo, and take down what it made. Return the exit code."""
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        with ExitStack() as stack:
+            demo(stack)
+    except DemoError as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; all of it was taken down", file=sys.stderr)
+        return 130
+    return 0
+
+
 def main() -> int:
     if len(sys.argv) == 1 and (os.geteuid() or choose("auto").name not in RESTARTABLE):
         root = "mounting and block devices need root"
@@ -235,18 +251,7 @@ def main() -> int:
             "0000:00:10.0",
             machine=("--kmod", "--iommu", "--model", f"cmd680 --ram {IMAGE_SIZE >> 20}M"),
         )
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
-    try:
-        with ExitStack() as stack:
-            demo(stack, sys.argv[1] if len(sys.argv) > 1 else None)
-    except DemoError as error:
-        print(f"demo: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted; all of it was taken down", file=sys.stderr)
-        return 130
-    return 0
+    return carry_out(lambda stack: demo(stack, sys.argv[1] if len(sys.argv) > 1 else None))
 
 
 if __name__ == "__main__":

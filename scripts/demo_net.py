@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from demo import SBIN, USRDRV, DemoError, console, in_the_lab, interrupt, run, say, service
+from demo import SBIN, USRDRV, DemoError, carry_out, console, in_the_lab, run, say, service
 from rich.table import Table
 
 CABLE: Final = f"demo-{os.getpid()}"
@@ -126,18 +125,7 @@ def main() -> int:
         ).returncode
     ):
         return in_the_lab("this kernel has no TUN (module tun)", "demo_net.py")
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
-    try:
-        with ExitStack() as stack:
-            demo(stack)
-    except DemoError as error:
-        print(f"demo: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted; all of it was taken down", file=sys.stderr)
-        return 130
-    return 0
+    return carry_out(demo)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Final
 
 from usrdrv import disks
 from usrdrv.base import errors
-from usrdrv.base.signals import Signals
+from usrdrv.base.signals import Received, Signals
 from usrdrv.bridge.block.contract import Attachment
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 
@@ -26,7 +25,7 @@ SYNC_TIMEOUT: Final = 60.0
 """Seconds; more than the driver's own recovery from a drive that does not answer."""
 
 REPEATED: Final = 1.0
-"""Seconds after which a signal that comes again is meant: timeout(1) sends it to the process and to its group."""
+"""Seconds from a signal to the same one that is meant: timeout(1) sends it to the process and to its group."""
 
 CLAIM_TIMEOUT: Final = 10.0
 """Seconds; many times what the kernel takes to open a device."""
@@ -123,9 +122,7 @@ class _Writing:
         self._thread.join()
 
 
-def sync(
-    attachment: Attachment, signals: Signals, told: Sequence[signal.Signals], users: str
-) -> None:
+def sync(attachment: Attachment, signals: Signals, told: Sequence[Received], users: str) -> None:
     """Push out what the kernel caches, of file systems as well where somebody uses it.
 
     A driver that does not answer is given up after SYNC_TIMEOUT, or when a signal of `told` comes again: a session
@@ -147,10 +144,10 @@ def sync(
         raise errors.DeviceError(f"{attachment.where}: {failure}: data lost{still}")
 
 
-def _await(waiting: int, signals: Signals, came: Sequence[signal.Signals]) -> str:
+def _await(waiting: int, signals: Signals, told: Sequence[Received]) -> str:
     """Wait for the end of the pipe `waiting`; return why that is given up, if it is."""
-    now = time.monotonic()
-    deadline, first = now + SYNC_TIMEOUT, dict.fromkeys(came, now)
+    deadline = time.monotonic() + SYNC_TIMEOUT
+    first = dict(reversed(told))  # of each signal, when it came first
     while True:
         left = max(0, deadline - time.monotonic())
         ended, _, _ = select.select([waiting, signals.fd], [], [], left)
@@ -159,6 +156,5 @@ def _await(waiting: int, signals: Signals, came: Sequence[signal.Signals]) -> st
             return ""
         if not ended:
             return "the driver does not answer"
-        now = time.monotonic()
-        if any(now - first.setdefault(number, now) >= REPEATED for number in signals.take()):
+        if any(at - first.setdefault(number, at) >= REPEATED for number, at in signals.take()):
             return "a signal ended the writing"

@@ -59,7 +59,8 @@ def serve(
             server.child.kill()
             server.child.wait(LEAVING)
             server_lost = not _bring_back(restarter, attachment, hangs)
-        if users and not (set(told) - {signal.SIGINT} or warned or server_lost):
+        insisted = any(came.number != signal.SIGINT for came in told)
+        if users and not (insisted or warned or server_lost):
             say(
                 f"{attachment.where} is in use ({users}): still serving; "
                 "unmount it first, or press Ctrl-C again to detach all the same"

@@ -211,7 +211,7 @@ class Interface(Closing):
         return errors.DeviceError(self.driver.child.status())
 
     def _take(self, end: KernelEnd, event: dict[str, Any]) -> None:
-        """One piece of news. UsrdrvError: the driver cannot go on, and why; the interface goes on all the same."""
+        """Take one event. UsrdrvError: the driver cannot go on, and why; the interface goes on all the same."""
         try:
             match event["event"]:
                 case "link":

@@ -119,7 +119,7 @@ static void cmd_verify(struct drive *d, unsigned int flags)
 		ata_ok(d);
 		return;
 	}
-	cmd680_fault_hit(d->ch->m, bad);
+	faults_hit(&d->ch->m->faults, &bad->base);
 	ata_media_error(d, first, false);
 }
 
@@ -367,8 +367,8 @@ static bool hangs(struct drive *d, uint8_t op, unsigned int direction)
 	struct cmd680_fault *f = cmd680_fault_find(d, CMD680_FAULT_STUCK_BSY, op, direction);
 
 	if (f) {
-		d->stuck = f->id;
-		cmd680_fault_hit(d->ch->m, f);
+		d->stuck = f->base.id;
+		faults_hit(&d->ch->m->faults, &f->base);
 		return true;
 	}
 	return cmd680_fault_take(d, CMD680_FAULT_HANG, op, direction);

@@ -88,7 +88,7 @@ static void pio_in_next(struct drive *d)
 	block_begin(d);
 	bad = bad_ahead(d, x->have, &good, &lba);
 	if (bad) {
-		cmd680_fault_hit(d->ch->m, bad);
+		faults_hit(&d->ch->m->faults, &bad->base);
 		ata_media_error(d, lba, false);
 		return;
 	}
@@ -118,7 +118,7 @@ static void pio_out_store(struct drive *d)
 		cmd680_store_written(&d->store, d->index, x->pos, good);
 	}
 	if (bad) {
-		cmd680_fault_hit(d->ch->m, bad);
+		faults_hit(&d->ch->m->faults, &bad->base);
 		ata_media_error(d, lba, true);
 		return;
 	}
@@ -194,7 +194,7 @@ static void move_dma(struct drive *d)
 	if (x->media && x->write && !x->crc && !x->fault)
 		cmd680_store_written(&d->store, d->index, x->pos - good, good);
 	if (bad) {
-		cmd680_fault_hit(ch->m, bad);
+		faults_hit(&ch->m->faults, &bad->base);
 		ata_media_error(d, lba, x->write);
 		return;
 	}

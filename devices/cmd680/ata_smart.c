@@ -25,10 +25,10 @@ static uint64_t raw_value(struct drive *d, unsigned int which)
 
 	switch (which) {
 	case ATTR_PENDING:
-		for (unsigned int i = 0; i < m->faults; i++) {
+		for (unsigned int i = 0; i < m->faults.n; i++) {
 			const struct cmd680_fault *f = &m->fault[i];
 
-			if (f->kind == CMD680_FAULT_BAD_SECTOR && f->hits &&
+			if (f->base.kind == CMD680_FAULT_BAD_SECTOR && f->base.hits &&
 			    (f->drive < 0 || f->drive == (int32_t)d->index))
 				n += f->sectors;
 		}

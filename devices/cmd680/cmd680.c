@@ -148,6 +148,7 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 	if (!m)
 		return -ENOMEM;
 	pthread_mutex_init(&m->lock, NULL);
+	cmd680_faults_init(m);
 	m->config = *config;
 	m->base.ops = &cmd680_ops;
 	for (unsigned int i = 0; i < 5; i++)

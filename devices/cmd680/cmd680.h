@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "base/faults.h"
 #include "usrdrv/model.h"
 
 /* cffi: begin */
@@ -87,14 +88,10 @@ enum cmd680_fault_kind {
 #define CMD680_ON_WRITE	2
 
 struct cmd680_fault {
-	uint32_t kind;		/* enum cmd680_fault_kind */
-	uint32_t id;		/* given by cmd680_fault_add */
+	struct fault base;	/* enum cmd680_fault_kind; CMD680_ON_* mask, 0: every command */
 	int32_t drive;		/* -1: any */
-	uint32_t on;		/* CMD680_ON_* mask; 0: every command */
 	int32_t opcode;		/* only this command; -1: any */
 	int32_t above;		/* crc: only while the UDMA mode is higher; -1: always */
-	uint64_t count;		/* gone after so many hits; 0: stays until cleared */
-	uint64_t hits;
 	uint64_t lba;
 	uint64_t sectors;
 	double mbps;		/* slow: 0 is unlimited */
@@ -103,9 +100,7 @@ struct cmd680_fault {
 
 int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **model);
 void cmd680_counters(struct usrdrv_model *model, struct cmd680_counters *counters);
-int cmd680_fault_add(struct usrdrv_model *model, const struct cmd680_fault *fault);
-int cmd680_fault_clear(struct usrdrv_model *model, uint32_t id);
-int cmd680_fault_list(struct usrdrv_model *model, struct cmd680_fault *faults, int max);
+struct faults *cmd680_faults(struct usrdrv_model *model);
 /* cffi: end */
 
 #endif

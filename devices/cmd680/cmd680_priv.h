@@ -38,7 +38,6 @@
 #define SECTOR		512u
 #define MAX_MULTIPLE	16u	/* sectors in a DRQ block, word 47 */
 #define MAX_DSM_BLOCKS	8u	/* word 105 */
-#define MAX_FAULTS	64u
 #define DEFAULT_PIO	2	/* the fastest without IORDY, until SET FEATURES says else */
 #define FASTEST_PIO	4
 #define ATA_READY	(ATA_DRDY | ATA_DSC)
@@ -125,7 +124,7 @@ struct drive {
 	uint8_t user_buf[SECTOR];	/* READ/WRITE BUFFER */
 };
 
-/* One piece of work that is finished later, by the channel's thread (worker.c). */
+/* What is finished later, by the channel's thread (worker.c). */
 struct job {
 	bool armed;
 	bool sync;		/* fdatasync first */
@@ -176,9 +175,8 @@ struct model {
 	uint32_t syscfg, sw_data, cfg_sw_data;
 	uint32_t flash, eeprom;
 	bool inta;
-	struct cmd680_fault fault[MAX_FAULTS];
-	unsigned int faults;
-	uint32_t next_fault;
+	struct cmd680_fault fault[FAULTS_ROOM];
+	struct faults faults;
 };
 
 static inline struct model *to_model(struct usrdrv_model *m)
@@ -260,9 +258,9 @@ bool ata_pio_refused(const struct drive *d);
 bool ata_mode_crc(struct drive *d);
 
 /* fault.c */
+void cmd680_faults_init(struct model *m);
 struct cmd680_fault *cmd680_fault_find(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
 bool cmd680_fault_take(struct drive *d, unsigned int kind, uint8_t opcode, unsigned int direction);
-void cmd680_fault_hit(struct model *m, struct cmd680_fault *f);
 struct cmd680_fault *cmd680_fault_bad_sector(struct drive *d, uint64_t lba, uint64_t sectors, bool write,
 					     uint64_t *first);
 uint64_t cmd680_fault_delay(struct drive *d, uint64_t bytes, unsigned int direction);

@@ -10,9 +10,9 @@ from typing import Any
 
 from usrdrv.base.errors import NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base import Model, flag, number, split_options
+from usrdrv.devices.base.c_model import Model, flag, number, split_options
 from usrdrv.devices.base.images import check_size, open_image, parse_size
-from usrdrv.devices.cmd680.faults import Fault, parse_fault
+from usrdrv.devices.cmd680.faults import Fault
 
 DRIVES: int = lib.CMD680_DRIVES
 CFA = (0x848A, 0x844A, 0x044A, 0x0040)
@@ -115,10 +115,6 @@ class Cmd680Model(Model):
         if err:
             raise UsrdrvError(f"cannot make the CMD680 model: {os.strerror(-err)}")
         super().__init__(out[0])
-
-    @classmethod
-    def parse_fault(cls, words: Sequence[str]) -> Fault:
-        return parse_fault(words)
 
     def add_fault(self, fault: Fault) -> int:
         """Break something; the id is for clear_fault. NoSuchDeviceError if there is no such drive."""

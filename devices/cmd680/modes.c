@@ -77,6 +77,6 @@ bool ata_mode_crc(struct drive *d)
 			      d->x.write ? CMD680_ON_WRITE : CMD680_ON_READ);
 	if (!f || (f->above >= 0 && d->udma <= f->above))
 		return false;
-	cmd680_fault_hit(d->ch->m, f);
+	faults_hit(&d->ch->m->faults, &f->base);
 	return true;
 }

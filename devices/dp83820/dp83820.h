@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "base/faults.h"
 #include "usrdrv/model.h"
 
 /* cffi: begin */
@@ -78,21 +79,15 @@ enum dp83820_fault_kind {
 #define DP83820_ON_RX	2
 
 struct dp83820_fault {
-	uint32_t kind;		/* enum dp83820_fault_kind */
-	uint32_t id;		/* given by dp83820_fault_add */
-	uint32_t on;		/* DP83820_ON_* mask; 0: both */
+	struct fault base;	/* enum dp83820_fault_kind; DP83820_ON_* mask, 0: both */
 	uint32_t every;		/* hits every n-th time; 0 and 1: each time */
-	uint64_t count;		/* gone after so many hits; 0: stays until cleared */
-	uint64_t hits;
-	uint64_t seen;
+	uint64_t seen;		/* times that it could have hit */
 	double ms;
 };
 
 int dp83820_create(const struct dp83820_config *config, struct usrdrv_model **model);
 void dp83820_counters(struct usrdrv_model *model, struct dp83820_counters *counters);
-int dp83820_fault_add(struct usrdrv_model *model, const struct dp83820_fault *fault);
-int dp83820_fault_clear(struct usrdrv_model *model, uint32_t id);
-int dp83820_fault_list(struct usrdrv_model *model, struct dp83820_fault *faults, int max);
+struct faults *dp83820_faults(struct usrdrv_model *model);
 int dp83820_link(struct usrdrv_model *model);	/* Mb/s; 0: down */
 /* cffi: end */
 

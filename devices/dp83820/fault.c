@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: MIT
 /* Whether something that was asked to break does so now. */
-#include <string.h>
-
 #include "nic.h"
-
-/* Mend one. */
-void nic_fault_drop(struct nic *n, unsigned int i)
-{
-	n->faults--;
-	memmove(&n->fault[i], &n->fault[i + 1], (n->faults - i) * sizeof(n->fault[0]));
-}
 
 static bool take(struct nic *n, unsigned int kind, unsigned int direction, double *ms)
 {
-	for (unsigned int i = 0; i < n->faults; i++) {
+	for (unsigned int i = 0; i < n->faults.n; i++) {
 		struct dp83820_fault *f = &n->fault[i];
 
-		if (f->kind != kind || (direction && f->on && !(f->on & direction)))
+		if (f->base.kind != kind || (direction && f->base.on && !(f->base.on & direction)))
 			continue;
 		if (++f->seen % (f->every ? f->every : 1))
 			continue;
 		*ms = f->ms;
-		f->hits++;
-		if (f->count && f->hits >= f->count)
-			nic_fault_drop(n, i);
+		faults_hit(&n->faults, &f->base);
 		return true;
 	}
 	return false;
@@ -34,7 +23,7 @@ bool nic_fault(struct nic *n, unsigned int kind, unsigned int direction)
 {
 	double ms;
 
-	return n->faults && take(n, kind, direction, &ms);
+	return n->faults.n && take(n, kind, direction, &ms);
 }
 
 /* The same for a fault that lasts; 0: no. */
@@ -42,5 +31,5 @@ double nic_fault_ms(struct nic *n, unsigned int kind, unsigned int direction)
 {
 	double ms = 0;
 
-	return n->faults && take(n, kind, direction, &ms) ? ms : 0;
+	return n->faults.n && take(n, kind, direction, &ms) ? ms : 0;
 }

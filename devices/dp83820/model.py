@@ -23,7 +23,7 @@ from usrdrv.base.errors import (
     UsrdrvError,
 )
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base import Model, flag, number, split_options
+from usrdrv.devices.base.c_model import Model, flag, number, split_options
 from usrdrv.devices.dp83820.faults import NicFault
 
 TUNSETIFF: Final = 0x400454CA
@@ -101,10 +101,6 @@ class Dp83820Model(Model):
         if err:
             raise UsrdrvError(f"cannot make the DP83820 model: {os.strerror(-err)}")
         super().__init__(out[0])
-
-    @classmethod
-    def parse_fault(cls, words: Sequence[str]) -> NicFault:
-        return NicFault.parse(words)
 
     @property
     def link(self) -> int:

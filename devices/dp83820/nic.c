@@ -143,6 +143,7 @@ int dp83820_create(const struct dp83820_config *config, struct usrdrv_model **mo
 	if (!n)
 		return -ENOMEM;
 	pthread_mutex_init(&n->lock, NULL);
+	nic_faults_init(n);
 	n->config = *config;
 	n->config.cable[sizeof(n->config.cable) - 1] = 0;
 	n->epoll_fd = n->kick_fd = -1;

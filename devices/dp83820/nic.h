@@ -8,7 +8,8 @@
  *
  * The floors, the highest first. A file calls those on lower floors only; tests/unit/tree/test_layers.py holds it.
  *
- *	nic.c inject.c			life, regions; faults on request
+ *	nic.c				life, regions
+ *	inject.c			faults on request
  *	engine.c config.c		the chip's own thread; configuration space, RST#
  *	regs.c				operational registers
  *	tx.c mii.c			the transmitter; the serial lines
@@ -36,7 +37,6 @@
 #include "wire/wire.h"
 
 #define QUEUES		4u
-#define MAX_FAULTS	32u
 #define FCS		4u		/* bytes */
 #define FRAME_MIN	60u		/* bytes without FCS */
 #define VLAN		4u		/* bytes of a tag */
@@ -150,9 +150,8 @@ struct nic {
 	struct delayed delayed[16];
 	unsigned int delays;
 
-	struct dp83820_fault fault[MAX_FAULTS];
-	unsigned int faults;
-	uint32_t next_fault;
+	struct dp83820_fault fault[FAULTS_ROOM];
+	struct faults faults;
 };
 
 static inline struct nic *to_nic(struct usrdrv_model *m)
@@ -249,10 +248,12 @@ void nic_raise(struct nic *n, uint32_t bits);
 void nic_raise_late(struct nic *n, uint32_t bits);
 void nic_irq_update(struct nic *n);
 
+/* inject.c */
+void nic_faults_init(struct nic *n);
+
 /* fault.c */
 bool nic_fault(struct nic *n, unsigned int kind, unsigned int direction);
 double nic_fault_ms(struct nic *n, unsigned int kind, unsigned int direction);
-void nic_fault_drop(struct nic *n, unsigned int i);
 
 /* eeprom.c */
 void nic_eeprom_init(struct nic *n);

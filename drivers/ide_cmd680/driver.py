@@ -56,7 +56,7 @@ class Options:
     spin_up_timeout: float = 31.0
     """How long it may take from power-on, or from being told to spin up, to its first answer (section 7.3)."""
     poll_us: int = 0
-    """Served to usrloop: microseconds to look at the chip before waiting for its interrupt."""
+    """Served to usrloop: microseconds to busy-poll the chip before waiting for its interrupt."""
     counters: int = -1
     """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 

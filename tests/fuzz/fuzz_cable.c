@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -17,15 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "dp83820/dp83820.h"
-#include "base/testhost.h"
-#include "usrdrv/dev.h"
-#include "usrdrv/dp83820_regs.h"
+#include "fuzz_nic.h"
 #include "wire/ring.h"
 
-#define BASE	0x10000000u
-#define MEM	(256u << 10)
-#define BAR	1u
 #define RX	0x1000u		/* offsets of the lists and of what they refer to */
 #define TX	0x2000u
 #define DATA	0x4000u
@@ -45,23 +38,6 @@ struct peer {
 	struct shared *mem;
 	struct ring_end out;
 };
-
-static uint8_t memory[MEM];
-
-static uint32_t any(uint32_t below)
-{
-	return (uint32_t)random() % below;
-}
-
-static uint32_t bits32(void)
-{
-	return (uint32_t)random() << 16 ^ (uint32_t)random();
-}
-
-static void reg(struct usrdrv_model *m, uint32_t offset, uint32_t value)
-{
-	m->ops->write(m, BAR, offset, 4, value);
-}
 
 static void leave(struct peer *p)
 {

@@ -109,15 +109,17 @@ static void dma(struct usrdrv_model *m, struct input *in)
 static void fault(struct usrdrv_model *m, struct input *in)
 {
 	struct cmd680_fault f = {
-		.kind = take(in, 1) % (CMD680_FAULT_KINDS + 1), .drive = (int32_t)(take(in, 1) % 5) - 1,
-		.on = take(in, 1) & 3, .opcode = -1, .above = -1, .count = take(in, 1) % 4,
+		.base = {
+			.kind = take(in, 1) % (CMD680_FAULT_KINDS + 1), .on = take(in, 1) & 3, .count = take(in, 1) % 4,
+		},
+		.drive = (int32_t)(take(in, 1) % 5) - 1, .opcode = -1, .above = -1,
 		.lba = take(in, 1), .sectors = 1 + take(in, 1) % 4, .mbps = take(in, 1),
 		.seek_ms = take(in, 1) % 3 / 10.0,
 	};
 	struct cmd680_fault list[4];
 
-	cmd680_fault_add(m, &f);
-	cmd680_fault_list(m, list, 4);
+	faults_add(cmd680_faults(m), &f.base);
+	faults_list(cmd680_faults(m), list, 4);
 }
 
 static void step(struct usrdrv_model *m, struct input *in)
@@ -131,7 +133,7 @@ static void step(struct usrdrv_model *m, struct input *in)
 		fault(m, in);
 		break;
 	case 1:
-		cmd680_fault_clear(m, take(in, 1) & 7);
+		faults_clear(cmd680_faults(m), take(in, 1) & 7);
 		break;
 	case 2 ... 5:
 		dma(m, in);

@@ -5,36 +5,11 @@
  */
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "dp83820/dp83820.h"
-#include "base/testhost.h"
-#include "usrdrv/dev.h"
-#include "usrdrv/dp83820_regs.h"
-
-#define BASE	0x10000000u
-#define MEM	(256u << 10)
-#define BAR	1u
-
-static uint8_t memory[MEM];
-
-static uint32_t any(uint32_t below)
-{
-	return (uint32_t)random() % below;
-}
-
-static uint32_t bits32(void)
-{
-	return (uint32_t)random() << 16 ^ (uint32_t)random();
-}
-
-static void reg(struct usrdrv_model *m, uint32_t offset, uint32_t value)
-{
-	m->ops->write(m, BAR, offset, 4, value);
-}
+#include "fuzz_nic.h"
 
 /* A list from `at` on: mostly sane, in either format. */
 static void list(uint32_t at, bool wide, bool receive)
@@ -78,15 +53,16 @@ static void step(struct usrdrv_model *m)
 {
 	bool wide = any(2);
 	struct dp83820_fault fault = {
-		.kind = any(DP83820_FAULT_KINDS + 1), .on = any(4), .every = any(3), .count = 1 + any(3), .ms = any(3),
+		.base = { .kind = any(DP83820_FAULT_KINDS + 1), .on = any(4), .count = 1 + any(3) },
+		.every = any(3), .ms = any(3),
 	};
 
 	switch (any(16)) {
 	case 0:
-		dp83820_fault_add(m, &fault);
+		faults_add(dp83820_faults(m), &fault.base);
 		break;
 	case 1:
-		dp83820_fault_clear(m, any(4));
+		faults_clear(dp83820_faults(m), any(4));
 		break;
 	case 2 ... 6:
 		reg(m, DP83820_CFG, (wide ? DP83820_CFG_M64ADDR : 0) | (any(4) ? DP83820_CFG_EXTSTS_EN : 0) |

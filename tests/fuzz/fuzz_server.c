@@ -331,7 +331,7 @@ int main(int argc, char **argv)
 {
 	/* that drive's data are moved by a thread of the model, while mappings come and go */
 	const struct cmd680_fault slow = {
-		.kind = CMD680_FAULT_SLOW, .drive = 1, .opcode = -1, .above = -1, .seek_ms = 0.05,
+		.base = { .kind = CMD680_FAULT_SLOW }, .drive = 1, .opcode = -1, .above = -1, .seek_ms = 0.05,
 	};
 	struct cmd680_config config = { .cable80 = { 1, 1 }, .pci_class = 0x0180 };
 	struct usrdrv_model *model;
@@ -362,7 +362,7 @@ int main(int argc, char **argv)
 	if (ftruncate(memfd, ARENA) || bind(listener, (struct sockaddr *)&address, address_len) || listen(listener, 4))
 		return 2;
 	ret = cmd680_create(&config, &model);
-	if (!ret && cmd680_fault_add(model, &slow) < 0)
+	if (!ret && faults_add(cmd680_faults(model), &slow.base) < 0)
 		ret = 2;
 	if (!ret)
 		ret = vu_server_create(model, listener, 0, &server);

@@ -375,11 +375,11 @@ static void hurt(struct end *e, struct end *chance)
 		DP83820_FAULT_STUCK_TX,
 	};
 	struct dp83820_fault fault = {
-		.kind = kinds[any(chance, sizeof(kinds) / sizeof(kinds[0]))], .every = 1 + any(chance, 50), .count = 1,
-		.ms = 1 + any(chance, 5),
+		.base = { .kind = kinds[any(chance, sizeof(kinds) / sizeof(kinds[0]))], .count = 1 },
+		.every = 1 + any(chance, 50), .ms = 1 + any(chance, 5),
 	};
 
-	dp83820_fault_add(e->model, &fault);
+	faults_add(dp83820_faults(e->model), &fault.base);
 }
 
 int main(int argc, char **argv)

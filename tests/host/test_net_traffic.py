@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.all import ICMP, IP, Dot1Q, Ether  # type: ignore[attr-defined]
@@ -133,16 +134,21 @@ while True:
 """
 
 
-def tag_seen(near: Side, far: Side, send: Callable[[], None]) -> list[int]:
-    """VLAN and priority of the next ICMP echo request that the far kernel gets."""
+def heard(side: Side, script: str, send: Callable[[], object]) -> Any:
+    """What a script prints that listens on a side while something is sent."""
     listener = subprocess.Popen(
-        ["ip", "netns", "exec", far.netns, sys.executable, "-c", TAGS],
+        ["ip", "netns", "exec", side.netns, sys.executable, "-c", script],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert listener.stdout is not None
     assert listener.stdout.readline() == "ready\n"
     send()
-    found: list[int] = json.loads(listener.communicate(timeout=PATIENCE)[0])
+    return json.loads(listener.communicate(timeout=PATIENCE)[0])
+
+
+def tag_seen(near: Side, far: Side, send: Callable[[], None]) -> list[int]:
+    """VLAN and priority of the next ICMP echo request that the far kernel gets."""
+    found: list[int] = heard(far, TAGS, send)
     return found
 
 
@@ -224,15 +230,8 @@ def test_options_reach_the_chip(sides: tuple[Side, Side]) -> None:
     assert too_long.returncode != 0 and "too long" in too_long.stdout + too_long.stderr
 
     def arrive() -> list[str]:
-        listener = subprocess.Popen(
-            ["ip", "netns", "exec", a.netns, sys.executable, "-c", COLLECT],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert listener.stdout is not None
-        assert listener.stdout.readline() == "ready\n"
         macs = (group, other, "020000000001", stranger, "ff" * 6)
-        b.run(sys.executable, "-c", SEND, *macs)
-        found: list[str] = json.loads(listener.communicate(timeout=PATIENCE)[0])
+        found: list[str] = heard(a, COLLECT, lambda: b.run(sys.executable, "-c", SEND, *macs))
         return found
 
     ours = ["020000000001", "ff" * 6]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.helpers.referee import Disk, Referee, start
 from tests.waiting import still, until
-from usrdrv.devices.cmd680.faults import KINDS
+from usrdrv.devices.cmd680.faults import Fault
 from usrdrv.lab.guest import Job, Result
 
 PAGE = 4096
@@ -263,7 +263,7 @@ def ordeals(referee: Referee) -> dict[int, tuple[Attempt, Job]]:
 
 
 def test_every_kind_of_fault_is_here() -> None:
-    assert {case.kind for case in (*QUICK, *LONG.values())} | {"spurious-irq"} == set(KINDS)
+    assert {case.kind for case in (*QUICK, *LONG.values())} | {"spurious-irq"} == set(Fault.KINDS)
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.words.replace(" ", "-"))

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.lab.helpers.loads import flow
 from tests.lab.helpers.nics import (
     answers,
     cabled,
     end,
     iperf,
-    iperf_server,
     kept_going,
     killed_in_a_flow,
     ping,
@@ -199,9 +199,9 @@ def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> 
 
 
 def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
-    with iperf_server(stock), kept_going(stock, FAR):
-        end = killed_in_a_flow(stock, FAR, size=48 << 20, counted="eth0", where=("--netns", "far"))
-    assert moved(end)
+    with kept_going(stock, FAR):
+        ends = flow(stock, FAR, "far")
+        killed_in_a_flow(stock, *ends, through="eth0", where=("--netns", "far"))
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
     ping(stock, FAR)
 

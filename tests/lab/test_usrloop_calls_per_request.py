@@ -34,7 +34,7 @@ REQUESTS = 600
 TWO = 2.05
 """Calls for a request: it comes, its interrupt comes; and some for beginning and end."""
 MOSTLY_ONE = 1.5
-"""Most interrupts are found by looking."""
+"""Most interrupts are found by busy-polling."""
 SIZE = 64 << 20
 FUNCTION, MODEL = "0000:00:10.0", f"model:cmd680?strict=1&ram={SIZE}"
 WITHOUT_BAR5 = "0000:00:11.0"
@@ -148,7 +148,7 @@ def test_registers_in_io_space(guest: Guest) -> None:
 
 
 def test_polled_data(guest: Guest, model: Model) -> None:
-    """Commands that end while somebody looks, and those that end later, by their interrupt."""
+    """Commands that end while the driver busy-polls, and those that end later, by their interrupt."""
     control.call(
         model.control, {"op": "fault-add", "fault": {"kind": "slow", "mbps": 50, "seek_ms": 1}}
     )

@@ -12,15 +12,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.files import ROOT
 from tests.lab.helpers.kmod import wait
+from tests.lab.helpers.loads import FLOW, WAYS, client
 from tests.lab.helpers.nics import answers, end, killed_in_a_flow, ping, start, stats, until
 from tests.model_faults import broken
 from tests.names import own
@@ -56,6 +59,18 @@ class Wire:
 
     def unplugged(self) -> AbstractContextManager[None]:
         return broken(self.model.control, {"kind": "link-down"})
+
+    @contextmanager
+    def flow_server(self) -> Iterator[None]:
+        """What a flow has at its other end, until it has ended well."""
+        words = ["ip", "netns", "exec", self.namespace, sys.executable, ROOT / FLOW, "serve"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None and server.stdout.readline() == b"listening\n"
+            try:
+                yield
+                assert server.wait(60) == 0
+            finally:
+                server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -214,11 +229,14 @@ def test_taken_down_and_up(guest: Guest, served: dict[str, Any]) -> None:
     ping(guest, FAR)
 
 
-def test_killed_driver_comes_back_under_load(guest: Guest, served: dict[str, Any]) -> None:
+def test_killed_driver_comes_back_under_load(
+    guest: Guest, served: dict[str, Any], wire: Wire
+) -> None:
     """The kernel drops the carrier itself; the flow, addresses and routes stay."""
-    for way in ((), ("-R",)):
+    for way in WAYS:
         guest.run("wc -l < /tmp/monitor > /tmp/seen", check=True)
-        killed_in_a_flow(guest, FAR, *way, size=64 << 20)
+        with wire.flow_server():
+            killed_in_a_flow(guest, client(guest, FAR, way))
         news = guest.run("tail -n +$(($(cat /tmp/seen) + 1)) /tmp/monitor", check=True).out
         states = ["LOWER_UP" in line for line in news.splitlines()]
         assert False in states and states[-1], news

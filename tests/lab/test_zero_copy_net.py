@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 
 from tests.lab.helpers import nics
-from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, wait
-from tests.lab.helpers.loads import finish, flow
+from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER
+from tests.lab.helpers.loads import WAYS, finish, flow, flows
 from tests.lab.helpers.nics import (
     answers,
     cabled,
     iperf,
-    iperf_server,
     kept_going,
     killed_in_a_flow,
     ping,
@@ -251,8 +250,7 @@ def test_it_is_down_and_up_under_load(guest: Guest, ours: Ours) -> None:
     with kept_going(guest, NEAR, IN_FAR):
         ends = flow(guest, FAR, "far")
         for _ in range(3):
-            sent = counters(guest)["tx_bytes"]
-            wait(lambda n=sent: counters(guest)["tx_bytes"] > n + (1 << 20), 60, "a flow")  # type: ignore[misc]
+            flows(guest, "usr0", *ends)
             guest.run("ip link set usr0 down && ip link set usr0 up", check=True)
         finish(guest, *ends)
     guest.run(f"ip addr replace {NEAR6}/64 dev usr0 nodad")
@@ -296,9 +294,9 @@ def test_checksums_that_the_chip_does_not_know(guest: Guest, ours: Ours) -> None
 
 def test_killed_driver_comes_back_under_load(guest: Guest, ours: Ours) -> None:
     """Pages that the chip fetches or fills are not freed before it has lost the bus: else the file would differ."""
-    for way in ((), ("-R",)):
-        with iperf_server(guest), kept_going(guest, NEAR, IN_FAR):
-            killed_in_a_flow(guest, FAR, *way, size=16 << 20)
+    for way in WAYS:
+        with kept_going(guest, NEAR, IN_FAR):
+            killed_in_a_flow(guest, *flow(guest, FAR, "far", way))
         ping(guest, FAR)
     test_a_file_arrives_as_it_was(guest, ours, "out")
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
     """A request to end came while there was nothing to detach yet."""
+
+
+class Received(NamedTuple):
+    """A signal that came."""
+
+    number: signal.Signals
+    at: float
+    """When it was handled: seconds of time.monotonic()."""
 
 
 class Signals:
@@ -25,7 +34,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._raising = True
-        self._received: deque[signal.Signals] = deque()
+        self._received: deque[Received] = deque()
         self._before: dict[signal.Signals, Any] = {}
         self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -45,7 +54,7 @@ class Signals:
         if self._raising:
             self._raising = False  # once: the way out is not interrupted
             raise Interrupted
-        self._received.append(signal.Signals(number))
+        self._received.append(Received(signal.Signals(number), time.monotonic()))
         os.write(self._write_fd, b"!")
 
     def poll_only(self) -> None:
@@ -57,7 +66,7 @@ class Signals:
         """Whether something came since the last take()."""
         return bool(self._received)
 
-    def take(self) -> list[signal.Signals]:
+    def take(self) -> list[Received]:
         """What came since the last call."""
         os.read(self.fd, 4096)
         received = list(self._received)

@@ -40,7 +40,7 @@ int net_parse(const uint8_t *frame, size_t len, size_t total, struct net_headers
 /* Fill in the checksum that NEEDS_CSUM asks for, in place. Return: 0, -EINVAL if it is not inside the frame. */
 int net_fill_checksum(uint8_t *frame, size_t len, const struct usrdrv_net_header *header);
 
-/* Cutting one large packet: segment 0 to segments - 1, each its own headers and a piece of the payload. */
+/* Cutting one large packet: segment 0 to segments - 1, each its own headers and a part of the payload. */
 struct net_segmenter {
 	const uint8_t *frame;
 	size_t len;		/* bytes of the large frame */

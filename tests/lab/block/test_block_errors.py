@@ -111,9 +111,9 @@ def interrupts(guest: Guest) -> int:
 
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
 def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, model: Model) -> None:
-    """Who looks at the chip owes the interrupt's acknowledgement; errors of commands come in between.
+    """A driver that busy-polls the chip owes the interrupt's acknowledgement; errors of commands come in between.
 
-    Without it there is none any more: every command that takes longer than the looking ends when somebody looks for
+    Without it there is none any more: every command that takes longer than the polling ends when somebody looks for
     hung ones.
     """
     way = WAYS[1]
@@ -141,7 +141,7 @@ def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, mode
         return interrupts(guest) - before
 
     with broken(model.control, {"kind": "slow", "seek_ms": 5, "on": "read"}):
-        # On a busy host a read may have ended before anybody looks.
+        # On a busy host a read may have ended before the driver polls.
         at_best(reads, lambda came: came >= 8, "an interrupt for each of 8 reads", 200)
     guest.run("umount /mnt", check=True)
     guest.run(f"e2fsck -fn {device}", 120, check=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,26 +84,43 @@ def in_flight(guest: Guest, device: str) -> int:
     return account(guest, device)[8]
 
 
-def gets_on(guest: Guest, device: str, *loads: Job, sectors: int = 0) -> None:
-    """Wait until more than so many sectors have been written from now on. None of the loads has ended."""
-    before = sectors_written(guest, device)
-    wait(
-        lambda: (
-            sectors_written(guest, device) > before + sectors
-            or any(job.done.is_set() for job in loads)
-        ),
-        60,
-        f"writing to {device}",
-    )
+def _more(count: Callable[[], int], than: int, what: str, *loads: Job) -> None:
+    """Wait until a count has grown by more than so much. None of the loads has ended."""
+    enough = count() + than
+    wait(lambda: count() > enough or any(job.done.is_set() for job in loads), 60, what)
     for job in loads:
         assert not job.done.is_set(), job.err + job.out
 
 
-def flow(guest: Guest, to: str, namespace: str) -> tuple[Job, Job]:
-    """TCP to somebody in a namespace, until finish() is called with both ends; what comes is compared."""
+def gets_on(guest: Guest, device: str, *loads: Job, sectors: int = 0) -> None:
+    """Wait until more than so many sectors have been written from now on. None of the loads has ended."""
+    _more(lambda: sectors_written(guest, device), sectors, f"writing to {device}", *loads)
+
+
+FLOW = "tests/lab/guest/flow.py"
+WAYS = ("send", "take")
+"""Of a flow: from the guest, and to it."""
+
+
+def flow(guest: Guest, to: str, namespace: str, way: str = "send") -> tuple[Job, Job]:
+    """TCP between the guest and a server in a namespace of it. See client()."""
+    server = guest.start(f"exec ip netns exec {namespace} python3 /src/{FLOW} serve")
+    wait(lambda: server.out or server.done.is_set(), 60, "somebody who listens")
+    assert server.out, server.err
+    return client(guest, to, way), server
+
+
+def client(guest: Guest, to: str, way: str) -> Job:
+    """TCP to or from a server that listens, until finish() is called. What comes is compared."""
     guest.run(f"rm -f {TOLD}", check=True)
-    script = "python3 /src/tests/lab/guest/flow.py"
-    taker = guest.start(f"exec ip netns exec {namespace} {script} take")
-    wait(lambda: taker.out or taker.done.is_set(), 60, "somebody who listens")
-    assert taker.out, taker.err
-    return guest.start(f"exec {script} send {to} {TOLD}"), taker
+    return guest.start(f"exec python3 /src/{FLOW} {way} {to} {TOLD}")
+
+
+def flows(guest: Guest, interface: str, *ends: Job) -> None:
+    """Wait until 2 MiB have passed an interface of the guest from now on. None of the ends has ended."""
+    files = [f"/sys/class/net/{interface}/statistics/{way}_bytes" for way in ("tx", "rx")]
+
+    def passed() -> int:
+        return sum(map(int, guest.run(["cat", *files], check=True).out.split()))
+
+    _more(passed, 2 << 20, f"a flow through {interface}", *ends)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.lab.helpers.kmod import SLOWER, wait
+from tests.lab.helpers.loads import finish, flows
 from tests.names import own
 from tests.waiting import at_best
 from usrdrv.lab.guest import Guest, Job
@@ -112,43 +113,22 @@ def iperf_server(guest: Guest, *options: str, namespace: str = "far") -> Iterato
 
 
 def killed_in_a_flow(
-    guest: Guest,
-    to: str,
-    *options: str,
-    size: int,
-    counted: str = "usr0",
-    where: Sequence[str] = (),
-) -> dict[str, Any]:
-    """iperf3 moves `size` bytes to a server; the driver is killed after an eighth of them. Return iperf3's `end`.
-
-    An amount rather than a time: TCP waits longer after each time that nobody answered. A busy machine may look for
-    the eighth when all has been moved: then a longer flow is tried.
+    guest: Guest, *ends: Job, through: str = "usr0", where: Sequence[str] = ()
+) -> None:
+    """The driver is killed while TCP flows, is started again, and TCP flows on to its good end.
 
     Args:
-        counted: The interface whose counters tell how much has been moved.
+        ends: Of the flow, those that are in the guest (loads.py).
+        through: The interface whose counters tell how much has been moved.
         where: Options of `usrdrv net stats`, for a driver whose interface is in a namespace.
     """
-    folder = f"/sys/class/net/{counted}/statistics"
-    moved = f"$(($(cat {folder}/tx_bytes) + $(cat {folder}/rx_bytes)))"
-    for longer in (size << doubled for doubled in range(8)):
-        alive = stats(guest, *where)
-        before = int(guest.run(f"echo {moved}", check=True).out)
-        client = guest.start(f"iperf3 -c {to} {' '.join(options)} -n {longer} -J > /tmp/iperf.json")
-        died = guest.run(
-            f"while [ {moved} -lt {before + longer // 8} ]; do sleep 0.05; done; "
-            f"kill -KILL {alive['driver_pid']} && echo {moved}",
-            300 * SLOWER,
-            check=True,
-        )
-        assert client.wait(300 * SLOWER).code == 0
-        wait(lambda n=alive["restarts"]: stats(guest, *where)["restarts"] == n + 1, 60, "restart")  # type: ignore[misc]
-        assert stats(guest, *where)["driver_pid"] != alive["driver_pid"]
-        found: dict[str, Any] = json.loads(guest.run("cat /tmp/iperf.json", check=True).out)["end"]
-        assert found["sum_sent"]["bytes"] >= longer
-        # Frames are counted, which have more bytes than what iperf3 moves: below that the flow had not ended.
-        if int(died.out) - before < longer:
-            return found
-    raise AssertionError("each flow had ended before the driver was killed")
+    alive = stats(guest, *where)
+    flows(guest, through, *ends)
+    guest.run(f"kill -KILL {alive['driver_pid']}", check=True)
+    wait(lambda: stats(guest, *where)["restarts"] == alive["restarts"] + 1, 60, "restart")
+    assert stats(guest, *where)["driver_pid"] != alive["driver_pid"]
+    flows(guest, through, *ends)
+    finish(guest, *ends)
 
 
 def udp_arrives(guest: Guest, to: str, *options: str) -> None:

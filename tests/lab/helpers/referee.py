@@ -14,7 +14,7 @@ from typing import Any
 
 from usrdrv.base import errors
 from usrdrv.devices import control
-from usrdrv.devices.cmd680.faults import parse_fault
+from usrdrv.devices.cmd680.faults import Fault
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
@@ -90,7 +90,7 @@ class Referee:
 
     def break_it(self, *words: str, model: int = 0) -> None:
         """Add a fault."""
-        fault = parse_fault(words).to_json()
+        fault = Fault.parse(words).to_json()
         self.ask(model, {"op": "fault-add", "fault": fault})
 
     def mend(self, model: int = 0) -> None:

@@ -21,7 +21,7 @@ from usrdrv.backends._access import ffi
 from usrdrv.base import errors
 from usrdrv.device import open_device
 from usrdrv.devices import models
-from usrdrv.devices.base import Model
+from usrdrv.devices.base.c_model import Model
 from usrdrv.devices.vfio_user.server import Server
 from usrdrv.drivers import open_driver
 

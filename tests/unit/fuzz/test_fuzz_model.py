@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Random register accesses never crash the model: property test, and a fuzzer under ASan and UBSan."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.files import ROOT
+from tests.sanitized import build, counts, seconds
 from tests.unit.devices.cmd680.model_host import MEM_BASE, MEM_SIZE, Machine
 from tests.waiting import enough
 from usrdrv.devices.cmd680.model import DriveSpec
 
-SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
+SECONDS = seconds(5)
 
 accesses = st.tuples(
     st.sampled_from([0, 1, 2, 3, 4, 5, 5, 5, 6, 7, 9]),
@@ -41,24 +39,6 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
 
 @pytest.mark.timeout(SECONDS + 600)
 def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
-    program = tmp_path / "fuzz_model"
-    sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]
-    subprocess.run(
-        ["gcc", "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
-         "-fno-sanitize-recover=all", "-I", ROOT / "usrdrv/include", "-I", ROOT / "devices",
-         ROOT / "tests/fuzz/fuzz_model.c", *sources, "-lpthread", "-o", program],
-        check=True,
-    )  # fmt: skip
-
-    def runs() -> list[int]:
-        done = subprocess.run(
-            [program, str(SECONDS), "42"],
-            capture_output=True,
-            text=True,
-            timeout=SECONDS + 120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return [int(done.stdout.split()[0])]
-
-    enough(runs, [10], "runs")
+    sources = ["devices/cmd680/*.c", "devices/base/faults.c", "devices/base/testhost.c"]
+    program = build("fuzz_model", tmp_path, sources, ("devices",), "-DFUZZ_MAIN")
+    enough(lambda: counts(program, SECONDS, seed=42)[:1], [10], "runs")

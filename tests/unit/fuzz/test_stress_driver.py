@@ -1,80 +1,48 @@
 # SPDX-License-Identifier: MIT
 """The driver's data path and the model under ASan and UBSan, then under TSan: many threads; served to usrloop."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.files import ROOT
+from tests import sanitized
+from tests.sanitized import MEMORY, THREADS, counts
 from tests.waiting import enough
 
-SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
+SECONDS = sanitized.seconds(3)
 INCLUDES = (
-    *(
-        "usrdrv/include",
-        "loopback-kmod/include/uapi",
-        "usrdrv/block",
-        "drivers/ide_cmd680",
-        "drivers/null",
-        "devices",
-    ),
-    *("usrdrv/backends", "tests/fuzz"),
+    *("loopback-kmod/include/uapi", "usrdrv/block", "usrdrv/backends"),
+    *("drivers/ide_cmd680", "drivers/null", "devices", "tests/fuzz"),
 )
 
 PART = max(1, SECONDS // 4)
 """Seconds for each of the many ways in which usrloop is served."""
-SANITIZERS = ("address,undefined", "thread")
+SANITIZERS = (MEMORY, THREADS)
 
 pytestmark = pytest.mark.timeout(SECONDS + 600)
 sanitizers = pytest.mark.parametrize("sanitizer", SANITIZERS)
 
 
-def sources(program: str) -> list[Path]:
+def sources(program: str) -> list[str]:
     if program == "stress_null":
-        chip = [*ROOT.glob("usrdrv/block/*.c"), *ROOT.glob("drivers/null/[!_]*.c")]
-        return [ROOT / "tests/fuzz/stress_null.c", *chip, ROOT / "usrdrv/loop/loop.c"]
-    found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
-    found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
-    found.append(ROOT / "usrdrv/loop/loop.c")
-    for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices/cmd680"):
-        found += sorted((ROOT / folder).glob("*.c"))
-    return found
+        return ["usrdrv/block/*.c", "drivers/null/[!_]*.c", "usrdrv/loop/loop.c"]
+    return [
+        *("tests/fuzz/stress_rig.c", "usrdrv/backends/areas.c", "usrdrv/backends/inproc.c"),
+        *("usrdrv/loop/loop.c", "devices/base/faults.c"),
+        *("usrdrv/block/*.c", "drivers/ide_cmd680/*.c", "devices/cmd680/*.c"),
+    ]
 
 
 def build(program: str, sanitizer: str, folder: Path, *options: str) -> Path:
-    output = folder / program
-    subprocess.run(
-        [
-            *("gcc", "-g", "-O1", "-std=gnu11", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", *options, "-o", str(output)),
-            *(f"-I{ROOT / folder}" for folder in INCLUDES),
-            *sources(program),
-            "-lpthread",
-        ],
-        check=True,
+    return sanitized.build(
+        program, folder, sources(program), INCLUDES, *options, sanitizer=sanitizer
     )
-    return output
-
-
-def run(program: Path, *words: str, seconds: int = SECONDS) -> list[int]:
-    """Return its counts."""
-    done = subprocess.run(
-        [program, str(seconds), "1", *words],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS + 120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [int(word) for word in done.stdout.split() if word.isdigit()]
 
 
 @sanitizers
 def test_stress(sanitizer: str, tmp_path: Path) -> None:
     program = build("stress_driver", sanitizer, tmp_path)
-    enough(lambda: run(program), [1000], "requests")
+    enough(lambda: counts(program, SECONDS), [1000], "requests")
 
 
 @pytest.fixture(scope="module", params=SANITIZERS)
@@ -89,7 +57,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_stress_of_the_server_of_usrloop(server: Path, way: str, end: str) -> None:
     steps = way in ("steps", "early")
     _, by_handler = enough(
-        lambda: run(server, end, way, "1", seconds=PART),
+        lambda: counts(server, PART, end, way, "1"),
         [50, 10 if steps else -1],
         "requests, some of which the handler ends",
     )
@@ -102,7 +70,7 @@ def test_stress_of_the_server_of_usrloop(server: Path, way: str, end: str) -> No
 )
 def test_stress_of_several_drives_of_usrloop(server: Path, way: str, drives: int, end: str) -> None:
     enough(
-        lambda: run(server, end, way, str(drives), seconds=PART),
+        lambda: counts(server, PART, end, way, str(drives)),
         [50, -1] * drives,
         "requests of each drive",
     )
@@ -115,4 +83,8 @@ def test_stress_of_queues_whose_commands_end_in_any_order(
 ) -> None:
     """The front end over the null chip: three queues, eight commands on each, a sector that fails."""
     program = build("stress_null", sanitizer, tmp_path)
-    enough(lambda: run(program, str(delay_us)), [300, 2], "requests, failed ones among them")
+    enough(
+        lambda: counts(program, SECONDS, str(delay_us)),
+        [300, 2],
+        "requests, failed ones among them",
+    )

@@ -1,56 +1,26 @@
 # SPDX-License-Identifier: MIT
 """The NIC driver's data path at both ends of a cable, with faults, under ASan and UBSan, then under TSan."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.files import ROOT
+from tests.sanitized import MEMORY, THREADS, build, counts, seconds
 from tests.waiting import enough
 
-SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
-INCLUDES = (
-    *("usrdrv/include", "usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820"),
-    "loopback-kmod/include/uapi",
-)
-
-
-def sources() -> list[Path]:
-    found = [ROOT / "tests/fuzz/stress_nic.c"]
-    found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
-    found += [ROOT / "usrdrv/loop/loop.c", ROOT / "devices/base/peer_signal.c"]
-    for folder in ("drivers/dp83820", "usrdrv/net", "devices/dp83820", "devices/wire"):
-        found += sorted((ROOT / folder).glob("*.c"))
-    return found
+SECONDS = seconds(3)
+SOURCES = [
+    *(f"{folder}/*.c" for folder in ("drivers/dp83820", "usrdrv/net", "devices/dp83820")),
+    *("devices/wire/*.c", "devices/base/faults.c", "devices/base/peer_signal.c"),
+    *("usrdrv/backends/areas.c", "usrdrv/backends/inproc.c", "usrdrv/loop/loop.c"),
+]
+INCLUDES = ("usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820")
 
 
 @pytest.mark.timeout(SECONDS + 600)
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizer", [MEMORY, THREADS])
 def test_stress(sanitizer: str, tmp_path: Path) -> None:
-    program = tmp_path / "stress"
-    subprocess.run(
-        [
-            *("gcc", "-g", "-O1", "-std=gnu11", "-Wno-tsan", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", "-o", program),
-            *(f"-I{ROOT / folder}" for folder in INCLUDES),
-            *sources(),
-            "-lpthread",
-        ],
-        check=True,
-    )
-
-    def frames() -> list[int]:
-        """Sent; received: plain ones, TCP."""
-        done = subprocess.run(
-            [program, str(SECONDS), "1"],
-            capture_output=True,
-            text=True,
-            timeout=SECONDS + 120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return [int(word) for word in done.stdout.split()[:6:2]]
-
-    enough(frames, [500, 20, 200], "frames")
+    includes = (*INCLUDES, "loopback-kmod/include/uapi")
+    program = build("stress_nic", tmp_path, SOURCES, includes, "-Wno-tsan", sanitizer=sanitizer)
+    # Sent; received: plain ones, TCP.
+    enough(lambda: counts(program, SECONDS)[:3], [500, 20, 200], "frames")

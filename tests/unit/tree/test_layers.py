@@ -188,7 +188,7 @@ def test_files_call_those_on_lower_floors(plan: str) -> None:
 
 
 PREFIXES = {
-    "devices/base": ("peer_signal_", "usrdrv_testhost_"),
+    "devices/base": ("faults_", "peer_signal_", "usrdrv_testhost_"),
     "devices/cmd680": ("cmd680_", "ata_"),
     "devices/dp83820": ("dp83820_", "nic_"),
     "devices/vfio_user": ("vu_",),

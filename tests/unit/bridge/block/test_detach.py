@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import PATIENCE, until
+from tests.waiting import until
 from usrdrv import disks
 from usrdrv.base import errors
+from usrdrv.base.signals import Received
 from usrdrv.bridge.block import detach
 
 
@@ -39,9 +40,9 @@ class SlowAttachment:
 
 
 def syncing(attachment: Any, signals: Any, users: str) -> list[str]:
-    """Sync for a SIGTERM; what was done, and the error."""
+    """Sync for a SIGTERM of time 0; what was done, and the error."""
     try:
-        detach.sync(attachment, signals, [signal.SIGTERM], users)
+        detach.sync(attachment, signals, [Received(signal.SIGTERM, 0.0)], users)
     except errors.DeviceError as error:
         return [*attachment.done, str(error)]
     finally:
@@ -52,13 +53,13 @@ def syncing(attachment: Any, signals: Any, users: str) -> list[str]:
 class Polled:
     """Signals that come as soon as the device is being written."""
 
-    def __init__(self, attachment: SlowAttachment, *batches: list[signal.Signals]) -> None:
+    def __init__(self, attachment: SlowAttachment, *batches: list[Received]) -> None:
         self.batches = list(batches)
         self.attachment = attachment
         self.fd, self._write = os.pipe()
         os.write(self._write, bytes(len(batches)))
 
-    def take(self) -> list[signal.Signals]:
+    def take(self) -> list[Received]:
         os.read(self.fd, 1)
         self.attachment.begun.wait()
         batch = self.batches.pop(0)
@@ -69,15 +70,14 @@ class Polled:
 
 def test_a_session_that_ends_sends_two_signals_and_data_are_written() -> None:
     attachment = SlowAttachment()
-    signals = Polled(attachment, [signal.SIGHUP])
+    signals = Polled(attachment, [Received(signal.SIGHUP, 0.1)])
     assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
 
 
-def test_two_signals_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timeout(1) sends its signal to the process and to its group."""
-    monkeypatch.setattr(detach, "REPEATED", PATIENCE)
+def test_two_signals_at_once_are_one() -> None:
+    """timeout(1) sends its signal to the process and to its group, here long before the writing begins."""
     attachment = SlowAttachment()
-    signals = Polled(attachment, [signal.SIGTERM])
+    signals = Polled(attachment, [Received(signal.SIGTERM, detach.REPEATED / 2)])
     assert syncing(attachment, signals, "/mnt") == ["file systems", "device"]
 
 
@@ -91,10 +91,12 @@ def test_an_error_that_nobody_thought_of_is_told(monkeypatch: pytest.MonkeyPatch
     assert syncing(attachment, Polled(attachment), "") == ["/dev/slow: odd: data lost"]
 
 
-def test_the_same_signal_again_gives_the_driver_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detach, "REPEATED", 0)
+@pytest.mark.parametrize(("number", "at"), [(signal.SIGTERM, 1.0), (signal.SIGHUP, 1.5)])
+def test_the_same_signal_again_gives_the_driver_up(number: signal.Signals, at: float) -> None:
+    """Counted from when the first one came; each number by itself."""
     attachment = SlowAttachment()
-    signals = Polled(attachment, [signal.SIGHUP], [signal.SIGTERM], [])
+    first = Received(signal.SIGHUP, 0.5 * detach.REPEATED)
+    signals = Polled(attachment, [first], [Received(number, at * detach.REPEATED)], [])
     done = syncing(attachment, signals, "/mnt")
     assert done[0] == "file systems"
     assert done[1] == (

@@ -13,6 +13,7 @@ import pytest
 from tests.waiting import PATIENCE
 from usrdrv.base import errors
 from usrdrv.base.process import Child
+from usrdrv.base.signals import Received
 from usrdrv.bridge.block import detach, supervisor
 from usrdrv.bridge.block.watchdog import Watchdog
 
@@ -112,8 +113,8 @@ class Served:
     def prepare(self) -> None:
         """No process waits."""
 
-    def take(self) -> list[signal.Signals]:
-        return [self.told.pop(0)]
+    def take(self) -> list[Received]:
+        return [Received(self.told.pop(0), 0.0)]
 
     def serve(self) -> None:
         parts: Any = self

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -249,12 +250,16 @@ def test_signals_raise_and_then_are_polled() -> None:
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)  # the way out is not interrupted
-        assert signals.take() == [signal.SIGTERM]
+        assert [came.number for came in signals.take()] == [signal.SIGTERM]
     with Signals() as signals:
         signals.poll_only()
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.take() == [signal.SIGINT, signal.SIGTERM]
+        times = [time.monotonic()]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+            times.append(time.monotonic())
+        numbers, came = zip(*signals.take(), strict=True)
+    assert numbers == (signal.SIGINT, signal.SIGTERM)
+    assert times[0] <= came[0] <= times[1] <= came[1] <= times[2], "the time of each, not of take()"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "as it was"
 
 
@@ -270,7 +275,7 @@ def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None
             signals.poll_only()
             signal.raise_signal(number)
             signal.raise_signal(signal.SIGINT)
-            assert signals.take() == [signal.SIGINT]
+            assert [came.number for came in signals.take()] == [signal.SIGINT]
         assert signal.getsignal(number) is signal.SIG_IGN
     finally:
         signal.signal(number, before)

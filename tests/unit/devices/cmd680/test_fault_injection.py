@@ -7,7 +7,8 @@ import pytest
 
 from tests.unit.devices.cmd680.model_host import CTL, DATA, Machine
 from usrdrv.base.errors import NoSuchDeviceError, UsageError
-from usrdrv.devices.cmd680.faults import Fault, parse_fault
+from usrdrv.devices.base.faults import Kind, ModelFault
+from usrdrv.devices.cmd680.faults import Fault
 from usrdrv.devices.cmd680.model import DriveSpec
 
 MIB = 1 << 20
@@ -85,7 +86,7 @@ def test_crc_only_in_udma() -> None:
 
 def test_crc_above_a_mode() -> None:
     with Machine() as m:
-        m.model.add_fault(parse_fault(["crc", "above=UDMA2"]))
+        m.model.add_fault(Fault.parse(["crc", "above=UDMA2"]))
         m.udma(3)
         assert m.dma(0xC8, 0, 1)[2] == 0x84
         m.udma(2)
@@ -257,7 +258,7 @@ def test_close_during_a_slow_command() -> None:
 
 def test_dma_abort() -> None:
     with Machine() as m:
-        m.model.add_fault(parse_fault(["dma-abort"]))
+        m.model.add_fault(Fault.parse(["dma-abort"]))
         bm, status, _ = m.dma(0xC8, 0, 1)
         assert (bm, status) == (2, 0x58) and m.level == 0
         srst(m)
@@ -322,11 +323,18 @@ def test_list_and_clear() -> None:
 )
 def test_bad_words(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_fault(words)
+        Fault.parse(words)
 
 
 def test_words() -> None:
-    fault = parse_fault(["bad-sector", "lba=0x64", "sectors=8", "on=read", "drive=1", "count=2"])
+    fault = Fault.parse(["bad-sector", "lba=0x64", "sectors=8", "on=read", "drive=1", "count=2"])
     assert fault == Fault("bad-sector", lba=100, sectors=8, on="read", drive=1, count=2)
     assert Fault.from_json(fault.to_json()) == fault
-    assert parse_fault(["slow", "seek-ms=1.5"]) == Fault("slow", seek_ms=1.5)
+    assert Fault.parse(["slow", "seek-ms=1.5"]) == Fault("slow", seek_ms=1.5)
+
+
+def test_every_kind_of_the_enum_has_its_words() -> None:
+    less = {name: kind for name, kind in Fault.KINDS.items() if name != "write-fault"}
+    for table, odd in ((less, "write-fault"), ({**Fault.KINDS, "gremlin": Kind()}, "gremlin")):
+        with pytest.raises(TypeError, match=odd):
+            type("Other", (ModelFault,), {"KINDS": table}, chip="cmd680")

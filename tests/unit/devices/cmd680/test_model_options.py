@@ -2,6 +2,7 @@
 """Drives as the command line of `usrdrv model` names them."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,13 @@ def test_a_name_that_only_looks_like_options() -> None:
 def test_mistakes(drives: tuple[str, ...], message: str) -> None:
     with pytest.raises(errors.UsageError, match=message):
         models.create("cmd680", parse(*drives))
+
+
+def test_the_command_knows_no_model() -> None:
+    """What a model adds to the command line is the model's, so one more model changes no file of the command."""
+    text = Path(cmd_model.__file__).read_text()
+    assert models.kinds()
+    assert not [kind for kind in models.kinds() if kind in text]
 
 
 def test_the_manual_names_every_option_of_a_drive() -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.waiting import PATIENCE, at_best, until
 from usrdrv.base import errors
 from usrdrv.device import Device, open_device
-from usrdrv.devices.cmd680.faults import parse_fault
+from usrdrv.devices.cmd680.faults import Fault
 from usrdrv.drivers import open_driver
 from usrdrv.drivers.ide_cmd680 import _cmd680
 from usrdrv.drivers.ide_cmd680.driver import Controller, Drive
@@ -41,7 +41,7 @@ class Rig:
 
     def fault(self, *words: str) -> int:
         assert self.device.model is not None
-        return int(self.device.model.add_fault(parse_fault(list(words))))
+        return int(self.device.model.add_fault(Fault.parse(list(words))))
 
     def recovery(self, index: int = 0) -> dict[str, Any]:
         drives: Any = self.controller.stats()["drives"]
