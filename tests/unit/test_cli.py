@@ -14,12 +14,16 @@ import pytest
 
 from usrdrv import modules
 from usrdrv.base import errors
+from usrdrv.base.options import made
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
-from usrdrv.bridge.block import export_nbd, export_usrloop, exports, nbd_server
+from usrdrv.block.options import Options
+from usrdrv.bridge.block import export_nbd, export_socket, export_usrloop, nbd_server
+from usrdrv.bridge.block.exports import EXPORTS
 from usrdrv.bridge.block.nbd_handshake import Export
 from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model, main
+from usrdrv.bridge.cli.arguments import given
 from usrdrv.bridge.net import tap
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
@@ -146,24 +150,55 @@ def test_auto_takes_nbd_where_the_kernel_has_it(
     assert export_nbd.kernel_has_nbd(tmp_path)
     monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: False)
     monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: True)
-    assert exports.choose("auto").name == "nbd"
+    assert EXPORTS.choose("auto", {}).name == "nbd"
     monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: False)
-    export = exports.choose("auto")
+    export = EXPORTS.choose("auto", {})
     assert export.name == "fuse" and "no NBD client" in export.why
-    assert exports.choose("socket").name == "socket"
+    assert EXPORTS.choose("socket", {}).name == "socket"
     with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
-        exports.get("nbd").check()
+        EXPORTS.get("nbd")().check()
     monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: True)
-    assert exports.choose("auto").name == "usrloop"
-    assert exports.choose("auto", option="socket").name == "fuse"
+    assert EXPORTS.choose("auto", {}).name == "usrloop"
 
 
 def test_every_export_is_in_the_table_and_named_by_its_file() -> None:
-    files = {path.stem for path in Path(exports.__file__).parent.glob("export_*.py")}
-    assert files == {f"export_{name}" for name in exports.NAMES}
-    found = [exports.get(name) for name in exports.NAMES]
-    assert [export.name for export in found] == list(exports.NAMES)
-    assert {option for export in found for option in export.options} == set(cmd_block.OF_SOME)
+    files = {path.stem for path in Path(export_nbd.__file__).parent.glob("export_*.py")}
+    assert files == {f"export_{name}" for name in EXPORTS.names}
+    assert [EXPORTS.get(name).name for name in EXPORTS.names] == list(EXPORTS.names)
+
+
+@pytest.mark.parametrize(
+    ("argv", "chosen"),
+    [
+        ("", "usrloop"),
+        ("--export auto --poll-us 9 --threads 2 --bind ::1 --no-zero-copy", "usrloop"),
+        ("--socket /s", "fuse"),
+        ("--export nbd --poll-us 0 --bind ::1", "nbd"),
+        ("--port 9", "socket"),
+        ("--export auto --port 9", "--port does not go with --export auto"),
+        ("--export nbd --port 9", "--port does not go with --export nbd"),
+        ("--export usrloop --socket /s", "--socket does not go with --export usrloop"),
+        ("--socket /s --poll-us 9", "--poll-us does not go with --export fuse"),
+    ],
+)
+def test_options_choose_and_refuse_exports(
+    monkeypatch: pytest.MonkeyPatch, argv: str, chosen: str
+) -> None:
+    monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: True)
+    monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: False)
+    args = parse("block", "x", *argv.split())
+    try:
+        found = EXPORTS.choose(args.export, given(args, EXPORTS.options())).name
+    except errors.UsageError as error:
+        found = str(error)
+    assert found == chosen
+
+
+def test_options_are_values_of_their_class() -> None:
+    args = parse("block", "x", "--no-zero-copy", "--poll-us", "9", "--port", "7", "--bind", "[::1]")
+    asked = given(args, EXPORTS.options())
+    assert made(Options, asked, counters=3) == Options(zero_copy=False, poll_us=9, counters=3)
+    assert made(export_socket.Socket, asked).endpoint == nbd_server.Endpoint(host="::1", port=7)
 
 
 def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(

@@ -245,7 +245,7 @@ def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None
 def test_a_driver_that_is_told_to_stop_quiesces_its_device() -> None:
     """It ends by itself: a signal would leave the chip as it is."""
     request: dict[str, Any] = {"device": "model:cmd680?strict=1&ram=1M", "drives": None}
-    request |= {"read_only": False, "poll_us": 0, "zero_copy": False}
+    request |= {"options": {"zero_copy": False}}
     with Standby(DISK) as waiting:
         driver = DriverProcess(waiting, **request)
         child = driver.child
