@@ -12,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from usrdrv import modules
+from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.options import made
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
 from usrdrv.block.options import Options
-from usrdrv.bridge.block import export_nbd, export_socket, export_usrloop, nbd_server
+from usrdrv.bridge.block import export_nbd, export_socket, export_usrloop, exports, nbd_server
 from usrdrv.bridge.block.exports import EXPORTS
 from usrdrv.bridge.block.nbd_handshake import Export
 from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model, main
 from usrdrv.bridge.cli.arguments import given
-from usrdrv.bridge.net import tap
+from usrdrv.bridge.net import export_tap
+from usrdrv.bridge.net import exports as net_exports
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
@@ -161,10 +162,28 @@ def test_auto_takes_nbd_where_the_kernel_has_it(
     assert EXPORTS.choose("auto", {}).name == "usrloop"
 
 
-def test_every_export_is_in_the_table_and_named_by_its_file() -> None:
-    files = {path.stem for path in Path(export_nbd.__file__).parent.glob("export_*.py")}
-    assert files == {f"export_{name}" for name in EXPORTS.names}
-    assert [EXPORTS.get(name).name for name in EXPORTS.names] == list(EXPORTS.names)
+@pytest.mark.parametrize("table", [exports, net_exports])
+def test_every_export_is_in_the_table_and_named_by_its_file(table: Any) -> None:
+    files = {path.stem for path in Path(table.__file__).parent.glob("export_*.py")}
+    names = table.EXPORTS.names
+    assert files == {f"export_{name}" for name in names}
+    assert [table.EXPORTS.get(name).name for name in names] == list(names)
+
+
+def test_auto_takes_a_tap_where_usrloop_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def choose() -> tuple[str, str]:
+        export = net_exports.EXPORTS.choose("auto", {})
+        return export.name, export.why
+
+    monkeypatch.setattr(loop, "available", lambda: False)
+    assert choose() == ("tap", "the kernel has no module usrloop")
+    monkeypatch.setattr(loop, "available", lambda: True)
+    monkeypatch.setattr(loop, "NODE", tmp_path / "none")
+    assert choose() == ("tap", f"{tmp_path}/none: permission denied")
+    loop.NODE.touch()
+    assert choose() == ("usrloop", "the kernel has module usrloop")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +225,7 @@ def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(
 ) -> None:
     wanted: list[str] = []
     monkeypatch.setattr(modules, "load", wanted.append)
-    monkeypatch.setattr(tap, "CONTROL", tmp_path / "tun")
+    monkeypatch.setattr(export_tap, "CONTROL", tmp_path / "tun")
     code, line = failing(capsys, "net", "model:dp83820?colour=red", "--export", "tap")
     assert code == 1 and "module tun" in line, "the device's own fault comes later"
     assert wanted == ["tun"]
