@@ -66,7 +66,7 @@ class Exports(Generic[E]):
         able = [export for export in map(self.get, self.names) if own <= declared(export).keys()]
         if wanted not in (None, "auto"):
             able = [self.get(str(wanted))]
-        elif wanted or len(able) > 1:
+        elif wanted or len(able) > 1:  # else what is given has chosen
             able = [export for export in able if export().available()]
         if not able:
             raise errors.UsageError(f"{flag(min(own))} does not go with --export auto")
