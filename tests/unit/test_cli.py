@@ -213,6 +213,20 @@ def test_options_choose_and_refuse_exports(
     assert found == chosen
 
 
+def test_an_option_is_named_where_it_is_declared_and_where_it_is_read() -> None:
+    """Nothing on its way names it."""
+    root = Path(__file__).resolve().parents[2]
+    files = [
+        path
+        for folder in ("bridge", "drivers", "usrdrv")
+        for path in root.glob(f"{folder}/**/*.py")
+    ]
+    assert len(files) > 100
+    naming = {str(path.relative_to(root)) for path in files if "poll_us" in path.read_text()}
+    declared, read = "usrdrv/block/options.py", "bridge/block/export_usrloop.py"
+    assert naming == {declared, read, "usrdrv/loop/__init__.py"}
+
+
 def test_options_are_values_of_their_class() -> None:
     args = parse("block", "x", "--no-zero-copy", "--poll-us", "9", "--port", "7", "--bind", "[::1]")
     asked = given(args, EXPORTS.options())
