@@ -19,7 +19,7 @@ from typing import Any
 
 from pyroute2 import netns  # type: ignore[import-untyped]
 
-from usrdrv.bridge.net.tap import IFF_NO_PI, IFF_TAP, TUNSETIFF
+from usrdrv.bridge.net.export_tap import IFF_NO_PI, IFF_TAP, TUNSETIFF
 
 HERE = Path(__file__).parent
 NEAR, FAR = f"usrdrv-bench-{os.getpid()}-a", f"usrdrv-bench-{os.getpid()}-b"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from usrdrv import names
 from usrdrv.base import errors
@@ -19,9 +19,6 @@ from usrdrv.base.lines import LineServer, call
 from usrdrv.base.sockets import sweep
 from usrdrv.bridge.say import say
 from usrdrv.claim import run_directory
-
-if TYPE_CHECKING:
-    from usrdrv.base.counters import Counters
 
 
 def answer(
@@ -64,16 +61,6 @@ def show(path: Path, *, as_json: bool) -> None:
     width = max(len(name) for name in found)
     for name, value in found.items():
         print(f"{name:{width}}  {value}")
-
-
-def of_disks(counters: Counters) -> dict[str, int]:
-    """A block driver's counters (struct block_counters), of all channels and all drivers so far."""
-    from usrdrv.drivers.null.driver import ffi, lib
-
-    fields = [name for name, _ in ffi.typeof("struct block_counters").fields]
-    channels = range(lib.BLOCK_MAX_CHANNELS)
-    counted = counters.read([f"{channel} {name}" for channel in channels for name in fields])
-    return {name: sum(counted[f"{channel} {name}"] for channel in channels) for name in fields}
 
 
 def find_disk(text: str) -> Path:

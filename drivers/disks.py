@@ -6,11 +6,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from usrdrv import names
 from usrdrv.block import Block
 from usrdrv.block.front import ZeroCopy
+from usrdrv.block.options import DEFAULTS, Options
 from usrdrv.chips import DISKS
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
@@ -76,17 +78,13 @@ class DiskController(Protocol):
 
 
 @contextmanager
-def open_disks(text: str, **options: Any) -> Iterator[DiskController]:
-    """Claim the device named `text` and start its driver.
+def open_disks(text: str, options: Options = DEFAULTS) -> Iterator[DiskController]:
+    """Claim the device named `text` and start its driver. Errors are those of open_device() and open_driver()."""
+    if isinstance(names.parse(text), names.NullName):
+        from usrdrv.drivers.null import driver as null
 
-    options: fields of the driver's Options class. Errors are those of open_device() and open_driver().
-    """
-    name = names.parse(text)
-    if isinstance(name, names.NullName):
-        from usrdrv.drivers.null.driver import Controller, parse
-
-        with Controller(parse(name.options, **options), text) as controller:
+        with null.Controller(null.open_memory(text), options) as controller:
             yield controller
         return
-    with open_device(text) as device, open_driver(device, DISKS, **options) as controller:
+    with open_device(text) as device, open_driver(device, DISKS, **asdict(options)) as controller:
         yield controller

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from usrdrv.base.process import PR_SET_PDEATHSIG
-from usrdrv.bridge.block.exports import choose
+from usrdrv.bridge.block.exports import EXPORTS
 
 IMAGE_SIZE: Final = 128 << 20
 FILL: Final = 48 << 20
@@ -242,7 +242,7 @@ def carry_out(demo: Callable[[ExitStack], None]) -> int:
 
 
 def main() -> int:
-    if len(sys.argv) == 1 and (os.geteuid() or choose("auto").name not in RESTARTABLE):
+    if len(sys.argv) == 1 and (os.geteuid() or EXPORTS.choose("auto", {}).name not in RESTARTABLE):
         root = "mounting and block devices need root"
         module = "this kernel has neither module usrloop nor nbd"
         return in_the_lab(

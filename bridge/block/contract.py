@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from usrdrv.base.process import Child
+from usrdrv.block.options import Options
+from usrdrv.bridge import exports
 from usrdrv.bridge.block.chosen import Unit
 from usrdrv.bridge.block.kernel_disk import KernelDisk
-from usrdrv.bridge.block.nbd_server import Endpoint
 
 ATTACH_TIME: Final = 30.0
 """Seconds that attaching a drive takes at most."""
@@ -94,52 +94,18 @@ def statistics(attachment: Attachment) -> list[Path]:
     return [disk.statistics for disk in attachment.disks]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How drives are served, as `usrdrv block` is told; an export takes what means something to it.
-
-    endpoint: where an NBD server listens. threads: its own. zero_copy: where usrloop and the device can do that.
-    poll_us: how long usrloop and its driver look before they sleep. restart_time: seconds that requests wait for a
-    driver. overdue: seconds after which a driver loses the disk for one request that is not done; 0: never.
-    counters: descriptor of a memory file that the driver counts in (usrdrv.base.counters); -1: none.
-    """
-
-    endpoint: Endpoint
-    read_only: bool = False
-    threads: int = 16
-    zero_copy: bool = True
-    poll_us: int = 0
-    restart_time: int = 0
-    overdue: float = 0
-    counters: int = -1
-
-
 S = TypeVar("S", bound=Server)
 
 
-class Export(ABC, Generic[S]):
-    """A way from a drive to its user. Its module is export_NAME.py, with an object of it as EXPORT."""
-
-    name: ClassVar[str]
-    why: ClassVar[str] = ""
-    """Why `--export auto` takes it, where it does."""
-    options: ClassVar[tuple[str, ...]] = ()
-    """The options of `usrdrv block` that others may not have, as argparse calls them."""
-
-    def available(self) -> bool:
-        """Whether `--export auto` can take it here."""
-        return False
-
-    def check(self) -> None:
-        """Raise now, before the device is touched, if it cannot work here."""
-        return
+class Export(exports.Export, Generic[S]):
+    """A way from a drive to its user."""
 
     @abstractmethod
     def start(
-        self, device: str, drives: Sequence[int] | None, settings: Settings
+        self, device: str, drives: Sequence[int] | None, options: Options
     ) -> AbstractContextManager[S]:
         """Start the driver in the process that this export wants it in. drives: their numbers; None: all."""
 
     @abstractmethod
-    def attach(self, server: S, drive: int, settings: Settings) -> Attachment:
+    def attach(self, server: S, drive: int, options: Options) -> Attachment:
         """Attach a drive of a running server."""

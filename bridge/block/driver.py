@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
+from usrdrv.block.options import Options
 from usrdrv.bridge.block import inquiry
 from usrdrv.bridge.block.chosen import chosen, identity
 from usrdrv.bridge.worker.memory import no_core, stay_in_memory, unlimited
@@ -41,12 +42,11 @@ class BlockWorker(Worker):
         name = request["device"]
         # Opened first, closed last: the driver has no requests of theirs any more.
         self._controls = stack.enter_context(ExitStack())
-        options = {key: request[key] for key in ("read_only", "poll_us")}
-        counters = fds[0] if fds else -1
-        controller = stack.enter_context(open_disks(name, counters=counters, **options))
+        options = replace(Options(**request["options"]), counters=fds[0] if fds else -1)
+        controller = stack.enter_context(open_disks(name, options))
         self._controller = controller
         drives = chosen(controller, name, request["drives"])
-        zero_copy = request["zero_copy"] and _can_zero_copy()
+        zero_copy = options.zero_copy and _can_zero_copy()
         stack.enter_context(inquiry.answer(controller))
         for event in (controller.gone, controller.unserved):
             threading.Thread(target=self._watch, args=(event,), daemon=True).start()

@@ -17,15 +17,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from usrdrv import mounts
 from usrdrv.base import errors
 from usrdrv.base.process import Child, find_tool
+from usrdrv.block.options import Options
 from usrdrv.bridge.block import loop
-from usrdrv.bridge.block.contract import ATTACH_TIME, Attachment, Settings
-from usrdrv.bridge.block.export_socket import Socket
+from usrdrv.bridge.block.contract import ATTACH_TIME, Attachment
+from usrdrv.bridge.block.export_socket import NbdExport
 from usrdrv.bridge.block.kernel_disk import KernelDisk
 from usrdrv.bridge.block.nbd_handshake import Export
 from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
@@ -171,7 +173,8 @@ class FuseAttachment:
                 Path(f"/sys/fs/fuse/connections/{number}/abort").write_text("1")
 
 
-class Fuse(Socket):
+@dataclass(frozen=True)
+class Fuse(NbdExport):
     """nbdfuse, and a loop device over its file."""
 
     name = "fuse"
@@ -186,10 +189,10 @@ class Fuse(Socket):
     def check(self) -> None:
         check_access()
 
-    def attach(self, server: NbdServer, drive: int, settings: Settings) -> Attachment:
+    def attach(self, server: NbdServer, drive: int, options: Options) -> Attachment:
         return FuseAttachment(
             server.endpoint, server.name(drive), server.drives[drive], timeout=ATTACH_TIME
         )
 
 
-EXPORT = Fuse()
+EXPORT = Fuse

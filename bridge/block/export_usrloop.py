@@ -11,17 +11,19 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from usrdrv import loop
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.process import Child
+from usrdrv.block.options import DEFAULTS, Options
 from usrdrv.bridge.block import inquiry
 from usrdrv.bridge.block.chosen import check_same
-from usrdrv.bridge.block.contract import Attachment, Export, Settings
+from usrdrv.bridge.block.contract import Attachment, Export
 from usrdrv.bridge.block.kernel_disk import KernelDisk
+from usrdrv.bridge.block.watchdog import overdue
 from usrdrv.bridge.worker.memory import stay_in_memory
 from usrdrv.bridge.worker.process import START_TIMEOUT, DriverProcess
 from usrdrv.bridge.worker.standby import Standby
@@ -76,24 +78,14 @@ class LoopServer(Closing):
     """The driver's process. A context manager: inside, it is ready to serve."""
 
     def __init__(
-        self,
-        device: str,
-        drives: Sequence[int] | None,
-        *,
-        read_only: bool = False,
-        zero_copy: bool = True,
-        poll_us: int = 0,
-        counters: int = -1,
+        self, device: str, drives: Sequence[int] | None, options: Options = DEFAULTS
     ) -> None:
         self.device = device
-        self._fds = (counters,) if counters >= 0 else ()
-        self.poll_us = poll_us
+        self._fds = (options.counters,) if options.counters >= 0 else ()
         self._request: dict[str, Any] = {
             "device": device,
             "drives": drives,
-            "read_only": read_only,
-            "poll_us": poll_us,
-            "zero_copy": zero_copy,
+            "options": asdict(options),
         }
         self._standby = Standby("usrdrv.bridge.block.driver")
         self._process: DriverProcess
@@ -161,9 +153,7 @@ class LoopAttachment:
 
     children: Sequence[Child] = ()
 
-    def __init__(
-        self, server: LoopServer, number: int, *, patience: int = 0, overdue: float = 0
-    ) -> None:
+    def __init__(self, server: LoopServer, number: int, options: Options) -> None:
         self._server = server
         self._number = number
         self._fd = -1
@@ -182,10 +172,10 @@ class LoopAttachment:
                     max_discard=drive.max_trim,
                     queues=drive.queues,
                     depth=DEPTH,
-                    poll_us=server.poll_us,
-                    policy="reissue" if patience else "fail",
-                    recovery_ms=patience * 1000,
-                    timeout_ms=int(overdue * 1000),
+                    poll_us=options.poll_us,
+                    policy="reissue" if options.restart_time else "fail",
+                    recovery_ms=options.restart_time * 1000,
+                    timeout_ms=int(overdue(options.request_time) * 1000),
                     label=_label(called),
                 )
             )
@@ -247,12 +237,12 @@ def _label(name: str) -> str:
     return safe[-loop.lib.USRLOOP_LABEL_LEN + 1 :].lstrip("-.")
 
 
+@dataclass(frozen=True)
 class Usrloop(Export[LoopServer]):
     """The kernel module usrloop: a driver takes requests from rings."""
 
     name = "usrloop"
     why = "the kernel has module usrloop"
-    options = ("poll_us",)
 
     def available(self) -> bool:
         return loop.available()
@@ -260,20 +250,11 @@ class Usrloop(Export[LoopServer]):
     def check(self) -> None:
         loop.Control().close()
 
-    def start(self, device: str, drives: Sequence[int] | None, settings: Settings) -> LoopServer:
-        return LoopServer(
-            device,
-            drives,
-            read_only=settings.read_only,
-            zero_copy=settings.zero_copy,
-            poll_us=settings.poll_us,
-            counters=settings.counters,
-        )
+    def start(self, device: str, drives: Sequence[int] | None, options: Options) -> LoopServer:
+        return LoopServer(device, drives, options)
 
-    def attach(self, server: LoopServer, drive: int, settings: Settings) -> Attachment:
-        return LoopAttachment(
-            server, drive, patience=settings.restart_time, overdue=settings.overdue
-        )
+    def attach(self, server: LoopServer, drive: int, options: Options) -> Attachment:
+        return LoopAttachment(server, drive, options)
 
 
-EXPORT = Usrloop()
+EXPORT = Usrloop

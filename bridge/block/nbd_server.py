@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import site
@@ -10,7 +11,7 @@ import socket
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from urllib.parse import quote
 from usrdrv.base import errors
 from usrdrv.base.process import DYING, Child, find_tool
 from usrdrv.base.sockets import claim_path, remove_dead
+from usrdrv.block.options import DEFAULTS, Options
 from usrdrv.bridge.block import inquiry, nbd_handshake
 from usrdrv.bridge.block.chosen import check_same
 from usrdrv.bridge.worker.memory import no_core
@@ -83,9 +85,8 @@ def site_folders() -> str:
 class NbdServer:
     """nbdkit serving drives, each as an export. A context manager: inside, it answers at `endpoint`.
 
-    drives: their numbers; None: all that there are.
-    again: its client waits for it to be started again when it is gone. overdue: seconds after which it ends for
-    a single request that is not done; 0: never. counters: descriptor of a memory file that the driver counts in.
+    drives: their numbers; None: all that there are. threads: requests served at once. trim: clients may do that.
+    again: its client waits for it to be started again when it is gone.
     """
 
     standby: Child | None = None
@@ -95,25 +96,22 @@ class NbdServer:
         device: str,
         drives: Sequence[int] | None,
         endpoint: Endpoint,
+        options: Options = DEFAULTS,
         *,
-        read_only: bool = False,
+        threads: int = 16,
         trim: bool = True,
         again: bool = False,
-        overdue: float = 0,
-        threads: int = 16,
-        counters: int = -1,
     ) -> None:
         self.device = device
         self.endpoint = endpoint
         self._parameters = (
             f"device={device}",
-            f"readonly={int(read_only)}",
+            f"options={json.dumps(asdict(options))}",
             f"trim={int(trim)}",
             f"again={int(again)}",
-            f"overdue={int(overdue * 1000)}",
         )
         self._threads = threads
-        self._counters = counters
+        self._counters = options.counters
         self._line: socket.socket | None = None
         self.child: Child
         self._wanted = drives
@@ -167,7 +165,6 @@ class NbdServer:
         self._line, theirs = socket.socketpair()
         with theirs:
             env["USRDRV_SUPERVISOR_FD"] = str(theirs.fileno())
-            env["USRDRV_COUNTERS_FD"] = str(self._counters)
             fds = [fd for fd in (theirs.fileno(), self._counters) if fd >= 0]
             self.child = Child("nbdkit", self._command(), env=env, pass_fds=fds, prepare=no_core)
         try:

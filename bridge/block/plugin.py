@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The nbdkit plugin: drives of one device, each as an NBD export.
 
-    nbdkit -f python plugin.py device=NAME [drive=N ... | drive=all] [readonly=1] [trim=0] [again=1] [overdue=MS]
+    nbdkit -f python plugin.py device=NAME [drive=N ... | drive=all] [options=JSON] [trim=0] [again=1]
 
 drive: 0 by default. Of several, or all, each is an export of its number's name; one alone has every name.
-again: clients wait for another server when this one ends without an answer. overdue: milliseconds; the process
-kills itself when a request takes longer: the driver has forgotten it, and there may be another one that does not.
+options: those of usrdrv.block.options that are not as they are by default. again: clients wait for another server
+when this one ends without an answer. The process kills itself when a request is overdue: the driver has forgotten
+it, and there may be another one that does not.
 
 nbdkit embeds the system's interpreter, so the folders where usrdrv is installed come in the
 environment variable USRDRV_SITE. They go in front, or an older cffi of the system's would be taken;
@@ -13,6 +14,7 @@ and through addsitedir, because an editable installation is found through a .pth
 """
 
 import errno
+import json
 import os
 import select
 import signal
@@ -39,7 +41,8 @@ for folder in folders:
 import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
 from usrdrv.base import errors  # noqa: E402
 from usrdrv.base.sockets import remover  # noqa: E402
-from usrdrv.bridge.block import inquiry  # noqa: E402
+from usrdrv.block.options import Options  # noqa: E402
+from usrdrv.bridge.block import inquiry, watchdog  # noqa: E402
 from usrdrv.bridge.block.chosen import chosen, identity  # noqa: E402
 from usrdrv.claim import name_owner  # noqa: E402
 from usrdrv.drivers.disks import open_disks  # noqa: E402
@@ -68,12 +71,7 @@ NBD_ERRORS: Final = frozenset(
 
 ALL: Final = "all"
 
-parameters: dict[str, str] = {
-    "readonly": "0",
-    "trim": "1",
-    "again": "0",
-    "overdue": "0",
-}
+parameters: dict[str, str] = {"options": "{}", "trim": "1", "again": "0"}
 wanted: list[str] = []
 """Drives."""
 opened: Final = ExitStack()
@@ -114,7 +112,7 @@ def config(key: str, value: str) -> None:
     if key not in ("device", "drive", *parameters):
         raise errors.UsageError(f"unknown parameter {key}")
     number = value.isascii() and value.isdigit()
-    if key != "device" and not number and (key, value) != ("drive", ALL):
+    if key not in ("device", "options") and not number and (key, value) != ("drive", ALL):
         raise errors.UsageError(f"{key}={value} is not a number")
     if key == "drive":
         wanted.append(value)
@@ -133,14 +131,12 @@ def after_fork() -> None:
     remove_socket = remover(Path(path)) if path else None
     name = parameters["device"]
     numbers = None if ALL in wanted else [int(number) for number in wanted or ("0",)]
+    options = Options(**json.loads(parameters["options"]))
     supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
     if supervisor >= 0:
         name_owner(os.getppid())
     with ExitStack() as stack:
-        read_only = parameters["readonly"] != "0"
-        counters = int(os.environ.get("USRDRV_COUNTERS_FD", -1))
-        options: dict[str, Any] = {"read_only": read_only, "counters": counters}
-        controller = stack.enter_context(open_disks(name, **options))
+        controller = stack.enter_context(open_disks(name, options))
         for drive in chosen(controller, name, numbers):
             disks[str(drive.index)] = Disk(drive)
         if supervisor >= 0:
@@ -157,8 +153,8 @@ def after_fork() -> None:
                 os.write(supervisor, b"!")  # that is why we end, as far as we can see
 
     watch(gone)
-    if parameters["overdue"] != "0":
-        threading.Thread(target=watch_ages, daemon=True).start()
+    if overdue := watchdog.overdue(options.request_time):
+        threading.Thread(target=watch_ages, args=(overdue,), daemon=True).start()
     if supervisor >= 0:
         watch(partial(os.read, supervisor, 1))
         end_like_a_death(supervisor)
@@ -298,9 +294,8 @@ Not the time: a process that was stopped has not been slow.
 """
 
 
-def watch_ages() -> None:
+def watch_ages(seconds: float) -> None:
     global looks
-    seconds = int(parameters["overdue"]) / 1000
     while True:
         time.sleep(seconds / LOOKS)
         looks += 1

@@ -46,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _find(name: str) -> list[inquiry.Answer]:
     """Ask the drives of a device: through the driver that has it, or else one of our own."""
+    from usrdrv.block.options import Options
     from usrdrv.drivers.disks import open_disks
 
     try:
-        with open_disks(name, read_only=True) as controller:
+        with open_disks(name, Options(read_only=True)) as controller:
             return inquiry.tell(controller)
     except errors.DeviceBusyError as busy:
         try:

@@ -7,20 +7,24 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from usrdrv import functions
 from usrdrv.base import errors
+from usrdrv.base.options import made
 from usrdrv.base.signals import Interrupted, Signals
+from usrdrv.base.sockets import sweep
 from usrdrv.bridge import stats
-from usrdrv.bridge.cli.arguments import bounded
+from usrdrv.bridge.cli.arguments import add_options, given
+from usrdrv.bridge.net import netns
+from usrdrv.bridge.net.exports import EXPORTS
+from usrdrv.bridge.net.link import check_name
+from usrdrv.bridge.net.netns import check_namespace
+from usrdrv.bridge.net.supervisor import Interface, Settings
 from usrdrv.bridge.say import say
 from usrdrv.chips import NETWORK
 from usrdrv.claim import run_directory
 from usrdrv.drivers import supported
-
-if TYPE_CHECKING:
-    from usrdrv.bridge.net.supervisor import Interface
+from usrdrv.net.options import Options
 
 DESCRIPTION = """\
 Drive a NIC from a process and make it a network interface, until told to end. The interface, its
@@ -50,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--export",
-        choices=("auto", "usrloop", "tap"),
+        choices=("auto", *EXPORTS.names),
         default="auto",
         help="the kernel module usrloop, or a TAP; auto (the default) takes the first that is there",
     )
@@ -59,12 +63,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="usr%d",
         help="name of the interface; %%d: a free number (default %(default)s)",
     )
-    parser.add_argument(
-        "--mtu",
-        type=bounded(68, 65521),
-        default=1500,
-        help="bytes (default %(default)s; the driver sets the maximum: 9000 for the DP83820)",
-    )
     parser.add_argument("--netns", help="network namespace that gets the interface")
     parser.add_argument(
         "--multicast",
@@ -72,32 +70,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="MAC",
         help="receive only these groups, with the chip's filter (default: all)",
     )
-    parser.add_argument(
-        "--no-offload",
-        dest="offloads",
-        action="store_false",
-        help="disable checksum, VLAN and segmentation offload",
-    )
-    parser.add_argument(
-        "--no-zero-copy",
-        dest="zero_copy",
-        action="store_false",
-        help="have the kernel copy packets even if the device can reach them where they are (export "
-        "usrloop on a kernel of ours)",
-    )
+    add_options(parser, EXPORTS.options())
     parser.add_argument(
         "--force",
         action="store_true",
         help="take a NIC from the kernel's driver although its interface is up or in another "
         "network namespace",
-    )
-    parser.add_argument(
-        "--restart-time",
-        type=bounded(0, 86400),
-        default=60,
-        metavar="SECONDS",
-        help="when the driver dies, keep the interface for so long until another works; 0: remove it at once "
-        "(default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, patient=True)
@@ -109,28 +87,15 @@ def run(args: argparse.Namespace) -> int:
         return _stats(args)
     if args.interface is not None:
         raise errors.UsageError(f"unexpected argument {args.interface!r}")
-    from usrdrv.base.sockets import sweep
-    from usrdrv.bridge.net import exports
-    from usrdrv.bridge.net.link import check_name
-    from usrdrv.bridge.net.netns import check_namespace
-    from usrdrv.bridge.net.supervisor import Interface, Settings
-
     supported.check(args.device, NETWORK)
     check_name(args.ifname)
     if args.netns is not None:
         check_namespace(args.netns)
     groups = None if args.multicast is None else tuple(_group(text) for text in args.multicast)
-    export, reason = exports.choose(args.export)
-    exports.check(export)
-    settings = Settings(
-        args.device,
-        export,
-        args.mtu,
-        args.offloads,
-        groups,
-        args.zero_copy,
-        args.restart_time,
-    )
+    asked = given(args, EXPORTS.options())
+    export = EXPORTS.choose(args.export, asked)
+    export.check()
+    settings = Settings(args.device, export, made(Options, asked), groups)
     sweep(run_directory())
     try:
         with (
@@ -141,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
         ):
             signals.poll_only()
             if args.export == "auto":
-                say(f"export {export}: {reason}")
-            _announce(args, export, interface)
+                say(f"export {export.name}: {export.why}")
+            _announce(args, export.name, interface)
             interface.serve(signals)
     except Interrupted:
         raise errors.DeviceError("interrupted before the interface was usable") from None
@@ -178,8 +143,6 @@ def _announce(args: argparse.Namespace, export: str, interface: Interface) -> No
 
 def _find(ifname: str, namespace: str | None) -> Path:
     """Return the socket of who keeps an interface, by the name that it has now, or else had first."""
-    from usrdrv.bridge.net import netns
-
     first = None
     for path, who in stats.served("net"):
         if (who["ifname"], who["netns"]) == (ifname, netns.number(namespace)):

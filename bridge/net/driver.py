@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The process of a network driver: opens the device, moves frames, and does what its supervisor says.
 
-`open` has a device's name, an MTU, `offloads`, `zero_copy` and a memory file to count in; `ready` tells the MAC
+`open` has a device's name, `options` (usrdrv.net.options) and a memory file to count in; `ready` tells the MAC
 address, the names of the counters in order, what the driver can (`abilities`), and what the kernel has to know if
 it is not to copy packets. Then comes `start` (with a TAP's descriptor, or as `loop` the number of an interface of
 usrloop), at which we say `started`; then `filter`, `stats` and `mtu`. That is answered with the `mtu` in force and,
@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from usrdrv import loop
@@ -23,6 +23,7 @@ from usrdrv.bridge.worker.worker import Worker, run
 from usrdrv.chips import NETWORK
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
+from usrdrv.net.options import Options
 
 if TYPE_CHECKING:
     from usrdrv.net import NetDriver
@@ -39,9 +40,9 @@ class NetWorker(Worker):
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         """Claim the device and start its driver."""
         device = stack.enter_context(open_device(request["device"]))
-        options = {key: request[key] for key in ("mtu", "offloads")}
+        options = replace(Options(**request["options"]), counters=fds[0])
         self._held = stack.enter_context(ExitStack())  # what the driver uses until it is closed
-        nic = stack.enter_context(open_driver(device, NETWORK, counters=fds[0], **options))
+        nic = stack.enter_context(open_driver(device, NETWORK, **asdict(options)))
         self._nic = nic
         self._claim = device.claim_fd
         self.say(
@@ -49,7 +50,7 @@ class NetWorker(Worker):
             mac=nic.mac.hex(),
             counters=list(nic.statistics()),
             abilities=asdict(nic.abilities()),
-            zero_copy=self._zero_copy() if request["zero_copy"] else None,
+            zero_copy=self._zero_copy() if options.zero_copy else None,
         )
 
     def _zero_copy(self) -> dict[str, int] | None:

@@ -11,40 +11,34 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.base.counters import Counters
 from usrdrv.base.signals import Signals
-from usrdrv.bridge.net import exports, netns
-from usrdrv.bridge.net.exports import KernelEnd
+from usrdrv.bridge.net import netns
+from usrdrv.bridge.net.contract import Export, KernelEnd, Plan
 from usrdrv.bridge.net.link import LinkGoneError, LinkState
 from usrdrv.bridge.say import say
 from usrdrv.bridge.worker.backoff import LONGEST, Death, Restarts
 from usrdrv.bridge.worker.process import START_TIMEOUT, DriverProcess, failure
 from usrdrv.bridge.worker.standby import Standby
 from usrdrv.net import Abilities
+from usrdrv.net.options import DEFAULTS, Options
 
 STATS_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for. groups: multicast addresses, of which only these are received; None: all.
-
-    export: `usrloop` or `tap`. zero_copy: with usrloop, if it and the device can do that.
-    restart_time: seconds that the interface waits for a driver that serves; 0: none is started again.
-    """
+    """What the user asked for. groups: multicast addresses, of which only these are received; None: all."""
 
     device: str
-    export: str
-    mtu: int = 1500
-    offloads: bool = True
+    export: Export
+    options: Options = DEFAULTS
     groups: tuple[bytes, ...] | None = None
-    zero_copy: bool = True
-    restart_time: float = 60
 
 
 class Interface(Closing):
@@ -53,9 +47,9 @@ class Interface(Closing):
     def __init__(self, settings: Settings, ifname: str, namespace: str | None) -> None:
         self._settings = settings
         self._namespace = namespace
-        self._mtu = self._asked_mtu = settings.mtu
+        self._mtu = self._asked_mtu = settings.options.mtu
         self._state: LinkState | None = None
-        self._restarts = Restarts(settings.device, settings.restart_time)
+        self._restarts = Restarts(settings.device, settings.options.restart_time)
         self._moved = 0
         self._since = 0.0
         self.speed = 0
@@ -70,15 +64,16 @@ class Interface(Closing):
             self._counters.close()
             raise
         try:
-            self.end = exports.make(
-                settings.export,
-                ifname,
-                device=settings.device,
-                mac=self.mac,
-                mtu=settings.mtu,
-                namespace=namespace,
-                abilities=Abilities(**self.driver.ready["abilities"]),
-                zero_copy=self.driver.ready["zero_copy"],
+            self.end = settings.export.make(
+                Plan(
+                    ifname,
+                    settings.device,
+                    mac=self.mac,
+                    mtu=settings.options.mtu,
+                    abilities=Abilities(**self.driver.ready["abilities"]),
+                    namespace=namespace,
+                    zero_copy=self.driver.ready["zero_copy"],
+                )
             )
             self._begin(self.end)
         except BaseException:
@@ -99,15 +94,15 @@ class Interface(Closing):
     def _start(
         self, hurried: Callable[[], bool] = lambda: False, timeout: float = START_TIMEOUT
     ) -> DriverProcess:
+        asked, can = self._settings.options, self._settings.export.zero_copy
+        options = replace(asked, mtu=self._mtu, zero_copy=asked.zero_copy and can)
         return DriverProcess(
             self._standby,
             hurried,
             timeout,
             fds=(self._counters.fd,),
             device=self._settings.device,
-            mtu=self._mtu,
-            offloads=self._settings.offloads,
-            zero_copy=self._settings.zero_copy and self._settings.export == "usrloop",
+            options=asdict(options),
         )
 
     def _begin(self, end: KernelEnd) -> None:
@@ -268,7 +263,7 @@ class Interface(Closing):
         return {
             "ifname": self._state.name if self._state is not None else self.name,
             "device": self._settings.device,
-            "export": self._settings.export,
+            "export": self._settings.export.name,
             "speed": self.speed,
             "mtu": self._mtu,
             "driver_pid": self.driver.child.pid,

@@ -22,6 +22,7 @@ from usrdrv.device import Device
 from usrdrv.drivers.dp83820._dp83820 import ffi, lib
 from usrdrv.drivers.dp83820.chip import Chip, Link
 from usrdrv.net import Abilities
+from usrdrv.net import options as shared
 from usrdrv.ratelimit import Limited
 
 log: Final = logging.getLogger("usrdrv.dp83820")
@@ -32,17 +33,11 @@ COUNTERS: Final = [name for name, _ in ffi.typeof("struct usrdrv_net_stats").fie
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(shared.Options):
     """How to drive the chip."""
 
-    mtu: int = 1500
-    """Bytes."""
-    offloads: bool = True
-    """The chip's checksums and VLAN tags, large packets from and to the kernel."""
     watchdog: float = 2.0
     """Seconds without progress after which the transmitter is reset."""
-    counters: int | None = None
-    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
     def __post_init__(self) -> None:
         check_mtu(self.mtu)
@@ -71,9 +66,9 @@ def check_mtu(mtu: int) -> None:
         raise errors.UsageError(f"MTU {mtu} is not between {MTU_MIN} and {MTU_MAX}")
 
 
-def _map(fd: int | None) -> Any:
+def _map(fd: int) -> Any:
     """A `struct usrdrv_net_stats *`: in the memory file, or of our own."""
-    if fd is None:
+    if fd < 0:
         return ffi.new("struct usrdrv_net_stats *")
     memory = mmap.mmap(fd, ffi.sizeof("struct usrdrv_net_stats"))
     return ffi.from_buffer("struct usrdrv_net_stats *", memory, require_writable=True)
@@ -98,7 +93,7 @@ class Nic(Closing):
         self.link = Link()
         self.failure: errors.UsrdrvError | None = None
         self.mtu = self._options.mtu
-        self.offloads = self._options.offloads
+        self.offloads = self._options.offload
         self.mac = self._chip.bring_up()
         self._filter = Filter(self.mac)
         try:

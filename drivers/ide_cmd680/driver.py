@@ -19,6 +19,7 @@ from typing import Any, Final
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.block import Block, front
+from usrdrv.block import options as shared
 from usrdrv.block.front import FrontEnd, ZeroCopy
 from usrdrv.device import Device
 from usrdrv.drivers.ide_cmd680 import _cmd680, describe, health, identify, modes, policy
@@ -38,10 +39,9 @@ HEALTH_TIMEOUT: Final = 8.0
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(shared.Options):
     """How to drive the controller. Times in seconds."""
 
-    read_only: bool = False
     highest_mode: Mode | None = None
     """Never faster than this; a PIO mode turns DMA off."""
     mmio: bool = True
@@ -55,10 +55,6 @@ class Options:
     """How long a drive may stay busy after a soft reset."""
     spin_up_timeout: float = 31.0
     """How long it may take from power-on, or from being told to spin up, to its first answer (section 7.3)."""
-    poll_us: int = 0
-    """Served to usrloop: microseconds to busy-poll the chip before waiting for its interrupt."""
-    counters: int = -1
-    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
 
 @dataclass
@@ -276,17 +272,15 @@ class Controller(Closing):
         pointer = ffi.cast("struct usrdrv_dev *", self._device.pointer)
         self._device.check(lib.ide_create(pointer, mmio, out), "DMA memory")
         ide, options = out[0], self._options
-        end = FrontEnd(_cmd680, lib.ide_front(ide), self._device.name)
-        end.set_limits(
-            options.timeout, options.flush_timeout, options.lost_timeout, options.poll_us
-        )
+        end = FrontEnd(_cmd680, lib.ide_front(ide), self._device.name, options)
+        end.set_limits(options.timeout, options.flush_timeout, options.lost_timeout)
         for drive in self._drives:
             if drive is not None:
                 lib.ide_configure(ide, drive.index, self._conf(drive))
                 drive.block = end.block(drive.index)
         self._enable_interrupts()
         try:
-            end.start(options.counters)
+            end.start()
         except errors.UsrdrvError:
             lib.ide_destroy(ide)
             raise

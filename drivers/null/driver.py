@@ -12,6 +12,7 @@ from usrdrv.base import errors
 from usrdrv.base.closing import Closing
 from usrdrv.block import Block, raise_errno
 from usrdrv.block.front import Event, FrontEnd
+from usrdrv.block.options import DEFAULTS, Options
 from usrdrv.drivers.null import _null
 
 ffi, lib = _null.ffi, _null.lib
@@ -19,17 +20,17 @@ log: Final = logging.getLogger("usrdrv.null")
 
 
 @dataclass(frozen=True)
-class Options:
-    """What disk it is. size: bytes, a multiple of 512. delay_us: a command takes from so long to twice that."""
+class Memory:
+    """What stands for a device, as its name says.
 
+    size: bytes, a multiple of 512. delay_us: a command takes from so long to twice that.
+    """
+
+    name: str = "null"
     size: int = 1 << 30
     queues: int = 1
     depth: int = 32
     delay_us: int = 0
-    read_only: bool = False
-    poll_us: int = 0
-    counters: int = -1
-    """Descriptor of a memory file to count in. The supervisor shares it and reads it when this process is dead."""
 
 
 SUFFIXES: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -43,16 +44,16 @@ def _number(key: str, text: str) -> int:
     return int(digits) << shift
 
 
-def parse(options: str, **more: Any) -> Options:
-    """Return the options of a name such as `null:size=1G&queues=2`. UsageError names the one that is wrong."""
+def open_memory(name: str) -> Memory:
+    """Return what a name such as `null:size=1G&queues=2` says. UsageError: which option of it is wrong."""
     known = ("size", "queues", "depth", "delay_us")
-    found: dict[str, Any] = {}
-    for word in filter(None, options.split("&")):
+    found: dict[str, int] = {}
+    for word in filter(None, name.removeprefix("null:").split("&")):
         key, _, value = word.partition("=")
         if key not in known:
             raise errors.UsageError(f"null: no option {key}: there are {', '.join(known)}")
         found[key] = _number(key, value)
-    return Options(**found, **more)
+    return Memory(name, **found)
 
 
 @dataclass(frozen=True)
@@ -83,26 +84,26 @@ class Drive:
 class Controller(Closing):
     """A chip with one disk, ready for requests. A context manager."""
 
-    def __init__(self, options: Options | None = None, name: str = "null") -> None:
-        self._options = options = options or Options()
-        if options.size % 512:
-            raise errors.UsageError(f"{name}: size {options.size} is no multiple of 512")
+    def __init__(self, device: Memory, options: Options = DEFAULTS) -> None:
+        name = device.name
+        if device.size % 512:
+            raise errors.UsageError(f"{name}: size {device.size} is no multiple of 512")
         out = ffi.new("struct null **")
         conf = ffi.new(
             "struct null_conf *",
             {
-                "sectors": options.size // 512,
-                "queues": options.queues,
-                "depth": options.depth,
-                "delay_us": options.delay_us,
+                "sectors": device.size // 512,
+                "queues": device.queues,
+                "depth": device.depth,
+                "delay_us": device.delay_us,
                 "read_only": options.read_only,
             },
         )
         raise_errno(lib.null_create(conf, out), f"{name}: size, queues or depth out of range")
         self._null = out[0]
-        self._front = FrontEnd(_null, lib.null_front(self._null), name)
-        self._front.set_limits(timeout=10, flush=30, lost=0.5, poll_us=options.poll_us)
-        self.queues = options.queues
+        self._front = FrontEnd(_null, lib.null_front(self._null), name, options)
+        self._front.set_limits(timeout=10, flush=30, lost=0.5)
+        self.queues = device.queues
         """How many requests may be brought in at once: each queue has a channel of the chip."""
         self.gone = threading.Event()
         """Never set: memory stays."""
@@ -111,7 +112,7 @@ class Controller(Closing):
         """Set when usrloop took the disk from us, after serve()."""
         self.drives = (Drive(Identity("null", name), self._front.block(0)),)
         try:
-            self._front.start(options.counters)
+            self._front.start()
         except errors.UsrdrvError:
             lib.null_destroy(self._null)
             raise
@@ -156,7 +157,7 @@ class Controller(Closing):
 
     def stats(self) -> dict[str, object]:
         """Return the counters of all queues."""
-        channels = [self._front.counters(number) for number in range(self._options.queues)]
+        channels = [self._front.counters(number) for number in range(self.queues)]
         return {"channels": channels, "usrloop_calls": self._front.calls()}
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.host.running import COMMAND, Running, World, child_of, needs_block
 from tests.model_faults import hits
 from tests.waiting import PATIENCE, until
+from usrdrv.block.options import Options
 from usrdrv.bridge.block import nbd_server
 from usrdrv.devices import control
 
@@ -281,7 +282,7 @@ def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Run
             words = super()._command()
             return [str(plugin) if word.endswith("/plugin.py") else word for word in words]
 
-    with Forgetful(model.line, [0], endpoint, overdue=2) as server:
+    with Forgetful(model.line, [0], endpoint, Options(request_time=1)) as server:
         client = nbd.NBD()
         client.connect_uri(endpoint.uri())
         forgotten = nbd.NBD()

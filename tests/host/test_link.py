@@ -16,9 +16,10 @@ from tests.host.net_sides import NEEDS_TAP
 from tests.names import namespace
 from usrdrv.base import errors
 from usrdrv.bridge.net import rtnetlink
+from usrdrv.bridge.net.contract import Plan
+from usrdrv.bridge.net.export_tap import SIOCETHTOOL, Tap
 from usrdrv.bridge.net.link import LinkGoneError
 from usrdrv.bridge.net.netns import number
-from usrdrv.bridge.net.tap import SIOCETHTOOL, Tap
 from usrdrv.net import Abilities
 
 pytestmark = NEEDS_TAP
@@ -29,6 +30,10 @@ ETHTOOL_GTXCSUM = 0x16
 ETHTOOL_GTSO = 0x1E
 
 
+def plan(namespace: str, abilities: Abilities = PLAIN) -> Plan:
+    return Plan("t0", "a card", MAC, 1500, abilities, namespace)
+
+
 @pytest.fixture
 def name() -> Iterator[str]:
     with namespace() as name:
@@ -37,7 +42,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def tap(name: str) -> Iterator[Tap]:
-    with Tap("t0", mac=MAC, mtu=1500, namespace=name, abilities=PLAIN) as tap:
+    with Tap(plan(name)) as tap:
         yield tap
 
 
@@ -136,6 +141,6 @@ def ethtool(tap: Tap, command: int) -> bool:
 def test_its_offloads_are_the_drivers(name: str) -> None:
     """One that fills in no checksums is offered no packet without: TCP would not even connect."""
     for can in (PLAIN, Abilities(9000, checksums=True), Abilities(9000, True, True, True)):
-        with Tap("t0", mac=MAC, mtu=1500, namespace=name, abilities=can) as tap:
+        with Tap(plan(name, can)) as tap:
             assert ethtool(tap, ETHTOOL_GTXCSUM) == can.checksums
             assert ethtool(tap, ETHTOOL_GTSO) == can.tcp_segmentation

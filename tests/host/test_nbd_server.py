@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.host.running import Running, World
 from tests.waiting import PATIENCE, until
 from usrdrv.base.counters import Counters
+from usrdrv.block.front import COUNTERS
+from usrdrv.block.options import Options
 from usrdrv.bridge.block.nbd_server import Endpoint, NbdServer
-from usrdrv.bridge.stats import of_disks
 
 SIZE = 64 << 20
 SECTOR = 512
@@ -273,12 +274,12 @@ def test_counters_outlive_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     end = Endpoint(path=tmp_path / "nbd.sock")
     with (
         Counters() as counters,
-        NbdServer("null:size=1M", [0], end, counters=counters.fd) as server,
+        NbdServer("null:size=1M", [0], end, Options(counters=counters.fd)) as server,
     ):
         for life in (1, 2):
             client = connect(end.uri())
             client.pwrite(bytes(SECTOR), 0)
-            assert of_disks(counters)["writes"] == life
+            assert counters.sums(COUNTERS)["writes"] == life
             server.child.kill()
             server.child.wait(PATIENCE)
             server.start()

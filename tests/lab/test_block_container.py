@@ -16,7 +16,7 @@ import pytest
 
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import TOLD, finish, gets_on
-from usrdrv.bridge.block.export_nbd import ORPHANED
+from usrdrv.bridge.block.nbd_client import ORPHANED
 from usrdrv.lab.guest import Guest, Job
 
 Boot = Callable[..., Guest]

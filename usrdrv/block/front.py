@@ -5,10 +5,18 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from usrdrv import loop
 from usrdrv.block import Block, BlockLib, raise_errno
+from usrdrv.block.options import Options
+
+COUNTERS: Final = (
+    *("commands", "reads", "writes", "flushes", "trims", "merged"),
+    *("sectors_read", "sectors_written", "interrupts", "spurious", "lost_interrupts"),
+    *("timeouts", "errors", "retries", "failed", "register_reads", "register_writes"),
+)
+"""struct block_counters, of which a memory file to count in has one for each channel."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +45,31 @@ class FrontEnd:
     """Requests, queues and threads of one device. stop(), then what made `pointer` frees it.
 
     module: the driver's extension module; pointer: its struct block_front; name: of the device, for messages.
+    options: those that struct block_limits has, by the same names, go there in set_limits().
     Thread-safe, but wait_event() and resume() are for one thread.
     """
 
-    def __init__(self, module: BlockLib, pointer: Any, name: str) -> None:
+    def __init__(self, module: BlockLib, pointer: Any, name: str, options: Options) -> None:
         self._module, self._ffi, self._lib = module, module.ffi, module.lib
-        self._front, self._name = pointer, name
+        self._front, self._name, self._options = pointer, name, options
 
-    def set_limits(self, timeout: float, flush: float, lost: float, poll_us: int = 0) -> None:
-        """Set when a command hangs, when a flush or trim does, and when a lost interrupt is looked for; seconds.
-
-        poll_us: with orders of a port, microseconds to busy-poll the chip before waiting for its interrupt.
-        """
-        milliseconds = [int(seconds * 1000) for seconds in (timeout, flush, lost)]
-        self._lib.block_set_limits(
-            self._front, self._ffi.new("struct block_limits *", [*milliseconds, poll_us])
-        )
+    def set_limits(self, timeout: float, flush: float, lost: float) -> None:
+        """Set when a command hangs, when a flush or trim does, and when a lost interrupt is looked for; seconds."""
+        seconds = {"rw_ms": timeout, "flush_ms": flush, "lost_ms": lost}
+        limits = {name: int(value * 1000) for name, value in seconds.items()}
+        for name, _ in self._ffi.typeof("struct block_limits").fields:
+            if name not in limits:
+                limits[name] = getattr(self._options, name)
+        self._lib.block_set_limits(self._front, self._ffi.new("struct block_limits *", limits))
 
     def block(self, unit: int) -> Block:
         """Return the top end of a unit."""
         pointer = self._lib.block_top_end(self._front, unit)
         return Block(self._module, int(self._ffi.cast("uintptr_t", pointer)))
 
-    def start(self, counters: int = -1) -> None:
-        """Open the channels for requests. UsrdrvError: it is stopped again.
-
-        counters: a memory file to count in (usrdrv.base.counters); -1: there is none.
-        """
+    def start(self) -> None:
+        """Open the channels for requests. UsrdrvError: it is stopped again."""
+        counters = self._options.counters
         result = self._lib.block_count_in(self._front, counters) if counters >= 0 else 0
         result = result or self._lib.block_start(self._front)
         if result:
@@ -106,8 +112,7 @@ class FrontEnd:
         """Return a channel's counters."""
         raw = self._ffi.new("struct block_counters *")
         self._lib.block_get_counters(self._front, channel, raw)
-        fields = self._ffi.typeof("struct block_counters").fields
-        return {name: int(getattr(raw, name)) for name, _ in fields}
+        return {name: int(getattr(raw, name)) for name in COUNTERS}
 
     def calls(self) -> int:
         """Return how often ports were called."""

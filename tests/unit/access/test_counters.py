@@ -4,15 +4,19 @@
 import mmap
 import os
 import struct
+from typing import Any
 
 import pytest
 
 from tests.unit.drivers.dp83820.nic_pair import Pair
 from tests.waiting import until
-from usrdrv.base.counters import Counters
-from usrdrv.bridge.stats import of_disks
+from usrdrv.base.counters import SIZE, Counters
+from usrdrv.block.front import COUNTERS as OF_DISKS
+from usrdrv.block.options import Options as DiskOptions
 from usrdrv.drivers.disks import open_disks
 from usrdrv.drivers.dp83820.driver import COUNTERS, Options
+from usrdrv.drivers.ide_cmd680 import _cmd680
+from usrdrv.drivers.null import _null
 
 
 def test_who_has_the_memory_reads_them() -> None:
@@ -43,18 +47,26 @@ def test_the_next_driver_goes_on_counting() -> None:
         assert counters.read(COUNTERS)["tx_frames"] == 4
 
 
+@pytest.mark.parametrize("driver", [_null, _cmd680])
+def test_counters_of_disks_are_those_of_c(driver: Any) -> None:
+    record = driver.ffi.typeof("struct block_counters")
+    assert [name for name, _ in record.fields] == list(OF_DISKS)
+    assert {field.type.cname for _, field in record.fields} == {"uint64_t"}
+    assert driver.lib.BLOCK_MAX_CHANNELS * driver.ffi.sizeof(record) <= SIZE
+
+
 def test_the_next_driver_of_a_disk_goes_on_counting() -> None:
     """Of whatever chip, and on whichever of its channels."""
     with Counters() as counters:
         for name in ("null:size=1M&queues=3", "model:cmd680?ram=1M"):
             for turn in (1, 2):
-                before = of_disks(counters)
-                with open_disks(name, counters=counters.fd) as controller:
+                before = counters.sums(OF_DISKS)
+                with open_disks(name, DiskOptions(counters=counters.fd)) as controller:
                     disk = controller.drives[0]
                     assert disk is not None
                     for _ in range(turn):
                         disk.block.write_from(bytes(4096), 512)
-                now = of_disks(counters)
+                now = counters.sums(OF_DISKS)
                 assert now["writes"] - before["writes"] == turn
                 assert now["sectors_written"] - before["sectors_written"] == 8 * turn
                 assert now["commands"] - before["commands"] >= turn

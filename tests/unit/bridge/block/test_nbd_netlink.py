@@ -13,7 +13,7 @@ import pytest
 from tests.waiting import PATIENCE
 from usrdrv import mounts
 from usrdrv.base import errors
-from usrdrv.bridge.block import export_nbd, nbd_handshake
+from usrdrv.bridge.block import nbd_client, nbd_handshake
 from usrdrv.bridge.block.nbd_handshake import Export
 
 
@@ -28,7 +28,7 @@ def attributes(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def encoded(message: export_nbd.NbdMessage) -> tuple[int, int, list[tuple[int, bytes]]]:
+def encoded(message: nbd_client.NbdMessage) -> tuple[int, int, list[tuple[int, bytes]]]:
     message.encode()
     data = bytes(message.data)
     assert struct.unpack_from("=I", data)[0] == len(data)
@@ -38,7 +38,7 @@ def encoded(message: export_nbd.NbdMessage) -> tuple[int, int, list[tuple[int, b
 
 def test_connect_message() -> None:
     command, version, found = encoded(
-        export_nbd.connect_message(Export(1 << 40, 0x1FD, 512), 7, 60, index=3)
+        nbd_client.connect_message(Export(1 << 40, 0x1FD, 512), 7, 60, index=3)
     )
     assert (command, version) == (1, 1)
     plain = {kind: int.from_bytes(value, "little") for kind, value in found if kind != 7}
@@ -58,19 +58,19 @@ def test_connect_message() -> None:
 
 
 def test_any_free_device_is_no_index() -> None:
-    _, _, found = encoded(export_nbd.connect_message(Export(512, 0), 4, 0))
+    _, _, found = encoded(nbd_client.connect_message(Export(512, 0), 4, 0))
     assert 1 not in [kind for kind, _ in found]
 
 
 def test_a_new_connection_for_a_lost_one() -> None:
-    command, _, found = encoded(export_nbd.reconnect_message(2, 9))
+    command, _, found = encoded(nbd_client.reconnect_message(2, 9))
     assert command == 3 and [kind for kind, _ in found] == [1, 7]
     assert attributes(attributes(found[1][1])[0][1]) == [(1, struct.pack("=I", 9))]
 
 
 def test_disconnect_and_reconfigure() -> None:
-    assert encoded(export_nbd.disconnect_message(2)) == (2, 1, [(1, struct.pack("=I", 2))])
-    assert encoded(export_nbd.keep_while_open_message(2)) == (
+    assert encoded(nbd_client.disconnect_message(2)) == (2, 1, [(1, struct.pack("=I", 2))])
+    assert encoded(nbd_client.keep_while_open_message(2)) == (
         3,
         1,
         [(1, struct.pack("=I", 2)), (6, struct.pack("=Q", 2))],
@@ -78,9 +78,9 @@ def test_disconnect_and_reconfigure() -> None:
 
 
 def test_a_kernel_without_the_family_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_nbd, "FAMILY", "no-such-family")
+    monkeypatch.setattr(nbd_client, "FAMILY", "no-such-family")
     with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
-        export_nbd.NbdAttachment("/nonexistent", timeout=1)
+        nbd_client.NbdAttachment("/nonexistent", timeout=1)
 
 
 GREETING = struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 3)
@@ -207,7 +207,7 @@ class FakeKernel:
         self.patience: int | None = None
         self.connection: socket.socket | None = None
 
-    def request(self, message: export_nbd.NbdMessage) -> list[Any]:
+    def request(self, message: nbd_client.NbdMessage) -> list[Any]:
         said = {1: "connect", 2: "disconnect", 3: "keep while open"}[message["cmd"]]
         flags = dict(message["attrs"]).get("NBD_ATTR_CLIENT_FLAGS")
         sockets = "NBD_ATTR_SOCKETS" in dict(message["attrs"])
@@ -223,7 +223,7 @@ class FakeKernel:
             self.log.append(f"{len(fds)} sockets")
             self.take(*fds)
         self.patience = dict(message["attrs"]).get("NBD_ATTR_DEAD_CONN_TIMEOUT", self.patience)
-        reply = export_nbd.NbdMessage()
+        reply = nbd_client.NbdMessage()
         reply["attrs"] = [("NBD_ATTR_INDEX", self.index)] if self.index is not None else []
         return [reply]
 
@@ -243,9 +243,9 @@ class FakeKernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     kernel = FakeKernel()
-    monkeypatch.setattr(export_nbd, "_Family", lambda: kernel)
+    monkeypatch.setattr(nbd_client, "_Family", lambda: kernel)
     monkeypatch.setattr(
-        export_nbd.NbdAttachment, "_await_size", lambda self, disk, sectors, deadline: None
+        nbd_client.NbdAttachment, "_await_size", lambda self, disk, sectors, deadline: None
     )
     monkeypatch.setattr(
         nbd_handshake,
@@ -270,7 +270,7 @@ kernel_flags = 0x101
 
 
 def test_attach_and_detach(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    attachment = export_nbd.NbdAttachment("/s", timeout=1)
+    attachment = nbd_client.NbdAttachment("/s", timeout=1)
     assert attachment.where == "/dev/nbd5"
     assert kernel.log == ["connect", "1 sockets", "open /dev/nbd5 rw", "keep while open"]
     attachment.close()
@@ -279,7 +279,7 @@ def test_attach_and_detach(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_reconnect(kernel: FakeKernel) -> None:
-    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=60)
+    attachment = nbd_client.NbdAttachment("/s", timeout=1, patience=60)
     attachment.reconnect()
     assert kernel.log[4:] == ["reconnect", "1 sockets"]
     attachment.close()
@@ -289,7 +289,7 @@ def test_a_kernel_that_has_not_seen_the_end_of_a_connection_is_asked_again(
     kernel: FakeKernel,
 ) -> None:
     """It says yes and does nothing."""
-    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=60)
+    attachment = nbd_client.NbdAttachment("/s", timeout=1, patience=60)
     before, kernel.blind = kernel.connection, 3
     attachment.reconnect()
     assert kernel.log[4:] == ["reconnect", "1 sockets"] * 4
@@ -299,10 +299,10 @@ def test_a_kernel_that_has_not_seen_the_end_of_a_connection_is_asked_again(
 
 def test_the_kernel_is_patient_only_while_somebody_is_there(kernel: FakeKernel) -> None:
     """A stand-in takes nothing, until there is another server."""
-    for patience, told in ((3600, export_nbd.ORPHANED), (5, 5), (0, 0)):
-        export_nbd.NbdAttachment("/s", timeout=1, patience=patience).close()
+    for patience, told in ((3600, nbd_client.ORPHANED), (5, 5), (0, 0)):
+        nbd_client.NbdAttachment("/s", timeout=1, patience=patience).close()
         assert kernel.patience == told
-    attachment = export_nbd.NbdAttachment("/s", timeout=1, patience=3600)
+    attachment = nbd_client.NbdAttachment("/s", timeout=1, patience=3600)
     kernel.log.clear()
     attachment.hold()
     attachment.hold()
@@ -321,7 +321,7 @@ def test_the_kernel_is_patient_only_while_somebody_is_there(kernel: FakeKernel) 
 def test_detach_while_in_use_fails_what_is_under_way(
     kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attachment = export_nbd.NbdAttachment("/s", timeout=1)
+    attachment = nbd_client.NbdAttachment("/s", timeout=1)
     monkeypatch.setattr(mounts, "users", lambda name: ["/mnt"])
     attachment.close()
     assert kernel.log[4:] == ["keep on", "disconnect"]
@@ -334,7 +334,7 @@ def test_failed_attach_is_undone(kernel: FakeKernel, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(errors.DeviceError, match="Permission denied"):
-        export_nbd.NbdAttachment("/s", timeout=1)
+        nbd_client.NbdAttachment("/s", timeout=1)
     assert kernel.log[-1] == "disconnect"
     assert kernel.closed
 
@@ -342,5 +342,5 @@ def test_failed_attach_is_undone(kernel: FakeKernel, monkeypatch: pytest.MonkeyP
 def test_kernel_without_an_answer(kernel: FakeKernel) -> None:
     kernel.index = None
     with pytest.raises(errors.DeviceError, match="no device number"):
-        export_nbd.NbdAttachment("/s", timeout=1)
+        nbd_client.NbdAttachment("/s", timeout=1)
     assert kernel.closed

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from usrdrv.base import errors
+from usrdrv.block.options import REQUEST_TIME
 from usrdrv.bridge.block import watchdog
 from usrdrv.bridge.block.watchdog import Watchdog
-from usrdrv.bridge.cli import cmd_block
 
 
 class Driver:
@@ -144,4 +144,4 @@ def test_one_request_alone_is_overdue_later_than_all() -> None:
 
 def test_the_kernel_warns_of_no_hung_task_before_a_driver_is_killed() -> None:
     """It does so after 120 s without a switch (kernel.hung_task_timeout_secs)."""
-    assert watchdog.overdue(cmd_block.REQUEST_TIME) + 10 < 120
+    assert watchdog.overdue(REQUEST_TIME) + 10 < 120

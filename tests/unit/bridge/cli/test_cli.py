@@ -13,15 +13,20 @@ from typing import Any
 
 import pytest
 
-from usrdrv import modules
+from usrdrv import loop, modules
 from usrdrv.base import errors
+from usrdrv.base.options import made
 from usrdrv.base.process import Child
 from usrdrv.base.signals import Interrupted, Signals
 from usrdrv.base.sockets import claim_path, has_client, listen
-from usrdrv.bridge.block import export_nbd, export_usrloop, exports, nbd_server
+from usrdrv.block.options import Options
+from usrdrv.bridge.block import export_nbd, export_socket, export_usrloop, exports, nbd_server
+from usrdrv.bridge.block.exports import EXPORTS
 from usrdrv.bridge.block.nbd_handshake import Export
 from usrdrv.bridge.cli import cmd_block, cmd_fault, cmd_model, main
-from usrdrv.bridge.net import tap
+from usrdrv.bridge.cli.arguments import given
+from usrdrv.bridge.net import export_tap
+from usrdrv.bridge.net import exports as net_exports
 from usrdrv.devices import control
 from usrdrv.lab.models import Model
 
@@ -147,24 +152,87 @@ def test_auto_takes_nbd_where_the_kernel_has_it(
     assert export_nbd.kernel_has_nbd(tmp_path)
     monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: False)
     monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: True)
-    assert exports.choose("auto").name == "nbd"
+    assert EXPORTS.choose("auto", {}).name == "nbd"
     monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: False)
-    export = exports.choose("auto")
+    export = EXPORTS.choose("auto", {})
     assert export.name == "fuse" and "no NBD client" in export.why
-    assert exports.choose("socket").name == "socket"
+    assert EXPORTS.choose("socket", {}).name == "socket"
     with pytest.raises(errors.MissingToolError, match="CONFIG_BLK_DEV_NBD"):
-        exports.get("nbd").check()
+        EXPORTS.get("nbd")().check()
     monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: True)
-    assert exports.choose("auto").name == "usrloop"
-    assert exports.choose("auto", option="socket").name == "fuse"
+    assert EXPORTS.choose("auto", {}).name == "usrloop"
 
 
-def test_every_export_is_in_the_table_and_named_by_its_file() -> None:
-    files = {path.stem for path in Path(exports.__file__).parent.glob("export_*.py")}
-    assert files == {f"export_{name}" for name in exports.NAMES}
-    found = [exports.get(name) for name in exports.NAMES]
-    assert [export.name for export in found] == list(exports.NAMES)
-    assert {option for export in found for option in export.options} == set(cmd_block.OF_SOME)
+@pytest.mark.parametrize("table", [exports, net_exports])
+def test_every_export_is_in_the_table_and_named_by_its_file(table: Any) -> None:
+    files = {path.stem for path in Path(table.__file__).parent.glob("export_*.py")}
+    names = table.EXPORTS.names
+    assert files == {f"export_{name}" for name in names}
+    assert [table.EXPORTS.get(name).name for name in names] == list(names)
+
+
+def test_auto_takes_a_tap_where_usrloop_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def choose() -> tuple[str, str]:
+        export = net_exports.EXPORTS.choose("auto", {})
+        return export.name, export.why
+
+    monkeypatch.setattr(loop, "available", lambda: False)
+    assert choose() == ("tap", "the kernel has no module usrloop")
+    monkeypatch.setattr(loop, "available", lambda: True)
+    monkeypatch.setattr(loop, "NODE", tmp_path / "none")
+    assert choose() == ("tap", f"{tmp_path}/none: permission denied")
+    loop.NODE.touch()
+    assert choose() == ("usrloop", "the kernel has module usrloop")
+
+
+@pytest.mark.parametrize(
+    ("argv", "chosen"),
+    [
+        ("", "usrloop"),
+        ("--export auto --poll-us 9 --threads 2 --bind ::1 --no-zero-copy", "usrloop"),
+        ("--socket /s", "fuse"),
+        ("--export nbd --poll-us 0 --bind ::1", "nbd"),
+        ("--port 9", "socket"),
+        ("--export auto --port 9", "--port does not go with --export auto"),
+        ("--export nbd --port 9", "--port does not go with --export nbd"),
+        ("--export usrloop --socket /s", "--socket does not go with --export usrloop"),
+        ("--socket /s --poll-us 9", "--poll-us does not go with --export fuse"),
+    ],
+)
+def test_options_choose_and_refuse_exports(
+    monkeypatch: pytest.MonkeyPatch, argv: str, chosen: str
+) -> None:
+    monkeypatch.setattr(export_usrloop.Usrloop, "available", lambda self: True)
+    monkeypatch.setattr(export_nbd, "kernel_has_nbd", lambda: False)
+    args = parse("block", "x", *argv.split())
+    try:
+        found = EXPORTS.choose(args.export, given(args, EXPORTS.options())).name
+    except errors.UsageError as error:
+        found = str(error)
+    assert found == chosen
+
+
+def test_an_option_is_named_where_it_is_declared_and_where_it_is_read() -> None:
+    """Nothing on its way names it."""
+    root = Path(__file__).resolve().parents[2]
+    files = [
+        path
+        for folder in ("bridge", "drivers", "usrdrv")
+        for path in root.glob(f"{folder}/**/*.py")
+    ]
+    assert len(files) > 100
+    naming = {str(path.relative_to(root)) for path in files if "poll_us" in path.read_text()}
+    declared, read = "usrdrv/block/options.py", "bridge/block/export_usrloop.py"
+    assert naming == {declared, read, "usrdrv/loop/__init__.py"}
+
+
+def test_options_are_values_of_their_class() -> None:
+    args = parse("block", "x", "--no-zero-copy", "--poll-us", "9", "--port", "7", "--bind", "[::1]")
+    asked = given(args, EXPORTS.options())
+    assert made(Options, asked, counters=3) == Options(zero_copy=False, poll_us=9, counters=3)
+    assert made(export_socket.Socket, asked).endpoint == nbd_server.Endpoint(host="::1", port=7)
 
 
 def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(
@@ -172,7 +240,7 @@ def test_what_a_tap_needs_is_loaded_and_looked_at_before_the_device(
 ) -> None:
     wanted: list[str] = []
     monkeypatch.setattr(modules, "load", wanted.append)
-    monkeypatch.setattr(tap, "CONTROL", tmp_path / "tun")
+    monkeypatch.setattr(export_tap, "CONTROL", tmp_path / "tun")
     code, line = failing(capsys, "net", "model:dp83820?colour=red", "--export", "tap")
     assert code == 1 and "module tun" in line, "the device's own fault comes later"
     assert wanted == ["tun"]

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from usrdrv.base import errors
-from usrdrv.bridge.net import exports, supervisor
+from usrdrv.bridge.net import supervisor
+from usrdrv.bridge.net.contract import Plan
 from usrdrv.bridge.net.link import LinkState
 from usrdrv.bridge.net.supervisor import Interface, Settings
 from usrdrv.bridge.worker import backoff, presence
@@ -108,6 +109,18 @@ class End:
         self.closed = True
 
 
+@dataclass
+class Exported:
+    """How the interface gets to the kernel."""
+
+    end: End
+    name: str = "tap"
+    zero_copy: bool = False
+
+    def make(self, plan: Plan) -> End:
+        return self.end
+
+
 class Signals:
     waiting = False
 
@@ -125,10 +138,10 @@ class Stage:
         self.started = 0
         self.end = End()
         monkeypatch.setattr(supervisor, "DriverProcess", self._start)
-        monkeypatch.setattr(exports, "make", lambda *args, **words: self.end)
         monkeypatch.setattr(backoff, "_sleep", lambda signals, seconds: None)
         monkeypatch.setattr(presence, "there", lambda device: self.there)
-        self.interface = Interface(Settings("vfio-user:/s", "tap"), "usr0", None)
+        export: Any = Exported(self.end)
+        self.interface = Interface(Settings("vfio-user:/s", export), "usr0", None)
         self.signals: Any = Signals()
 
     @property
@@ -138,7 +151,7 @@ class Stage:
     def _start(self, *args: Any, **words: Any) -> Driver:
         self.started += 1
         self.timeout: float = args[2]
-        self.mtu = words["mtu"]
+        self.mtu = words["options"]["mtu"]
         start = self.starts.popleft() if self.starts else Driver()
         if isinstance(start, Exception):
             raise start

@@ -80,9 +80,7 @@ def test_it_becomes_the_driver(waiting: Standby) -> None:
             waiting,
             fds=(counters.fd,),
             device=device,
-            mtu=1500,
-            offloads=True,
-            zero_copy=False,
+            options={"zero_copy": False},
         ) as driver,
     ):
         assert driver.child is child and waiting.child is None
@@ -118,7 +116,7 @@ def test_one_whose_code_was_edited_does_not_take_over(
     os.utime(source, ns=(long_ago, long_ago))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     device = f"model:dp83820?cable={own()}"
-    request: Any = {"device": device, "mtu": 1500, "offloads": True, "zero_copy": False}
+    request: Any = {"device": device, "options": {"zero_copy": False}}
     with Standby("edited_driver") as waiting, Counters() as counters:
         waiting.prepare()
         child = ready(waiting)
@@ -245,7 +243,7 @@ def test_a_driver_that_reads_nothing_is_killed_and_nobody_waits_for_it() -> None
 def test_a_driver_that_is_told_to_stop_quiesces_its_device() -> None:
     """It ends by itself: a signal would leave the chip as it is."""
     request: dict[str, Any] = {"device": "model:cmd680?strict=1&ram=1M", "drives": None}
-    request |= {"read_only": False, "poll_us": 0, "zero_copy": False}
+    request |= {"options": {"zero_copy": False}}
     with Standby(DISK) as waiting:
         driver = DriverProcess(waiting, **request)
         child = driver.child

@@ -166,7 +166,7 @@ def reassemble(packets: list[bytes]) -> bytes:
 @pytest.mark.parametrize("vlan", [None, 42])
 def test_large_packets_are_cut_on_the_wire(v6: bool, vlan: int | None) -> None:
     """The peer does not coalesce: we see the frames as they were on the wire."""
-    with Pair(far=Options(offloads=False)) as pair:
+    with Pair(far=Options(offload=False)) as pair:
         packet = tcp_packet(pair, 10_000, v6=v6, vlan=vlan)
         pair.a.send(packet, gso(packet, 1400, TCPV6 if v6 else TCPV4))
         frames = [pair.b.receive().frame for _ in range(8)]
@@ -316,7 +316,7 @@ def test_checksum_inside_a_tunnel(outer_checksum: int | None) -> None:
 def test_checksum_behind_tags_that_the_chip_does_not_know(
     tags: tuple[int, ...], large: bool
 ) -> None:
-    with Pair(far=Options(offloads=False)) as pair:
+    with Pair(far=Options(offload=False)) as pair:
         packet = ethernet(pair)
         packet.type = tags[0]
         for kind in (*tags[1:], 0x0800):

@@ -12,15 +12,16 @@ import pytest
 
 from tests.waiting import until
 from usrdrv.base import errors
-from usrdrv.drivers.null.driver import Controller, Options, parse
+from usrdrv.block.options import Options
+from usrdrv.drivers.null.driver import Controller, Memory, open_memory
 
 SIZE = 16 << 20
 
 
 @pytest.fixture(params=[0, 200], ids=["at-once", "later"])
 def disk(request: pytest.FixtureRequest) -> Iterator[Controller]:
-    options = Options(size=SIZE, queues=3, depth=8, delay_us=request.param)
-    with Controller(options) as controller:
+    memory = Memory(size=SIZE, queues=3, depth=8, delay_us=request.param)
+    with Controller(memory) as controller:
         yield controller
 
 
@@ -100,7 +101,7 @@ def test_all_of_many_threads_are_served(disk: Controller) -> None:
 
 
 def test_a_read_only_disk() -> None:
-    with Controller(Options(size=SIZE, read_only=True)) as controller:
+    with Controller(Memory(size=SIZE), Options(read_only=True)) as controller:
         block = controller.drives[0].block
         block.read_into(bytearray(512), 0)
         with pytest.raises(errors.DeviceError) as failure:
@@ -109,17 +110,17 @@ def test_a_read_only_disk() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [Options(size=1000), Options(size=0), Options(queues=17), Options(depth=0)],
+    "memory",
+    [Memory(size=1000), Memory(size=0), Memory(queues=17), Memory(depth=0)],
     ids=["size", "nothing", "queues", "depth"],
 )
-def test_options_that_cannot_be(options: Options) -> None:
+def test_memory_that_cannot_be(memory: Memory) -> None:
     with pytest.raises(errors.UsrdrvError, match="null: "):
-        Controller(options)
+        Controller(memory)
 
 
 def test_a_disk_that_is_closed_ends_its_requests() -> None:
-    controller = Controller(Options(size=SIZE, delay_us=3_600_000_000))
+    controller = Controller(Memory(size=SIZE, delay_us=3_600_000_000))
     block = controller.drives[0].block
     results: list[int | None] = []
 
@@ -138,10 +139,9 @@ def test_a_disk_that_is_closed_ends_its_requests() -> None:
 
 
 def test_options_in_a_name() -> None:
-    assert parse("size=64M&queues=2&depth=8&delay_us=50", read_only=True) == Options(
-        size=64 << 20, queues=2, depth=8, delay_us=50, read_only=True
-    )
-    assert parse("") == Options()
+    name = "null:size=64M&queues=2&depth=8&delay_us=50"
+    assert open_memory(name) == Memory(name, size=64 << 20, queues=2, depth=8, delay_us=50)
+    assert open_memory("null:") == Memory("null:")
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_options_in_a_name() -> None:
 )
 def test_options_in_a_name_that_are_wrong(text: str, why: str) -> None:
     with pytest.raises(errors.UsageError, match=why):
-        parse(text)
+        open_memory(f"null:{text}")

@@ -9,18 +9,19 @@ import errno
 import fcntl
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from usrdrv import modules
+from usrdrv import loop, modules
 from usrdrv.base import errors
-from usrdrv.base.closing import Closing
-from usrdrv.bridge.net.link import Link, LinkGoneError, check_name
+from usrdrv.bridge.net.contract import Export, KernelEnd, Plan
+from usrdrv.bridge.net.link import LinkGoneError
 from usrdrv.bridge.net.netns import inside
-from usrdrv.net import Abilities
 
 if TYPE_CHECKING:
     from usrdrv.bridge.worker.process import DriverProcess
+    from usrdrv.net import Abilities
 
 CONTROL: Final = Path("/dev/net/tun")
 
@@ -65,41 +66,25 @@ def open_control() -> int:
         ) from None
 
 
-class Tap(Closing):
-    """A TAP interface that is ours; `fd` carries packets behind struct usrdrv_net_header (net.h).
+class Tap(KernelEnd):
+    """A TAP interface; `fd` carries packets behind struct usrdrv_net_header (net.h).
 
     The kernel calls its driver `tun` (ethtool -i), whatever is behind it; `usrdrv net stats` has
     the driver's own counters. It is gone when the last process that has `fd` is.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        mac: bytes,
-        mtu: int,
-        namespace: str | None = None,
-        abilities: Abilities,
-        alias: str = "",
-    ) -> None:
-        """abilities: of the driver; the kernel is offered what it does."""
-        check_name(name)
-        self.fd = -1
-        self.link = Link(namespace, self._locate)
-        try:
-            # Looked at first: to attach to another's persistent TAP is not what anybody wants here.
-            self.link.check_free(name)
-            with inside(namespace):  # where it is opened decides where the interface is
-                self._open(name)
-            self._set_offloads(abilities)
-            self._set_carrier(False)
-            self.link.change(address=mac, mtu=mtu, queue_length=QUEUE_LENGTH, alias=alias)
-        except BaseException:
-            self.close()
-            raise
+    def _make(self, plan: Plan) -> None:
+        with inside(plan.namespace):  # where it is opened decides where the interface is
+            self._open(plan.name)
+        self._set_offloads(plan.abilities)
+        self._set_carrier(False)
+        self.link.change(
+            address=plan.mac, mtu=plan.mtu, queue_length=QUEUE_LENGTH, alias=self._alias
+        )
 
     def _open(self, name: str) -> None:
         self.fd = open_control()
+        self._held.callback(os.close, self.fd)
         request = struct.pack("16sH22x", os.fsencode(name), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
         try:
             answer = fcntl.ioctl(self.fd, TUNSETIFF, request)
@@ -112,7 +97,6 @@ class Tap(Closing):
         self.name = os.fsdecode(answer[:16].rstrip(b"\0"))
 
     def _locate(self) -> tuple[int, str]:
-        """Where it is now: a descriptor of its namespace, its name there (see Link)."""
         try:
             request = fcntl.ioctl(self.fd, TUNGETIFF, bytes(40))
             return fcntl.ioctl(self.fd, TUNGETDEVNETNS), os.fsdecode(request[:16].rstrip(b"\0"))
@@ -138,14 +122,9 @@ class Tap(Closing):
                     raise errors.DeviceError(f"{self.name}: {error.strerror}") from None
 
     def hand_to(self, driver: DriverProcess) -> None:
-        """Have a driver move its packets."""
         driver.send(self.fd, op="start")
 
-    def started(self) -> None:
-        """The driver does."""
-
     def set_link(self, speed: int, full: bool = True) -> None:
-        """Plug the cable in, or pull it (0); addresses and routes stay. Of no effect once the interface is gone."""
         with contextlib.suppress(errors.UsrdrvError):
             self._set_speed(speed, full)
         with contextlib.suppress(OSError):
@@ -171,9 +150,27 @@ class Tap(Closing):
             request = struct.pack("16sP16x", os.fsencode(str(name)), ctypes.addressof(command))
             fcntl.ioctl(routes.fd, SIOCETHTOOL, request)
 
-    def close(self) -> None:
-        """Give it back: with the last descriptor the interface is gone. Idempotent."""
-        self.link.close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+
+@dataclass(frozen=True)
+class TapExport(Export):
+    """A TAP, which every kernel has."""
+
+    name = "tap"
+
+    @property
+    def why(self) -> str:
+        if not loop.available():
+            return "the kernel has no module usrloop"
+        return f"{loop.NODE}: permission denied"
+
+    def available(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        os.close(open_control())
+
+    def make(self, plan: Plan) -> Tap:
+        return Tap(plan)
+
+
+EXPORT = TapExport

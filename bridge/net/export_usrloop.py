@@ -6,12 +6,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from usrdrv import loop
 from usrdrv.base import errors
-from usrdrv.base.closing import Closing
-from usrdrv.bridge.net.link import Link, LinkGoneError, check_name
+from usrdrv.bridge.net.contract import Export, KernelEnd, Plan
+from usrdrv.bridge.net.link import LinkGoneError
 from usrdrv.bridge.net.netns import inside
 
 if TYPE_CHECKING:
@@ -23,48 +24,24 @@ PAGES: Final = 512
 """Depth with zero copy: a large frame takes several, and all that the chip has in hand are of them."""
 
 
-class UsrloopInterface(Closing):
+class UsrloopInterface(KernelEnd):
     """We are its controller, the driver its server. The kernel has it from the first started() on."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        mac: bytes,
-        mtu: int,
-        namespace: str | None = None,
-        abilities: Abilities,
-        zero_copy: dict[str, int] | None = None,
-        label: str = "",
-    ) -> None:
-        """abilities: of the driver; the kernel does the rest. zero_copy: what the driver wants for that."""
-        check_name(name)
-        self.name = name
+    def _make(self, plan: Plan) -> None:
         self._started = False
-        self._alias = f"usrdrv {label}"[:255]
-        self.link = Link(namespace, self._locate)
-        try:
-            self.link.check_free(name)
-            self._control = loop.Control()
-        except BaseException:
-            self.link.close()
-            raise
-        try:
-            wanted = loop.Interface(
-                mac=mac,
-                mtu=mtu,
-                max_mtu=abilities.max_mtu,
-                name=name,
-                features=self._features(abilities, zero_copy is not None),
-                depth=DEPTH if zero_copy is None else PAGES,
-                **(zero_copy or {}),
-                label=os.fsdecode(os.fsencode(label)[: loop.lib.USRLOOP_LABEL_LEN - 1]),
-            )
-            with inside(namespace):  # the right to make interfaces there is asked for
-                self.id = int(self._control.create(wanted).id)
-        except BaseException:
-            self.close()
-            raise
+        self._control = self._held.enter_context(loop.Control())
+        wanted = loop.Interface(
+            mac=plan.mac,
+            mtu=plan.mtu,
+            max_mtu=plan.abilities.max_mtu,
+            name=plan.name,
+            features=self._features(plan.abilities, plan.zero_copy is not None),
+            depth=DEPTH if plan.zero_copy is None else PAGES,
+            **(plan.zero_copy or {}),
+            label=os.fsdecode(os.fsencode(plan.device)[: loop.lib.USRLOOP_LABEL_LEN - 1]),
+        )
+        with inside(plan.namespace):  # the right to make interfaces there is asked for
+            self.id = int(self._control.create(wanted).id)
 
     def _features(self, can: Abilities, zero_copy: bool) -> int:
         lib = loop.lib
@@ -79,7 +56,6 @@ class UsrloopInterface(Closing):
         return int(features)
 
     def _locate(self) -> tuple[int, int]:
-        """Where it is now: a descriptor of its namespace, its number there (see Link)."""
         try:
             return self._control.namespace()
         except errors.UsrdrvError as error:
@@ -88,11 +64,10 @@ class UsrloopInterface(Closing):
             raise
 
     def hand_to(self, driver: DriverProcess) -> None:
-        """Have a driver serve it."""
         driver.send(op="start", loop=self.id)
 
     def started(self) -> None:
-        """The driver does: a kernel that does not have the interface yet gets it."""
+        """A kernel that does not have the interface yet gets it."""
         if self._started:
             return
         with inside(self.link.home):
@@ -102,11 +77,27 @@ class UsrloopInterface(Closing):
         self.link.change(alias=self._alias)
 
     def set_link(self, speed: int, full: bool = True) -> None:
-        """Say how fast the wire is, Mb/s; 0: there is none. Of a server that is dead the kernel knows itself."""
+        """Of a server that is dead the kernel knows itself."""
         with contextlib.suppress(errors.UsrdrvError):
             self._control.carrier(speed)
 
-    def close(self) -> None:
-        """The interface is gone. Idempotent."""
-        self.link.close()
-        self._control.close()
+
+@dataclass(frozen=True)
+class Usrloop(Export):
+    """The kernel module usrloop: a driver takes packets from rings."""
+
+    name = "usrloop"
+    why = "the kernel has module usrloop"
+    zero_copy = True
+
+    def available(self) -> bool:
+        return loop.available() and os.access(loop.NODE, os.R_OK | os.W_OK)
+
+    def check(self) -> None:
+        loop.Control().close()
+
+    def make(self, plan: Plan) -> UsrloopInterface:
+        return UsrloopInterface(plan)
+
+
+EXPORT = Usrloop
