@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from usrdrv import loop
 from usrdrv.base import errors
@@ -75,6 +75,9 @@ class Drive:
 class LoopServer(Closing):
     """The driver's process. A context manager: inside, it is ready to serve."""
 
+    worker: ClassVar[str] = "usrdrv.bridge.block.driver_usrloop"
+    """The module that it runs, with a BlockWorker."""
+
     def __init__(
         self,
         device: str,
@@ -95,7 +98,7 @@ class LoopServer(Closing):
             "poll_us": poll_us,
             "zero_copy": zero_copy,
         }
-        self._standby = Standby("usrdrv.bridge.block.driver")
+        self._standby = Standby(self.worker)
         self._process: DriverProcess
         self.drives: dict[int, Drive] = {}
         """By number."""

@@ -33,11 +33,10 @@ sanitizers = pytest.mark.parametrize("sanitizer", SANITIZERS)
 def sources(program: str) -> list[Path]:
     if program == "stress_null":
         chip = [*ROOT.glob("usrdrv/block/*.c"), *ROOT.glob("drivers/null/[!_]*.c")]
-        return [ROOT / "tests/fuzz/stress_null.c", *chip, ROOT / "usrdrv/loop/loop.c"]
+        return [ROOT / "tests/fuzz/stress_null.c", *chip]
     found = [ROOT / f"tests/fuzz/{program}.c", ROOT / "tests/fuzz/stress_rig.c"]
     found += [ROOT / "usrdrv/backends" / name for name in ("areas.c", "inproc.c")]
-    found.append(ROOT / "usrdrv/loop/loop.c")
-    for folder in ("usrdrv/block", "drivers/ide_cmd680", "devices/cmd680"):
+    for folder in ("usrdrv/block", "usrdrv/loop", "drivers/ide_cmd680", "devices/cmd680"):
         found += sorted((ROOT / folder).glob("*.c"))
     return found
 
