@@ -25,8 +25,8 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
-C_FOLDERS := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.c,usrdrv usrdrv/backends usrdrv/block usrdrv/loop \
-	usrdrv/net devices devices/* drivers/*)))))
+C_FOLDERS := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.c,$(shell find usrdrv -maxdepth 1 -type d) devices \
+	devices/* drivers/*)))))
 UAPI := loopback-kmod/include/uapi
 HEADERS := $(wildcard usrdrv/include/usrdrv/*.h $(UAPI)/*.h $(C_FOLDERS:=/*.h))
 SOURCES := $(wildcard $(C_FOLDERS:=/*.c))

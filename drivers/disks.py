@@ -53,9 +53,9 @@ class DiskController(Protocol):
     vanished: bool
     """Once `gone` is set: whether that is because nothing answers."""
     unserved: threading.Event
-    """Set when usrloop took a disk from us, after serve()."""
+    """Set when a port of a disk has ended, after serve()."""
     queues: int
-    """How many queues of usrloop its disks can make use of."""
+    """How many ports its disks can make use of."""
 
     @property
     def drives(self) -> Sequence[Disk | None]:
@@ -68,8 +68,11 @@ class DiskController(Protocol):
     def zero_copy(self, index: int) -> ZeroCopy | None:
         """Return how the kernel has to name a disk's pages if it is not to copy its data; None: it has to copy."""
 
-    def serve(self, index: int, fd: int, attach: Any) -> None:
-        """Take requests for a disk from usrloop, until close() or until usrloop takes the disk from us."""
+    def serve(self, index: int, ports: Sequence[int], zero_copy: bool) -> None:
+        """Take requests for a disk from ports, until close() or until one ends.
+
+        ports: as for FrontEnd.serve(). zero_copy: their requests name pages, in the way of zero_copy().
+        """
 
     def ask_health(self) -> None:
         """Have describe() tell what the disks say now."""

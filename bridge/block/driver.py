@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""The process of a block driver that usrloop gets its requests served by.
+"""The process of a block driver whose requests come through ports: rings that it shares with the kernel.
 
-`open` claims the device and says what the wanted drives are; `serve` attaches to a device of usrloop, one for each
-drive, and gives its rings to the driver's C part, which is on its own from then on.
+`open` claims the device and says what the wanted drives are; `serve` has the export make a drive's ports and gives
+them to the driver's C part, which is on its own from then on.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
+from abc import abstractmethod
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from usrdrv import loop
 from usrdrv.block.options import Options
 from usrdrv.bridge.block import inquiry
 from usrdrv.bridge.block.chosen import chosen, identity
 from usrdrv.bridge.worker.memory import no_core, stay_in_memory, unlimited
-from usrdrv.bridge.worker.worker import FAILED, GONE, Worker, run
+from usrdrv.bridge.worker.worker import FAILED, GONE, Worker
 from usrdrv.drivers.disks import open_disks
 
 if TYPE_CHECKING:
@@ -27,7 +26,20 @@ if TYPE_CHECKING:
 
 
 class BlockWorker(Worker):
-    """The drives of a controller that are served."""
+    """The drives of a controller that are served. An export with rings of its own says what is missing here."""
+
+    @abstractmethod
+    def can_zero_copy(self) -> bool:
+        """Whether the export could name pages to a device."""
+
+    @abstractmethod
+    def ports(
+        self, request: dict[str, Any], claim_fd: int, kept: ExitStack
+    ) -> tuple[list[int], bool]:
+        """Make the ports of a drive (DiskController.serve), and say whether they name pages.
+
+        request: what the supervisor said. claim_fd: the device's. kept: ends when nobody uses the ports any more.
+        """
 
     def settle(self) -> None:
         """Be ready for a disk that waits for us: not swapped out to it, no core dump that goes there.
@@ -41,12 +53,12 @@ class BlockWorker(Worker):
     def open(self, stack: ExitStack, request: dict[str, Any], fds: list[int]) -> None:
         name = request["device"]
         # Opened first, closed last: the driver has no requests of theirs any more.
-        self._controls = stack.enter_context(ExitStack())
+        self._kept = stack.enter_context(ExitStack())
         options = replace(Options(**request["options"]), counters=fds[0] if fds else -1)
         controller = stack.enter_context(open_disks(name, options))
         self._controller = controller
         drives = chosen(controller, name, request["drives"])
-        zero_copy = options.zero_copy and _can_zero_copy()
+        zero_copy = options.zero_copy and self.can_zero_copy()
         stack.enter_context(inquiry.answer(controller))
         for event in (controller.gone, controller.unserved):
             threading.Thread(target=self._watch, args=(event,), daemon=True).start()
@@ -76,18 +88,10 @@ class BlockWorker(Worker):
     def obey(self, request: dict[str, Any], fds: list[int]) -> None:
         match request["op"]:
             case "serve":
-                control = loop.Control()
-                self._controls.callback(control.close)
-                claim = self._controller.claim_fd
-                attach = control.attach(loop.lib.USRLOOP_BLOCK, request["id"], claim)
-                self._controller.serve(request["drive"], control.fd, attach)
+                ports, zero_copy = self.ports(request, self._controller.claim_fd, self._kept)
+                self._controller.serve(request["drive"], ports, zero_copy)
                 stay_in_memory()
                 self.say(event="serving")
-
-
-def _can_zero_copy() -> bool:
-    with loop.Control() as control:
-        return control.can_zero_copy(loop.lib.USRLOOP_BLOCK)
 
 
 def _describe(drive: Disk, queues: int, zero_copy: ZeroCopy | None) -> dict[str, Any]:
@@ -103,7 +107,3 @@ def _describe(drive: Disk, queues: int, zero_copy: ZeroCopy | None) -> dict[str,
         "zero_copy": zero_copy and asdict(zero_copy),
         **{name: getattr(block, name) for name in flags},
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run(BlockWorker))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from usrdrv import loop
 from usrdrv.base import errors
@@ -77,6 +77,9 @@ class Drive:
 class LoopServer(Closing):
     """The driver's process. A context manager: inside, it is ready to serve."""
 
+    worker: ClassVar[str] = "usrdrv.bridge.block.driver_usrloop"
+    """The module that it runs, with a BlockWorker."""
+
     def __init__(
         self, device: str, drives: Sequence[int] | None, options: Options = DEFAULTS
     ) -> None:
@@ -87,7 +90,7 @@ class LoopServer(Closing):
             "drives": drives,
             "options": asdict(options),
         }
-        self._standby = Standby("usrdrv.bridge.block.driver")
+        self._standby = Standby(self.worker)
         self._process: DriverProcess
         self.drives: dict[int, Drive] = {}
         """By number."""

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Builds usrdrv.drivers.ide_cmd680._cmd680: the driver's data path, and the register names for Python."""
 
-from usrdrv.base._cffi import INCLUDE, KERNEL_TYPES, PACKAGE, UAPI, extension
+from usrdrv.base._cffi import INCLUDE, PACKAGE, extension
 
 ffibuilder = extension(
     "usrdrv.drivers.ide_cmd680._cmd680",
-    ["drivers/ide_cmd680/*.c", "block/*.c", "loop/loop.c"],
+    ["drivers/ide_cmd680/*.c", "block/*.c"],
     [
-        UAPI / "usrloop.h",
         *(
             INCLUDE / "usrdrv" / name
             for name in ("dev.h", "block.h", "block_chip.h", "ata.h", "cmd680_regs.h")
@@ -15,6 +14,5 @@ ffibuilder = extension(
         PACKAGE / "drivers/ide_cmd680/ide.h",
     ],
     include=["block", "drivers/ide_cmd680"],
-    before=KERNEL_TYPES,
     after="int usrdrv_block_submit(struct usrdrv_block *, int, uint64_t, uint64_t, void *, unsigned int);",
 )

@@ -20,19 +20,43 @@
 #define BM_KEEP		(CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA)
 #define TRIM_RANGE_SECTORS	65535
 
+static struct ide_channel *of(struct block_channel *ch)
+{
+	return (struct ide_channel *)ch;
+}
+
+static unsigned int device_of(const struct ide_channel *ch)
+{
+	return ch->cmd->unit->number % 2;
+}
+
+static const struct ide_drive_conf *conf_of(const struct ide_channel *ch)
+{
+	return &ch->ide->conf[ch->cmd->unit->number];
+}
+
+static void put(struct ide_channel *ch, struct block_list *l, uint8_t region, unsigned int offset, uint8_t width,
+		uint32_t value)
+{
+	l->w[l->n++] = (struct usrdrv_write){
+		.region = region, .width = width, .offset = (uint16_t)offset, .value = value,
+	};
+	ch->block.count->register_writes++;
+}
+
 static void put_tf(struct ide_channel *ch, struct block_list *l, unsigned int reg, uint32_t value)
 {
-	block_put(&ch->block, l, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
+	put(ch, l, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
 }
 
 static void put_ctl(struct ide_channel *ch, struct block_list *l, uint32_t value)
 {
-	block_put(&ch->block, l, ch->ports.ctl_region, ch->ports.ctl, 1, value);
+	put(ch, l, ch->ports.ctl_region, ch->ports.ctl, 1, value);
 }
 
 static void put_bm_status(struct ide_channel *ch, struct block_list *l, uint32_t value)
 {
-	block_put(&ch->block, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
+	put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
 }
 
 static void put_bm_cmd(struct ide_channel *ch, struct block_list *l, int value)
@@ -40,23 +64,38 @@ static void put_bm_cmd(struct ide_channel *ch, struct block_list *l, int value)
 	if (ch->bm_cmd == value)
 		return;
 	ch->bm_cmd = value;
-	block_put(&ch->block, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_CMD, 1, (uint32_t)value);
+	put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_CMD, 1, (uint32_t)value);
+}
+
+/* Read a register, after the writes in the list; NULL: none. Return: 0, or -errno with the device given up. */
+static int get(struct ide_channel *ch, struct block_list *l, uint8_t region, unsigned int offset, uint8_t width,
+	       uint32_t *value)
+{
+	struct usrdrv_dev *dev = ch->block.front->dev;
+	int ret = dev->ops->read(dev, l ? l->w : NULL, l ? l->n : 0, region, offset, width, value);
+
+	if (l)
+		l->n = 0;
+	ch->block.count->register_reads++;
+	if (ret)
+		block_lost(ch->block.front, ret);
+	return ret;
 }
 
 static int get_tf(struct ide_channel *ch, struct block_list *l, unsigned int reg, uint32_t *value)
 {
-	return block_get(&ch->block, l, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
+	return get(ch, l, ch->ports.tf_region, ch->ports.tf + reg - CMD680_TF_DATA, 1, value);
 }
 
 static int get_alt_status(struct ide_channel *ch, uint32_t *value)
 {
-	return block_get(&ch->block, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, value);
+	return get(ch, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, value);
 }
 
 /* The four bytes of the bus-master block; the status byte alone is what counts. */
 static int get_bm_status(struct ide_channel *ch, uint32_t *value)
 {
-	return block_get(&ch->block, NULL, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
+	return get(ch, NULL, ch->ports.bm_region, ch->ports.bm + CMD680_BM_STATUS, 1, value);
 }
 
 static int flush_list(struct ide_channel *ch, struct block_list *l)
@@ -91,7 +130,7 @@ static void build_prd(struct ide_channel *ch)
 static void choose_opcode(struct ide_channel *ch)
 {
 	const struct block_command *cmd = ch->cmd;
-	const struct ide_drive_conf *conf = ide_conf(ch);
+	const struct ide_drive_conf *conf = conf_of(ch);
 	int fua = cmd->segments->flags & USRDRV_BLOCK_FUA;
 
 	ch->then_flush = 0;
@@ -135,7 +174,7 @@ static void put_taskfile(struct ide_channel *ch, struct block_list *l)
 	int features = trim ? ATA_DSM_TRIM : 0;
 	uint64_t lba = trim || flush ? 0 : cmd->sector;
 	uint32_t count = trim ? 1 : flush ? 0 : cmd->sectors;
-	int device = ATA_DEV_OBS | ATA_DEV_LBA | (ide_device(ch) ? ATA_DEV_DEV1 : 0);
+	int device = ATA_DEV_OBS | ATA_DEV_LBA | (device_of(ch) ? ATA_DEV_DEV1 : 0);
 
 	if (!ch->ext)
 		device |= (int)(lba >> 24) & 0x0f;
@@ -199,7 +238,7 @@ static void issue_dma(struct ide_channel *ch, struct block_list *l, struct usrdr
 
 	ch->phase = IDE_DMA_DATA;
 	build_prd(ch);
-	block_put(&ch->block, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_PRD, 4, (uint32_t)ch->prd_dma.bus);
+	put(ch, l, ch->ports.bm_region, ch->ports.bm + CMD680_BM_PRD, 4, (uint32_t)ch->prd_dma.bus);
 	put_bm_cmd(ch, l, to_memory);
 	put_tf(ch, l, CMD680_TF_COMMAND, ch->opcode);
 	ch->cmd->finishes = !ch->then_flush;
@@ -212,7 +251,7 @@ static void issue_dma(struct ide_channel *ch, struct block_list *l, struct usrdr
 
 static void start(struct block_channel *b, struct block_command *cmd, struct block_list *l, struct usrdrv_write *go)
 {
-	struct ide_channel *ch = ide_channel(b);
+	struct ide_channel *ch = of(b);
 
 	ch->cmd = cmd;
 	choose_opcode(ch);
@@ -223,7 +262,7 @@ static void start(struct block_channel *b, struct block_command *cmd, struct blo
 	if (cmd->op == USRDRV_BLOCK_FLUSH) {
 		ch->phase = IDE_NO_DATA;
 		put_tf(ch, l, CMD680_TF_COMMAND, ch->opcode);
-	} else if (ide_conf(ch)->dma) {
+	} else if (conf_of(ch)->dma) {
 		issue_dma(ch, l, go);
 	} else {
 		ch->phase = cmd->op == USRDRV_BLOCK_READ ? IDE_PIO_IN : IDE_PIO_OUT;
@@ -289,7 +328,7 @@ static void complete(struct ide_channel *ch, struct block_list *l)
 		return;
 	}
 	ch->then_flush = 0;
-	ch->opcode = ch->ext || ide_conf(ch)->lba48 ? ATA_FLUSH_CACHE_EXT : ATA_FLUSH_CACHE;
+	ch->opcode = ch->ext || conf_of(ch)->lba48 ? ATA_FLUSH_CACHE_EXT : ATA_FLUSH_CACHE;
 	ch->cmd->deadline = block_now_ms() + block_flush_ms(&ch->block, ch->cmd);
 	ch->phase = IDE_NO_DATA;
 	ch->block.count->flushes++;
@@ -342,7 +381,7 @@ static void pio_interrupt(struct ide_channel *ch, struct block_list *l, uint32_t
 /* Whether a busy channel has an interrupt: service it. */
 static int interrupt(struct block_channel *b, struct block_list *l)
 {
-	struct ide_channel *ch = ide_channel(b);
+	struct ide_channel *ch = of(b);
 	uint32_t bm, status, config;
 
 	if (get_bm_status(ch, &bm) || !(bm & CMD680_BM_INT))
@@ -356,7 +395,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
 		if (bm & CMD680_BM_ACTIVE && ch->ide->mmio) {
 			uint16_t chcfg = CMD680_CHCFG + ch->block.number * CMD680_CH_STRIDE;
 
-			if (block_get(&ch->block, NULL, 5, chcfg, 4, &config))
+			if (get(ch, NULL, 5, chcfg, 4, &config))
 				return 0;
 			if (!(config & CMD680_CHCFG_INTRQ)) {
 				ch->block.count->spurious++;
@@ -394,7 +433,7 @@ static int interrupt(struct block_channel *b, struct block_list *l)
  */
 static void idle_interrupt(struct block_channel *b, struct block_list *l)
 {
-	struct ide_channel *ch = ide_channel(b);
+	struct ide_channel *ch = of(b);
 	uint32_t bm, status;
 
 	if (get_bm_status(ch, &bm) || get_tf(ch, NULL, CMD680_TF_STATUS, &status) || !(bm & CMD680_BM_INT))
@@ -409,7 +448,7 @@ static void idle_interrupt(struct block_channel *b, struct block_list *l)
  */
 static void watch(struct block_channel *b, struct block_list *l, uint64_t now)
 {
-	struct ide_channel *ch = ide_channel(b);
+	struct ide_channel *ch = of(b);
 	const struct block_command *cmd = ch->cmd;
 	uint32_t bm, status, fifo;
 
@@ -430,7 +469,7 @@ static void watch(struct block_channel *b, struct block_list *l, uint64_t now)
 		}
 		if (!(bm & CMD680_BM_ACTIVE) && ch->ide->mmio) {
 			/* the engine has moved all; with its FIFO empty it may be stopped and the status be read */
-			if (block_get(&ch->block, NULL, 5, CMD680_FIFO_CTL + ch->block.number * 4, 4, &fifo))
+			if (get(ch, NULL, 5, CMD680_FIFO_CTL + ch->block.number * 4, 4, &fifo))
 				return;
 			if (!(fifo >> 16 & 0x1ff)) {
 				put_bm_cmd(ch, l, ch->bm_cmd & CMD680_BM_TO_MEMORY);
@@ -464,7 +503,7 @@ static void watch(struct block_channel *b, struct block_list *l, uint64_t now)
 
 static void resumed(struct block_channel *b)
 {
-	struct ide_channel *ch = ide_channel(b);
+	struct ide_channel *ch = of(b);
 
 	ch->device_reg = -1;
 	ch->features_reg = -1;

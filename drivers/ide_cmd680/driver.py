@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -133,7 +133,7 @@ class Controller(Closing):
         """Once `gone` is set: whether that is because nothing answers; else we did what cannot be done."""
         self.queues = 1
         self.unserved = threading.Event()
-        """Set when usrloop took a disk from us, after serve()."""
+        """Set when a port of a disk has ended, after serve()."""
         self._drives: list[Drive | None] = [None] * 4
         self._zero_copied: set[int] = set()
         self._asking = threading.Lock()
@@ -487,15 +487,14 @@ class Controller(Closing):
                 drive.offline = True
                 self._front.offline(drive.index)
 
-    def serve(self, index: int, fd: int, attach: Any) -> None:
-        """Take requests for a drive from usrloop, until close() or until usrloop takes the disk from us.
+    def serve(self, index: int, ports: Sequence[int], zero_copy: bool) -> None:
+        """Take requests for a drive from ports, until close() or until one ends.
 
-        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop. With the claim's
-        file in it (zero copy) the drive is never slowed down to PIO, which needs an address of ours.
+        zero_copy: the drive is never slowed down to PIO, which needs an address of ours.
         """
-        if attach.claim_fd >= 0:
+        if zero_copy:
             self._zero_copied.add(index)
-        self._front.serve(index, fd, attach)
+        self._front.serve(index, ports)
 
     # reporting and end
 

@@ -17,20 +17,20 @@
  *
  * Return: how many.
  */
-unsigned int ide_finish_steps(const struct block_channel *ch, struct usrloop_step *steps)
+unsigned int ide_finish_steps(const struct block_channel *ch, struct block_step *steps)
 {
 	const struct ide_ports *p = &((const struct ide_channel *)ch)->ports;
-	const struct usrloop_step those[] = {
+	const struct block_step those[] = {
 		/* command, scratch, status: section 4.2 */
-		{ .op = USRLOOP_STEP_EXPECT, .bar = p->bm_region, .offset = p->bm, .width = 4,
+		{ .op = BLOCK_STEP_EXPECT, .bar = p->bm_region, .offset = p->bm, .width = 4,
 		  .mask = CMD680_BM_START | (CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_ACTIVE) << STATUS,
 		  .value = CMD680_BM_START | CMD680_BM_INT << STATUS },
-		{ .op = USRLOOP_STEP_WRITE, .bar = p->bm_region, .offset = p->bm + CMD680_BM_CMD, .width = 1,
+		{ .op = BLOCK_STEP_WRITE, .bar = p->bm_region, .offset = p->bm + CMD680_BM_CMD, .width = 1,
 		  .mask = CMD680_BM_TO_MEMORY },
-		{ .op = USRLOOP_STEP_EXPECT, .bar = p->tf_region, .width = 1,
+		{ .op = BLOCK_STEP_EXPECT, .bar = p->tf_region, .width = 1,
 		  .offset = p->tf + CMD680_TF_STATUS - CMD680_TF_DATA,
 		  .mask = ATA_BSY | ATA_DRDY | ATA_DF | ATA_DRQ | ATA_ERR, .value = ATA_DRDY },
-		{ .op = USRLOOP_STEP_WRITE, .bar = p->bm_region, .offset = p->bm + CMD680_BM_STATUS, .width = 1,
+		{ .op = BLOCK_STEP_WRITE, .bar = p->bm_region, .offset = p->bm + CMD680_BM_STATUS, .width = 1,
 		  .shift = STATUS, .mask = CMD680_BM_INT | CMD680_BM_ERROR | CMD680_BM_DEV0_DMA | CMD680_BM_DEV1_DMA },
 	};
 
@@ -46,5 +46,5 @@ unsigned int ide_finish_steps(const struct block_channel *ch, struct usrloop_ste
 void ide_finished(struct block_channel *ch, struct block_command *cmd)
 {
 	(void)cmd;
-	ide_channel(ch)->bm_cmd &= CMD680_BM_TO_MEMORY;
+	((struct ide_channel *)ch)->bm_cmd &= CMD680_BM_TO_MEMORY;
 }

@@ -96,26 +96,11 @@ struct ide {
 	struct ide_drive_conf conf[IDE_DRIVES];
 };
 
-static inline struct ide_channel *ide_channel(struct block_channel *ch)
-{
-	return (struct ide_channel *)ch;
-}
-
-static inline unsigned int ide_device(const struct ide_channel *ch)
-{
-	return ch->cmd->unit->number % 2;
-}
-
-static inline const struct ide_drive_conf *ide_conf(const struct ide_channel *ch)
-{
-	return &ch->ide->conf[ch->cmd->unit->number];
-}
-
 /* command.c */
 extern const struct block_chip_ops ide_chip_ops;
 
 /* finish.c */
-unsigned int ide_finish_steps(const struct block_channel *ch, struct usrloop_step *steps);
+unsigned int ide_finish_steps(const struct block_channel *ch, struct block_step *steps);
 void ide_finished(struct block_channel *ch, struct block_command *cmd);
 
 /* pio.c */

@@ -55,6 +55,18 @@ void ide_pio_write_sector(struct ide_channel *ch)
 		block_lost(ch->block.front, err);
 }
 
+static int get_alt_status(struct ide_channel *ch, uint32_t *value)
+{
+	struct usrdrv_dev *dev = ch->block.front->dev;
+	int err;
+
+	ch->block.count->register_reads++;
+	err = usrdrv_read(dev, ch->ports.ctl_region, ch->ports.ctl, 1, value);
+	if (err)
+		block_lost(ch->block.front, err);
+	return err;
+}
+
 /**
  * ide_pio_first_drq - wait for the first DRQ of a PIO write
  * @ch:		channel
@@ -71,7 +83,7 @@ int ide_pio_first_drq(struct ide_channel *ch, uint32_t *status)
 	uint64_t deadline = block_now_ms() + 100;
 
 	do {
-		if (block_get(&ch->block, NULL, ch->ports.ctl_region, ch->ports.ctl, 1, status))
+		if (get_alt_status(ch, status))
 			return -ENODEV;
 		if (!(*status & ATA_BSY)) {
 			if (*status & (ATA_ERR | ATA_DF))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -109,7 +110,7 @@ class Controller(Closing):
         """Never set: memory stays."""
         self.vanished = False
         self.unserved = threading.Event()
-        """Set when usrloop took the disk from us, after serve()."""
+        """Set when a port has ended, after serve()."""
         self.drives = (Drive(Identity("null", name), self._front.block(0)),)
         try:
             self._front.start()
@@ -151,9 +152,9 @@ class Controller(Closing):
     def zero_copy(self, index: int) -> None:
         """Say that the kernel has to copy: there is no device that could reach its pages."""
 
-    def serve(self, index: int, fd: int, attach: Any) -> None:
-        """Take requests from usrloop, until close() or until it takes the disk from us."""
-        self._front.serve(index, fd, attach)
+    def serve(self, index: int, ports: Sequence[int], zero_copy: bool) -> None:
+        """Take requests from ports, until close() or until one ends."""
+        self._front.serve(index, ports)
 
     def stats(self) -> dict[str, object]:
         """Return the counters of all queues."""

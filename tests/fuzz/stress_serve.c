@@ -33,6 +33,7 @@
 
 #include "ide.h"
 #include "stress_rig.h"
+#include "usrdrv/loop.h"
 
 #define DRIVES		4u
 #define DEPTH		16u
@@ -408,8 +409,7 @@ static int make_rings(struct usrloop_attach *attach)
 
 	*attach = (struct usrloop_attach){
 		.queues = 1, .depth = DEPTH, .ring_stride = DATA, .sq = SQ, .cq = CQ, .slot_size = SLOT, .data = DATA,
-		.data_stride = DEPTH * SLOT, .size = DATA + DEPTH * SLOT,
-		.claim_fd = -1,
+		.data_stride = DEPTH * SLOT, .size = DATA + DEPTH * SLOT, .claim_fd = -1,
 	};
 	if (fd < 0 || ftruncate(fd, (off_t)attach->size))
 		return -1;
@@ -528,6 +528,7 @@ int main(int argc, char **argv)
 		.sectors = SECTORS, .physical_block = 512, .lba48 = 1, .fua = 1, .trim = 1, .flush = 1, .dma = 1,
 	};
 	struct usrloop_attach attach[DRIVES];
+	struct block_port *port;
 	struct usrdrv_dev_ops ops;
 	pthread_t control;
 	const char *way;
@@ -567,12 +568,10 @@ int main(int argc, char **argv)
 	ret = ide_create(dev, 1, &ide);
 	for (unsigned int d = 0; d < drives && !ret; d++)
 		ret = ide_configure(ide, d, &conf);
-	if (!ret)
-		ret = block_start(ide_front(ide));
+	ret = ret ?: block_start(ide_front(ide));
 	for (unsigned int d = 0; d < drives && !ret; d++)
-		ret = block_serve(ide_front(ide), d, side[d].fd, &attach[d]);
-	if (!ret)
-		ret = -pthread_create(&control, NULL, control_plane, ide);
+		ret = loop_block_port(side[d].fd, &attach[d], 0, &port) ?: block_serve(ide_front(ide), d, &port, 1);
+	ret = ret ?: -pthread_create(&control, NULL, control_plane, ide);
 	if (ret) {
 		fprintf(stderr, "start: %s\n", strerror(-ret));
 		return 2;

@@ -63,7 +63,7 @@ class Wire:
     @contextmanager
     def flow_server(self) -> Iterator[None]:
         """What a flow has at its other end, until it has ended well."""
-        words = ["ip", "netns", "exec", self.namespace, sys.executable, ROOT / FLOW, "serve"]
+        words = ["ip", "netns", "exec", self.namespace, sys.executable, str(ROOT / FLOW), "serve"]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None and server.stdout.readline() == b"listening\n"
             try:

@@ -6,8 +6,33 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "front.h"
+
+/**
+ * block_kick - wake the main dispatcher
+ * @front:	front end
+ */
+void block_kick(struct block_front *front)
+{
+	eventfd_write(front->dispatcher->kick_fd, 1);
+}
+
+/**
+ * block_lost - note that there is no way on with the device
+ * @front:	front end
+ * @err:	of the access that failed: -ENODEV it is gone; else it was refused, which is the driver's own fault
+ *
+ * From any context; the main dispatcher ends all requests.
+ */
+void block_lost(struct block_front *front, int err)
+{
+	int none = 0;
+
+	if (atomic_compare_exchange_strong(&front->gone, &none, -err))
+		block_kick(front);
+}
 
 static void freeze(struct block_channel *ch, const struct block_event *event)
 {
@@ -34,6 +59,29 @@ void block_freeze(struct block_channel *ch, const struct block_command *cmd)
 	};
 
 	freeze(ch, &event);
+}
+
+/**
+ * block_error - a command failed: freeze the channel until the control plane has decided
+ * @ch:		channel; with depth 1 the chip uses no register of it after this, until it is resumed. Other commands of a
+ *		deeper one are still looked at
+ * @cmd:	flying
+ * @kind:	why
+ */
+void block_error(struct block_channel *ch, struct block_command *cmd, enum block_event_kind kind)
+{
+	if (kind == BLOCK_EVENT_TIMEOUT)
+		ch->count->timeouts++;
+	else
+		ch->count->errors++;
+	cmd->flying = 0;
+	ch->flying--;
+	cmd->event = kind;
+	cmd->next = NULL;
+	*ch->failed_tail = cmd;
+	ch->failed_tail = &cmd->next;
+	if (ch->failed == cmd)
+		block_freeze(ch, cmd);
 }
 
 /**

@@ -256,21 +256,21 @@ static int begin(struct block_dispatcher *d, struct block_orders *o)
 	return run(d, block_feed);
 }
 
-static int serve_queue(struct block_front *front, struct block_unit *u, unsigned int queue, int fd,
-		       const struct usrloop_attach *attach)
+/* Take over a port of a unit, also on an error. */
+static int serve_queue(struct block_unit *u, struct block_channel *ch, struct block_port *port)
 {
+	struct block_front *front = u->front;
 	struct block_dispatcher *d = front->dispatcher;
 	struct block_orders *o;
-	struct block_port *port;
 	int ret;
 
 	if (atomic_load(&d->orders) || d->ended)
 		d = new_dispatcher(front);
-	if (!d)
+	if (!d) {
+		port->ops->close(port);
 		return -ENOMEM;
-	ret = block_usrloop_port(fd, attach, queue, &port);
-	if (!ret)
-		ret = block_make_orders(d, u, u->channel[queue % u->channels], port, &o);
+	}
+	ret = block_make_orders(d, u, ch, port, &o);
 	if (!ret)
 		return begin(d, o);
 	if (d != front->dispatcher)
@@ -279,28 +279,29 @@ static int serve_queue(struct block_front *front, struct block_unit *u, unsigned
 }
 
 /**
- * block_serve - take requests for a unit from usrloop from now on
+ * block_serve - take a unit's requests from ports from now on
  * @front:	front end, started
  * @unit:	its number
- * @fd:		of /dev/usrloop, attached to a block device; kept by the caller until block_stop()
- * @attach:	what ATTACH returned; each of its queues gets a channel of the unit
+ * @port:	each gets a channel of the unit; the front end's from now on, which closes them, also after an error
+ * @ports:	how many
  *
  * One caller at a time. After an error only block_stop() is left to do.
  *
  * Return: 0; -EINVAL no such unit; -EBUSY it is or was served; -errno.
  */
-int block_serve(struct block_front *front, unsigned int unit, int fd, const struct usrloop_attach *attach)
+int block_serve(struct block_front *front, unsigned int unit, struct block_port *const *port, unsigned int ports)
 {
 	struct block_unit *u = unit < BLOCK_MAX_UNITS ? &front->unit[unit] : NULL;
-	int ret = 0;
+	int ret = !u || !u->front ? -EINVAL : u->served ? -EBUSY : 0;
 
-	if (!u || !u->front)
-		return -EINVAL;
-	if (u->served)
-		return -EBUSY;
-	u->served = 1;
-	for (unsigned int i = 0; i < attach->queues && !ret; i++)
-		ret = serve_queue(front, u, i, fd, attach);
+	for (unsigned int i = 0; i < ports; i++) {
+		if (ret) {
+			port[i]->ops->close(port[i]);
+			continue;
+		}
+		u->served = 1;
+		ret = serve_queue(u, u->channel[i % u->channels], port[i]);
+	}
 	return ret;
 }
 

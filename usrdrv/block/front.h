@@ -3,22 +3,23 @@
  * The front end's own parts. Calls go down only:
  *
  *	front.c		life of a front end: memory, locks, channels, units
- *	dispatch.c	threads that sleep in a port, and what they do when they wake
+ *	orders.c	memory that a port's orders need
+ *	dispatch.c	threads that sleep in a port, take its orders, service the interrupt, hand over what is done
  *	requests.c	requests of threads that submit and wait
- *	orders.c	requests that a port brings
- *	run.c		who runs a channel: start commands, service interrupts, watch, resume after an error
+ *	control.c	what the control plane tells channels: go on, pause; the end
+ *	channel.c	a request's way: segments, the queue, a command, the chip, its end
+ *	join.c		what waits in the queue joins a command
  *	owner.c		whether the kernel or the driver ends the only command
- *	commands.c	segments become a command; a command ends
  *	events.c	a frozen channel, or the device's end, told to the control plane
- *	segments.c	the pool, the queue; requests that are complete
- *	base.c		the clock, a kick, register access
  *
- * Beside them epoll_port.c and usrloop_port.c, which know nothing of the front end but block_port.h.
+ * Beside them epoll_port.c, which knows nothing of the front end but block_port.h.
  *
  * See docs/design/block-front-end.md.
  */
 #ifndef FRONT_H
 #define FRONT_H
+
+#include <string.h>
 
 #include "usrdrv/block_chip.h"
 #include "usrdrv/block_port.h"
@@ -68,61 +69,63 @@ struct block_orders {
 	struct block_order_request *done;	/* by other threads */
 };
 
-/* segments.c */
-void block_unlock(struct block_channel *ch);
-struct block_segment *block_take_segments(struct block_channel *ch, unsigned int want);
-void block_give_segments(struct block_channel *ch, struct block_segment *first);
-void block_enqueue(struct block_channel *ch, struct block_segment *first);
-void block_finish_segment(struct block_channel *ch, struct block_segment *s, int status);
-void block_fail_queue(struct block_channel *ch, const struct block_unit *unit, int err);
-int block_check(const struct block_unit *u, enum usrdrv_block_op op, uint64_t offset, uint64_t len);
-uint64_t block_share(const struct block_unit *u, enum usrdrv_block_op op, uint64_t len);
-void block_copy_out(const struct block_segment *first, uint8_t *buf);
-void block_fill(struct block_segment *s, struct block_unit *u, struct block_request *r, enum usrdrv_block_op op,
-		uint64_t offset, uint64_t len, unsigned int flags);
-
 /* events.c */
 void block_freeze(struct block_channel *ch, const struct block_command *cmd);
 void block_freeze_idle(struct block_channel *ch);
 void block_post_gone(struct block_front *front);
 void block_post_unserved(struct block_front *front, unsigned int unit);
 
-/* commands.c */
-struct block_command *block_next_command(struct block_channel *ch);
-struct block_command *block_only_command(const struct block_channel *ch);
-struct block_command *block_next_failed(struct block_channel *ch);
-void block_end_failed(struct block_channel *ch, struct block_command *cmd, int status);
-void block_requeue(struct block_channel *ch, struct block_command *cmd, int alone);
-void block_end_all(struct block_channel *ch, int status);
-
 /* owner.c */
-void block_arm_before(struct block_orders *o, struct block_channel *ch, struct block_command *cmd, struct block_list *l);
-void block_arm(struct block_orders *o);
-int block_take_back(struct block_orders *o);
-int block_disarm(struct block_orders *o);
+int block_may_arm(const struct block_orders *o, const struct block_command *cmd);
+void block_arm(struct block_orders *o, struct block_command *cmd);
+void block_arm_again(struct block_orders *o);
+struct block_command *block_disarm(struct block_orders *o);
 
-/* run.c */
-void block_start_commands(struct block_channel *ch, struct block_list *l);
-void block_run_channel(struct block_channel *ch);
+/* join.c */
+void block_join(struct block_channel *ch, struct block_command *cmd);
+
+/* channel.c */
+int block_check(const struct block_unit *u, enum usrdrv_block_op op, uint64_t offset, uint64_t len);
+uint64_t block_segment_limit(const struct block_unit *u, enum usrdrv_block_op op);
+int block_enqueue(struct block_channel *ch, struct block_unit *u, struct block_request *r, struct block_segment *s,
+		  const struct block_order *order, const struct block_piece *table);
+void block_run(struct block_channel *ch);
 void block_service(struct block_front *front);
+int block_poll_chip(struct block_front *front);
 int block_watch(struct block_front *front);
 int block_any_busy(struct block_front *front);
-int block_poll_chip(struct block_front *front);
+void block_end_segments(struct block_channel *ch, struct block_command *cmd, int status);
+void block_end_segment(struct block_channel *ch, struct block_segment *s, int status);
+void block_unlock(struct block_channel *ch);
+
+/* control.c */
 void block_fail_everything(struct block_front *front);
+
+/* dispatch.c */
+void *block_dispatch(void *dispatcher);
+void *block_feed(void *dispatcher);
+void block_order_complete(struct block_request *request);
 
 /* orders.c */
 int block_make_orders(struct block_dispatcher *by, struct block_unit *unit, struct block_channel *ch,
 		      struct block_port *port, struct block_orders **out);
 void block_free_orders(struct block_orders *o);
-void block_pump(struct block_orders *o);
-void block_drain(struct block_orders *o);
 
-/* dispatch.c */
-void *block_dispatch(void *dispatcher);
-void *block_feed(void *dispatcher);
-
-/* The ports. */
+/* epoll_port.c */
 struct block_port *block_epoll_port(void);
-int block_usrloop_port(int fd, const struct usrloop_attach *attach, unsigned int queue, struct block_port **out);
+
+/* Copy what a request has read; first: of its segments, which are done. */
+static inline void block_copy_out(const struct block_request *r, const struct block_segment *first, uint8_t *buf)
+{
+	uint64_t left = r->len;
+
+	for (const struct block_segment *s = first; left; s = s->sibling) {
+		uint64_t n = (uint64_t)s->sectors * USRDRV_SECTOR;
+
+		memcpy(buf, s->page, n);
+		buf += n;
+		left -= n;
+	}
+}
 
 #endif

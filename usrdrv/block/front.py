@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from usrdrv import loop
 from usrdrv.block import Block, BlockLib, raise_errno
 from usrdrv.block.options import Options
 
@@ -76,14 +76,16 @@ class FrontEnd:
             self.stop()
             raise_errno(result, f"{self._name}: dispatcher")
 
-    def serve(self, unit: int, fd: int, attach: Any) -> None:
-        """Take requests for a unit from usrloop, until stop() or until its event says that the port has ended.
+    def serve(self, unit: int, ports: Sequence[int]) -> None:
+        """Take requests for a unit from ports, until stop() or until its event says that one has ended.
 
-        fd: of /dev/usrloop, kept by the caller; attach: struct usrloop_attach of usrdrv.loop.
+        ports: addresses of struct block_port (block_port.h), made by whoever exports the unit. They are ours from
+        now on, also after an error.
         """
-        layout = self._ffi.cast("struct usrloop_attach *", int(loop.ffi.cast("uintptr_t", attach)))
-        result = self._lib.block_serve(self._front, unit, fd, layout)
-        raise_errno(result, f"{self._name}: drive {unit}: usrloop")
+        pointers = [self._ffi.cast("struct block_port *", address) for address in ports]
+        array = self._ffi.new("struct block_port *[]", pointers)
+        result = self._lib.block_serve(self._front, unit, array, len(pointers))
+        raise_errno(result, f"{self._name}: drive {unit}: ports")
 
     def wait_event(self) -> tuple[int, Event] | None:
         """Sleep until a channel needs a decision; return its number and why. None: after stop()."""

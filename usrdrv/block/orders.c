@@ -1,162 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Requests that a port brings. The chip moves data straight to and from the port's slots, or to and from the pages that the
- * slots name (zero copy); where the device cannot reach the slots, memory of ours stands for them.
- *
- * All of it is the dispatcher's, but for completions that other threads bring about (an error's verdict, the end, the main
- * dispatcher's interrupts): those wait in a list.
+ * What a port's orders need: a request and segments for each of its slots. The chip moves data straight to and from the
+ * slots, or to and from the pages that the slots name (zero copy); where the device cannot reach the slots, memory of ours
+ * stands for them.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
 
 #include "front.h"
-
-static void hand_over(struct block_orders *o, struct block_order_request *r)
-{
-	uint32_t tag = (uint32_t)(r - o->request);
-	const struct block_segment *first = &o->segment[tag * o->per_slot];
-	int status = r->request.status;
-
-	/*
-	 * At the end of the device, or ours, the order is left as it is: whoever is started next gets it
-	 * again, or the kernel fails it when nobody is. What the kernel has ended is not told to it.
-	 */
-	if (status == -ENODEV || r->ended)
-		return;
-	if (!status && o->bounce && first->op == USRDRV_BLOCK_READ)
-		block_copy_out(first, block_slot(o->port, tag));
-	o->port->ops->complete(o->port, tag, r->seq, status);
-}
-
-static void complete(struct block_request *request)
-{
-	struct block_order_request *r = (struct block_order_request *)request;
-	struct block_orders *o = r->orders;
-
-	if (pthread_equal(pthread_self(), o->by->thread)) {
-		hand_over(o, r);
-		return;
-	}
-	pthread_mutex_lock(&o->lock);
-	r->next = o->done;
-	o->done = r;
-	pthread_mutex_unlock(&o->lock);
-	eventfd_write(o->by->kick_fd, 1);
-}
-
-/**
- * block_drain - note the completions that other threads brought about
- * @o:	orders of the calling dispatcher
- */
-void block_drain(struct block_orders *o)
-{
-	struct block_order_request *r;
-
-	pthread_mutex_lock(&o->lock);
-	r = o->done;
-	o->done = NULL;
-	pthread_mutex_unlock(&o->lock);
-	for (; r; r = r->next)
-		hand_over(o, r);
-}
-
-/* Whether the slot has a table of where a request's data are, not the data. */
-static int has_table(const struct block_orders *o, enum usrdrv_block_op op)
-{
-	return o->port->tables && (op == USRDRV_BLOCK_READ || op == USRDRV_BLOCK_WRITE);
-}
-
-/* Whether the unit can do an order and its data, or their table, fit the slot. Return: 0 or -errno. */
-static int check(const struct block_orders *o, const struct block_order *order)
-{
-	if (order->op == USRDRV_BLOCK_FLUSH)
-		return order->len ? -EINVAL : 0;
-	if (!order->len)
-		return -EINVAL;
-	if (has_table(o, order->op)) {
-		if (!order->pieces || order->pieces > o->port->slot_size / sizeof(struct usrloop_segment) ||
-		    order->pieces > o->by->front->can.max_pieces || order->len / USRDRV_SECTOR > o->unit->max_sectors)
-			return -EINVAL;
-	} else if (order->op == USRDRV_BLOCK_TRIM) {
-		if (order->len > o->per_slot * o->by->front->can.trim_bytes)
-			return -EINVAL;
-	} else if (order->len > o->port->slot_size) {
-		return -EINVAL;
-	}
-	return block_check(o->unit, order->op, order->offset, order->len);
-}
-
-/* The kernel keeps a request whose pages are named to what one command can do. */
-static void fill_segments(struct block_orders *o, struct block_order_request *r, const struct block_order *order)
-{
-	struct block_segment *segment = &o->segment[order->tag * o->per_slot];
-	int table = has_table(o, order->op);
-	uint64_t offset = order->offset, left = order->len, n;
-
-	do {
-		n = table ? left : block_share(o->unit, order->op, left);
-		segment->alone = segment->tries = 0;
-		block_fill(segment, o->unit, &r->request, order->op, offset, n, order->flags);
-		offset += n;
-		left -= n;
-		segment->sibling = left ? segment + 1 : NULL;
-		if (table) {
-			segment->table = (const struct usrloop_segment *)block_slot(o->port, order->tag);
-			segment->pieces = (uint16_t)order->pieces;
-		}
-	} while (segment++, left);
-}
-
-/* Make segments of an order and put them into the queue; channel locked. */
-static void take_order(struct block_orders *o, const struct block_order *order)
-{
-	struct block_order_request *r = &o->request[order->tag];
-	struct block_segment *first = &o->segment[order->tag * o->per_slot];
-
-	/* One that waits to be told of its end may be this tag's last one. */
-	assert(!o->channel->done);
-	r->seq = order->seq;
-	r->ended = 0;
-	r->request.left = 0;
-	r->request.status = check(o, order);
-	if (!r->request.status && o->channel->state == BLOCK_DEAD)
-		r->request.status = -ENODEV;
-	if (r->request.status) {
-		hand_over(o, r);
-		return;
-	}
-	if (o->bounce && order->op == USRDRV_BLOCK_WRITE)
-		memcpy(first->page, block_slot(o->port, order->tag), order->len);
-	fill_segments(o, r, order);
-	block_enqueue(o->channel, first);
-}
-
-/**
- * block_pump - take all orders that there are, and start what can be started
- * @o:	orders of the calling dispatcher
- */
-void block_pump(struct block_orders *o)
-{
-	struct block_channel *ch = o->channel;
-	struct block_order order;
-	int room;
-
-	pthread_mutex_lock(&ch->lock);
-	if (block_take_back(o)) {
-		/* The kernel may have given its tag to the next request already: be done with it before that is read. */
-		block_unlock(ch);
-		pthread_mutex_lock(&ch->lock);
-	}
-	while (o->port->ops->next(o->port, &order))
-		take_order(o, &order);
-	room = ch->idle != NULL;
-	block_unlock(ch);
-	if (room)
-		block_run_channel(ch);
-}
 
 /* Give each slot its segments, which lie where its data do. */
 static int make_segments(struct block_orders *o)
@@ -170,7 +21,7 @@ static int make_segments(struct block_orders *o)
 		return -ENOMEM;
 	for (unsigned int i = 0; i < depth; i++) {
 		o->request[i].orders = o;
-		o->request[i].request.complete = complete;
+		o->request[i].request.complete = block_order_complete;
 		for (unsigned int j = 0; j < o->per_slot; j++) {
 			struct block_segment *segment = &o->segment[i * o->per_slot + j];
 			const struct usrdrv_dma *data = &o->data[i / o->per_piece];
@@ -178,6 +29,7 @@ static int make_segments(struct block_orders *o)
 
 			segment->page = (uint8_t *)data->cpu + at;
 			segment->bus = data->bus + at;
+			segment->sibling = j + 1 < o->per_slot ? segment + 1 : NULL;
 		}
 	}
 	return 0;

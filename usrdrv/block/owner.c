@@ -13,106 +13,85 @@
  *	          disarm finds it: the command has ended, its order is completed
  *
  * Arming: only by the dispatcher whose port it is, only one command, and only as the last thing before it sleeps: when a
- * command is about to be set off (block_arm_before), or when one is at the chip still (block_arm). Disarming: the first
- * thing that it does with the chip or the queue after that (block_disarm, or block_take_back under the channel's lock).
- * Other threads do neither: one that queues more kicks the dispatcher.
+ * command is about to be set off, or when one is at the chip still. Disarming: the first thing that it does with the chip or
+ * the queue after that. Other threads do neither: one that queues more kicks the dispatcher. The channel's lock is held.
  *
  * With a second port nobody arms: its thread starts commands of its own.
  */
 #include "front.h"
 
-/* Channel locked. Return: the order that a command completes if it may be armed, else NULL. */
-static struct block_order_request *may_arm(struct block_orders *o, const struct block_command *cmd)
+/* The command that is all that the channel has to do; NULL: none, or there are others, or something waits for its end. */
+static struct block_command *only_command(const struct block_channel *ch)
 {
-	struct block_order_request *r;
+	struct block_command *cmd = ch->command;
+
+	if (ch->flying != 1 || ch->queue || ch->pause)
+		return NULL;
+	while (!cmd->flying)
+		cmd++;
+	return cmd;
+}
+
+/**
+ * block_may_arm - whether the kernel may end a command
+ * @o:		orders of the calling dispatcher
+ * @cmd:	the command; NULL: none
+ *
+ * Return: 1 if it completes one order of @o, and there is nothing else to do; else 0.
+ */
+int block_may_arm(const struct block_orders *o, const struct block_command *cmd)
+{
+	const struct block_order_request *r;
 
 	/* Polling mode: the dispatcher ends commands itself, so nothing is armed. */
 	if (!o->finishes || o->armed || o->by->front->limits.poll_us || atomic_load(&o->by->front->ports) > 1)
-		return NULL;
-	if (!cmd || !cmd->finishes || cmd->segments->next || !cmd->segments->request->complete)
-		return NULL;
-	r = (struct block_order_request *)cmd->segments->request;
-	return r->orders == o && r->request.left == 1 && !r->request.status ? r : NULL;
+		return 0;
+	if (!cmd || cmd != only_command(o->channel) || !cmd->finishes || cmd->segments->next ||
+	    !cmd->segments->request->complete)
+		return 0;
+	r = (const struct block_order_request *)cmd->segments->request;
+	return r->orders == o && r->request.left == 1 && !r->request.status;
 }
 
-static void arm(struct block_orders *o, struct block_command *cmd, const struct block_order_request *r)
+/**
+ * block_arm - let the kernel end a command
+ * @o:		orders of the calling dispatcher
+ * @cmd:	the command; block_may_arm() says so
+ */
+void block_arm(struct block_orders *o, struct block_command *cmd)
 {
+	const struct block_order_request *r = (const struct block_order_request *)cmd->segments->request;
+
 	o->armed = cmd;
 	o->port->ops->arm(o->port, (uint32_t)(r - o->request), r->seq);
 }
 
 /**
- * block_arm_before - let the kernel end the command that is about to be set off
- * @o:		orders of the calling dispatcher
- * @ch:		channel, locked
- * @cmd:	the command
- * @l:		all of its writes but the one that sets it off
- *
- * Those are made before: until the command is set off, which the steps expect first, no interrupt is this command's.
+ * block_arm_again - before a sleep: a command that was taken back may be at the chip still, and nothing be queued
+ * @o:	orders of the calling dispatcher
  */
-void block_arm_before(struct block_orders *o, struct block_channel *ch, struct block_command *cmd, struct block_list *l)
+void block_arm_again(struct block_orders *o)
 {
-	struct block_order_request *r = block_only_command(ch) == cmd ? may_arm(o, cmd) : NULL;
+	struct block_command *cmd = only_command(o->channel);
 
-	if (r && !block_flush_list(ch, l))
-		arm(o, cmd, r);
+	if (block_may_arm(o, cmd))
+		block_arm(o, cmd);
 }
 
 /**
- * block_arm - before a sleep: one that was taken back may be at the chip still, and nothing be queued
- * @o:	orders of the calling dispatcher; its channel is not locked
- */
-void block_arm(struct block_orders *o)
-{
-	struct block_order_request *r;
-	struct block_command *cmd;
-
-	if (!o->finishes)
-		return;
-	pthread_mutex_lock(&o->channel->lock);
-	cmd = block_only_command(o->channel);
-	r = may_arm(o, cmd);
-	if (r)
-		arm(o, cmd, r);
-	block_unlock(o->channel);
-}
-
-/**
- * block_take_back - see to the chip ourselves from here on; hear whether the kernel has
- * @o:	orders of the calling dispatcher; its channel is locked
+ * block_disarm - see to the chip ourselves from here on; hear whether the kernel has
+ * @o:	orders of the calling dispatcher, with a command that is armed
  *
- * Return: whether the kernel has ended the command.
+ * Return: the command if the kernel has completed its order: it is to be ended. Else NULL.
  */
-int block_take_back(struct block_orders *o)
+struct block_command *block_disarm(struct block_orders *o)
 {
 	struct block_command *cmd = o->armed;
 
-	if (!cmd)
-		return 0;
 	o->armed = NULL;
 	if (!o->port->ops->disarm(o->port))
-		return 0;
+		return NULL;
 	((struct block_order_request *)cmd->segments->request)->ended = 1;
 	o->channel->count->interrupts++;
-	o->by->front->ops->finished(o->channel, cmd);
-	block_end(o->channel, cmd, 0);
-	return 1;
-}
-
-/**
- * block_disarm - the same without the lock
- * @o:	orders of the calling dispatcher, or NULL; its channel is not locked
- *
- * Return: whether the kernel has ended the command.
- */
-int block_disarm(struct block_orders *o)
-{
-	int ended;
-
-	if (!o || !o->armed)
-		return 0;
-	pthread_mutex_lock(&o->channel->lock);
-	ended = block_take_back(o);
-	block_unlock(o->channel);
-	return ended;
+	return cmd;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The block top end: a request from any thread, and its wait. */
+/* The block top end: a request from any thread, and its wait. Its data lie in segments from the channel's pool meanwhile. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
@@ -23,34 +23,33 @@ static void wait_for(struct block_request *r, struct usrdrv_gate *gate)
 		syscall(SYS_futex, &r->wait, FUTEX_WAIT_PRIVATE, BLOCK_SLEEPING, NULL, NULL, 0);
 }
 
-static uint64_t fill(struct block_unit *u, struct block_segment *first, struct block_request *r,
-		     enum usrdrv_block_op op, uint64_t offset, uint64_t len, const uint8_t *buf, unsigned int flags)
+/*
+ * Take free segments, linked as siblings, up to `want` of them. Sleeps until there is one: whoever holds segments always gets
+ * done with them without taking more, so the sleep ends. Channel locked. Return: how many.
+ */
+static unsigned int take_free(struct block_channel *ch, uint64_t want, struct block_segment **link)
 {
-	uint64_t done = 0;
+	unsigned int n = 0;
 
-	for (struct block_segment *s = first; s; s = s->sibling) {
-		uint64_t n = block_share(u, op, len - done);
-
-		if (op == USRDRV_BLOCK_WRITE)
-			memcpy(s->page, buf + done, n);
-		block_fill(s, u, r, op, offset + done, n, flags);
-		done += n;
+	while (!ch->free) {
+		ch->pool_waiters++;
+		pthread_cond_wait(&ch->pool_cond, &ch->lock);
+		ch->pool_waiters--;
 	}
-	return done;
+	for (; n < want && ch->free; n++) {
+		*link = ch->free;
+		ch->free = ch->free->next;
+		link = &(*link)->sibling;
+	}
+	*link = NULL;
+	return n;
 }
 
-/* How many segments a request would like; the pool has so many. */
-static unsigned int wanted(const struct block_unit *u, const struct block_channel *ch, enum usrdrv_block_op op,
-			   uint64_t len)
+/* Take segments for so many bytes, or fewer. Return: bytes that they are for. */
+static uint64_t take(struct block_channel *ch, uint64_t len, uint64_t most, struct block_segment **first,
+		     struct usrdrv_gate *gate)
 {
-	uint64_t unit = block_share(u, op, UINT64_MAX), n = len ? (len - 1) / unit + 1 : 1;
-
-	return n < ch->segments ? (unsigned int)n : ch->segments;
-}
-
-static struct block_segment *take(struct block_channel *ch, unsigned int want, struct usrdrv_gate *gate)
-{
-	struct block_segment *first;
+	uint64_t room;
 
 	pthread_mutex_lock(&ch->lock);
 	ch->users++;
@@ -59,37 +58,50 @@ static struct block_segment *take(struct block_channel *ch, unsigned int want, s
 		usrdrv_gate_leave(gate);
 		pthread_mutex_lock(&ch->lock);
 	}
-	first = block_take_segments(ch, want);
+	room = take_free(ch, len ? (len - 1) / most + 1 : 1, first) * most;
 	block_unlock(ch);
-	return first;
-}
-
-/* Queue segments and see that somebody starts them. Return: 0 or -ENODEV. */
-static int send(struct block_channel *ch, struct block_segment *first)
-{
-	int room, dead;
-
-	pthread_mutex_lock(&ch->lock);
-	room = ch->state == BLOCK_OPEN && ch->idle;
-	dead = ch->state == BLOCK_DEAD;
-	if (!dead)
-		block_enqueue(ch, first);
-	block_unlock(ch);
-	if (dead)
-		return -ENODEV;
-	if (room)
-		block_run_channel(ch);
-	else if (atomic_load(&ch->front->ports) == 1)
-		block_kick(ch->front);	/* the kernel may end the command before, and nobody be woken */
-	return 0;
+	return len < room ? len : room;
 }
 
 static void give_back(struct block_channel *ch, struct block_segment *first)
 {
+	struct block_segment *s;
+
 	pthread_mutex_lock(&ch->lock);
-	block_give_segments(ch, first);
+	while ((s = first)) {
+		first = s->sibling;
+		s->next = ch->free;
+		ch->free = s;
+	}
+	if (ch->pool_waiters)
+		pthread_cond_broadcast(&ch->pool_cond);
 	ch->users--;
 	block_unlock(ch);
+}
+
+static void copy_in(struct block_segment *s, const uint8_t *from, uint64_t len)
+{
+	for (; len > BLOCK_SEGMENT_BYTES; s = s->sibling) {
+		memcpy(s->page, from, BLOCK_SEGMENT_BYTES);
+		from += BLOCK_SEGMENT_BYTES;
+		len -= BLOCK_SEGMENT_BYTES;
+	}
+	memcpy(s->page, from, len);
+}
+
+/* Queue a request, and see that somebody starts it. Return: 0 or -ENODEV. */
+static int send(struct block_channel *ch, struct block_unit *u, struct block_request *r, struct block_segment *first,
+		const struct block_order *order)
+{
+	int ret, room;
+
+	pthread_mutex_lock(&ch->lock);
+	ret = block_enqueue(ch, u, r, first, order, NULL);
+	room = ch->state == BLOCK_OPEN && ch->idle;
+	block_run(ch);
+	if (!ret && !room && atomic_load(&ch->front->ports) == 1)
+		block_kick(ch->front);	/* the kernel may end the command before, and nobody be woken */
+	return ret;
 }
 
 static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t offset, uint64_t len, void *data,
@@ -97,6 +109,7 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 {
 	struct block_unit *u = (struct block_unit *)b;
 	struct block_channel *ch = u->channel[u->channels > 1 ? (unsigned int)sched_getcpu() % u->channels : 0];
+	struct block_order order = { .op = op, .flags = flags, .offset = offset };
 	uint8_t *buf = data;
 	int ret = block_check(u, op, offset, len);
 
@@ -104,21 +117,23 @@ static int submit_wait(struct usrdrv_block *b, enum usrdrv_block_op op, uint64_t
 		return ret;
 	do {
 		struct block_request r = { .wait = BLOCK_PENDING };
-		struct block_segment *first = take(ch, wanted(u, ch, op, len), gate);
-		uint64_t n = fill(u, first, &r, op, offset, len, buf, flags);
+		struct block_segment *first;
 
-		ret = send(ch, first);
+		order.len = take(ch, len, block_segment_limit(u, op), &first, gate);
+		if (op == USRDRV_BLOCK_WRITE)
+			copy_in(first, buf, order.len);
+		ret = send(ch, u, &r, first, &order);
 		if (!ret) {
 			wait_for(&r, gate);
 			ret = r.status;
 		}
 		if (!ret && op == USRDRV_BLOCK_READ)
-			block_copy_out(first, buf);
+			block_copy_out(&r, first, buf);
 		give_back(ch, first);
 		if (buf)
-			buf += n;
-		offset += n;
-		len -= n;
+			buf += order.len;
+		order.offset += order.len;
+		len -= order.len;
 	} while (!ret && len);
 	return ret;
 }

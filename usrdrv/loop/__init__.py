@@ -225,6 +225,21 @@ class Control(Closing):
             self.fd = -1
 
 
+def block_ports(control: Control, attach: Any) -> list[int]:
+    """Make a port (block_port.h) of each queue of a block device. Return their addresses.
+
+    attach: what control.attach() returned. FrontEnd.serve() takes them over; `control` is closed when they are.
+    """
+    out = ffi.new("struct block_port **")
+    ports = []
+    for index in range(attach.queues):
+        result = lib.loop_block_port(control.fd, attach, index, out)
+        if result:
+            raise _explain(OSError(-result, os.strerror(-result)), "map")
+        ports.append(int(ffi.cast("uintptr_t", out[0])))
+    return ports
+
+
 class Server(Closing):
     """A server written in Python, for tests and experiments; what serves for real is C.
 

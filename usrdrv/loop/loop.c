@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Rings of usrloop: mapped, and handed over. */
+/* Rings of usrloop: mapped. */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,17 +43,4 @@ void loop_queue_init(struct loop_queue *q, int fd, const struct usrloop_attach *
 	q->cq = (struct usrloop_cqe *)(ring + attach->cq);
 	q->rx = (struct usrloop_rxe *)(ring + attach->rx);
 	q->data = (uint8_t *)map + attach->data + index * attach->data_stride;
-}
-
-int loop_enter(struct loop_queue *q, unsigned int flags, unsigned int timeout_ms)
-{
-	int ret;
-
-	q->ring->timeout_ms = timeout_ms;
-	q->ring->sq_head = q->sq_head;
-	__atomic_store_n(&q->ring->cq_tail, q->cq_tail, __ATOMIC_RELEASE);
-	__atomic_store_n(&q->ring->rx_tail, q->rx_tail, __ATOMIC_RELEASE);
-	q->enters++;
-	ret = ioctl(q->fd, USRLOOP_IOC_ENTER, (unsigned long)(q->index | flags));
-	return ret < 0 ? -errno : ret;
 }

@@ -30,7 +30,7 @@ WAYS = (
     Way(
         "usrloop",
         "usrdrv-driver",
-        "/src/bridge/block/driver.py",
+        "/src/bridge/block/driver_usrloop.py",
         "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk* /run/usrdrv/*.sock",
     ),
 )

@@ -3,7 +3,7 @@
  * A block driver's half in C: what it implements (struct block_chip_ops), and what the front end in usrdrv/block/ does for
  * it.
  *
- *	port		who brings requests: usrloop's rings, or threads that submit and wait (block_port.h)
+ *	port		who brings requests: rings that are shared with the kernel, or threads that submit and wait (block_port.h)
  *	front end	requests, segments, commands; who runs them; a command's deadline; freezing on an error
  *	chip		the registers of one command: to start it, to look at it, to end it
  *
@@ -11,8 +11,8 @@
  * (an ATA drive), or spread over several (a disk with many queues). A request is cut into segments, each of which lies in
  * memory that the device reaches; a channel's queue joins adjacent ones, as far as the chip can take them, into a command.
  *
- * The front end holds a channel's lock when it calls an operation of the chip. block_put(), block_get(), block_flush_list(),
- * block_end(), block_error() and block_flush_ms() want it held; the calls of the control plane, and front.c's, want no lock.
+ * The front end holds a channel's lock when it calls an operation of the chip. block_flush_list(), block_end(), block_error()
+ * and block_flush_ms() want it held; the calls of the control plane, and front.c's, want no lock.
  * Channels share nothing but the interrupt.
  *
  * Units: sectors of 512 bytes, times in milliseconds. Errors are -errno.
@@ -26,8 +26,8 @@
 #include <stdint.h>
 
 #include "usrdrv/block.h"
+#include "usrdrv/block_port.h"
 #include "usrdrv/dev.h"
-#include "usrloop.h"
 
 /* cffi: begin */
 #define BLOCK_SEGMENT_BYTES	65536
@@ -36,6 +36,7 @@
 #define BLOCK_MAX_TRIES		3	/* of a command that hangs or fails for no good reason, the first included */
 
 struct block_front;
+struct block_port;
 
 struct block_limits {
 	uint32_t rw_ms;		/* a read or write hangs after this */
@@ -105,7 +106,7 @@ int block_offline(struct block_front *front, unsigned int unit, int err);
 void block_stop(struct block_front *front);
 struct usrdrv_block *block_top_end(struct block_front *front, unsigned int unit);
 void block_get_counters(struct block_front *front, unsigned int channel, struct block_counters *out);
-int block_serve(struct block_front *front, unsigned int unit, int fd, const struct usrloop_attach *attach);
+int block_serve(struct block_front *front, unsigned int unit, struct block_port *const *port, unsigned int ports);
 uint64_t block_served_calls(struct block_front *front);
 /* cffi: end */
 
@@ -116,13 +117,14 @@ struct block_request {
 	uint32_t wait;		/* futex, enum block_wait */
 	unsigned int left;	/* segments not complete; channel lock */
 	int status;		/* 0 or the first -errno; channel lock */
+	uint64_t len;		/* bytes */
 	struct block_request *next_done;
 	void (*complete)(struct block_request *r);	/* instead of waking a waiter; no lock held */
 };
 
 struct block_segment {
 	struct block_segment *next;	/* in the free list, the queue or the command */
-	struct block_segment *sibling;	/* next one of the same request's window */
+	struct block_segment *sibling;	/* the next one that the same request may use */
 	struct block_request *request;
 	struct block_unit *unit;
 	uint64_t sector;
@@ -134,13 +136,18 @@ struct block_segment {
 	uint8_t tries;
 	uint64_t bus;		/* of the page, aligned to its size, or to BLOCK_SEGMENT_BYTES */
 	uint8_t *page;		/* as the CPU sees it */
-	const struct usrloop_segment *table;	/* of `pieces` entries: where the data are instead; or NULL */
+	const struct block_piece *table;	/* of `pieces` entries: where the data are instead; or NULL */
 };
 
-/* Register writes that have not been handed to the device yet. */
+#define BLOCK_WRITES	20u	/* that an operation of the chip adds to a list at most */
+
+/*
+ * Register writes that have not been handed to the device yet. They are posted, and go to it in one piece, because on some
+ * back ends a message, not a register, is what costs (docs/design/register-lists.md).
+ */
 struct block_list {
 	unsigned int n;
-	struct usrdrv_write w[40];
+	struct usrdrv_write w[2 * BLOCK_WRITES];
 };
 
 /* What the chip works on; all segments have one operation, one unit and the same flags. */
@@ -187,10 +194,10 @@ struct block_chip_ops {
 	/* Write into a segment's page what the chip is to see of a trim. NULL: nothing. */
 	void (*prepare_trim)(struct block_segment *s);
 	/*
-	 * How the chip tells that a command ended well, up to USRLOOP_STEPS. Returns how many; NULL: no way. For channels
+	 * How the chip tells that a command ended well, up to BLOCK_STEPS. Returns how many; NULL: no way. For channels
 	 * of depth 1.
 	 */
-	unsigned int (*finish_steps)(const struct block_channel *ch, struct usrloop_step *steps);
+	unsigned int (*finish_steps)(const struct block_channel *ch, struct block_step *steps);
 	/* The kernel took those steps for this command; the front end ends it after this. Needed with finish_steps. */
 	void (*finished)(struct block_channel *ch, struct block_command *cmd);
 };
@@ -277,16 +284,12 @@ struct block_front {
 	unsigned int event_unserved;	/* units, as bits */
 };
 
-/* base.c: for all parts, and for chips */
-uint64_t block_now_ms(void);
+/* events.c: from any context */
 void block_kick(struct block_front *front);
-void block_put(struct block_channel *ch, struct block_list *l, uint8_t region, uint16_t offset, uint8_t width,
-	       uint32_t value);
-int block_flush_list(struct block_channel *ch, struct block_list *l);
-int block_get(struct block_channel *ch, struct block_list *l, uint8_t region, uint16_t offset, uint8_t width,
-	      uint32_t *value);
 
-/* commands.c: a chip's command ends */
+/* channel.c, events.c: for chips */
+uint64_t block_now_ms(void);
+int block_flush_list(struct block_channel *ch, struct block_list *l);
 void block_end(struct block_channel *ch, struct block_command *cmd, int status);
 void block_error(struct block_channel *ch, struct block_command *cmd, enum block_event_kind kind);
 uint32_t block_flush_ms(const struct block_channel *ch, const struct block_command *cmd);
@@ -298,10 +301,5 @@ int block_add_channel(struct block_front *front, struct block_channel *ch, unsig
 struct block_unit *block_add_unit(struct block_front *front, unsigned int number, unsigned int channel,
 				  unsigned int channels);
 void block_free(struct block_front *front);
-
-static inline int block_busy(const struct block_channel *ch)
-{
-	return ch->flying > 0;
-}
 
 #endif

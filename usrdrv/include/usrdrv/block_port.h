@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A port: who brings a block driver its requests, and where its dispatcher sleeps.
+ * A port: who brings a block driver its requests, and where its dispatcher sleeps. Whoever exports a disk makes one for each
+ * of its queues and hands it to block_serve() (block_chip.h); neither front end nor chip know what is behind it.
  *
  * A port belongs to one dispatcher, a thread, which is the only caller of its operations but for close().
  * Errors are -errno.
@@ -13,9 +14,7 @@
 
 #include "usrdrv/block.h"
 
-struct usrloop_segment;
-struct usrloop_step;
-
+/* cffi: begin */
 /* A request as its client sent it. */
 struct block_order {
 	uint32_t tag;			/* its slot */
@@ -23,8 +22,33 @@ struct block_order {
 	enum usrdrv_block_op op;
 	unsigned int flags;		/* USRDRV_BLOCK_* */
 	uint64_t offset;		/* bytes */
+	uint64_t len;			/* bytes */
+	uint32_t pieces;		/* with tables: entries of that in its slot */
+};
+
+/* An entry of a slot's table: where a piece of the data is, as the device sees it. */
+struct block_piece {
+	uint64_t addr;			/* on the bus */
 	uint32_t len;			/* bytes */
-	uint32_t pieces;		/* named tables: entries of the table in its slot */
+	uint32_t reserved;
+};
+
+/* What the kernel does at an interrupt, one after the other, to learn whether a command has ended well. */
+enum block_step_op {
+	BLOCK_STEP_EXPECT = 1,		/* read a register; go on only if (it & mask) == value */
+	BLOCK_STEP_WRITE = 2,		/* write ((what the first EXPECT read >> shift) & mask) | value to it */
+};
+
+#define BLOCK_STEPS	8
+
+struct block_step {
+	uint8_t op;			/* enum block_step_op; the first is an EXPECT that does not change the device */
+	uint8_t bar;
+	uint8_t width;			/* of the register: 1, 2 or 4 bytes */
+	uint8_t shift;			/* WRITE: 0 to 31 */
+	uint32_t offset;
+	uint32_t mask;
+	uint32_t value;
 };
 
 /* What ends a sleep, as bits. */
@@ -71,7 +95,7 @@ struct block_port_ops {
 	 * Have the kernel complete an order by itself, at the interrupt that those steps find to be a good command's end.
 	 * Returns 0, or -errno if it does not.
 	 */
-	int (*finish)(struct block_port *port, const struct usrloop_step *steps, unsigned int n);
+	int (*finish)(struct block_port *port, const struct block_step *steps, unsigned int n);
 	/* arm: this order is the one that the kernel may complete. disarm: take that back; returns 1 if it has. */
 	void (*arm)(struct block_port *port, uint32_t tag, uint32_t seq);
 	int (*disarm)(struct block_port *port);
@@ -83,10 +107,12 @@ struct block_port {
 	unsigned int depth;		/* orders at once, a power of two; 0: a port without orders */
 	uint8_t *slots;			/* of them; mapped, whole pages */
 	size_t slot_size;		/* bytes; a power of two up to 64 KiB, or a multiple of 64 KiB */
-	int tables;			/* a slot has a table that names the data of a read or write, not the data */
+	int tables;			/* a slot has a table of struct block_piece for a read or write, not the data */
 	int unmasks;			/* joined, and BLOCK_SLEEP_UNMASK works */
 	uint64_t calls;			/* system calls so far */
 };
+
+/* cffi: end */
 
 /* Where an order's data are, or the table that names them. */
 static inline uint8_t *block_slot(const struct block_port *port, uint32_t tag)

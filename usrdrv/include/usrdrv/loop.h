@@ -7,6 +7,7 @@
 #ifndef USRDRV_LOOP_H
 #define USRDRV_LOOP_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -32,6 +33,11 @@ struct loop_queue {
 int loop_map(int fd, const struct usrloop_attach *attach, void **map);
 void loop_queue_init(struct loop_queue *q, int fd, const struct usrloop_attach *attach, void *map,
 		     unsigned int index);
+
+/* block_port.c: a port (block_port.h) of a block device. */
+struct block_port;
+
+int loop_block_port(int fd, const struct usrloop_attach *attach, unsigned int index, struct block_port **out);
 
 /* Where the data of slot i are: request i's, or packet i's to the wire; depth + i: from the wire. */
 static inline uint8_t *loop_slot(const struct loop_queue *q, uint32_t i)
@@ -71,6 +77,17 @@ static inline void loop_received(struct loop_queue *q, uint32_t len)
  * Hand over what is noted and wait. flags: USRLOOP_ENTER_*; timeout_ms: 0 for ever.
  * Returns USRLOOP_READY_* bits or -errno.
  */
-int loop_enter(struct loop_queue *q, unsigned int flags, unsigned int timeout_ms);
+static inline int loop_enter(struct loop_queue *q, unsigned int flags, unsigned int timeout_ms)
+{
+	int ret;
+
+	q->ring->timeout_ms = timeout_ms;
+	q->ring->sq_head = q->sq_head;
+	__atomic_store_n(&q->ring->cq_tail, q->cq_tail, __ATOMIC_RELEASE);
+	__atomic_store_n(&q->ring->rx_tail, q->rx_tail, __ATOMIC_RELEASE);
+	q->enters++;
+	ret = ioctl(q->fd, USRLOOP_IOC_ENTER, (unsigned long)(q->index | flags));
+	return ret < 0 ? -errno : ret;
+}
 
 #endif

@@ -29,7 +29,7 @@ from usrdrv.bridge.worker.standby import Standby
 from usrdrv.drivers import supported
 
 MODULE = "usrdrv.bridge.net.driver"
-DISK = "usrdrv.bridge.block.driver"
+DISK = "usrdrv.bridge.block.driver_usrloop"
 SUPERVISOR = f"""
 import time
 from usrdrv.bridge.worker.standby import Standby

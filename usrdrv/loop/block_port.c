@@ -7,15 +7,20 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#include "front.h"
+#include "usrdrv/block_port.h"
 #include "usrdrv/loop.h"
 
 #define LOOK_MS		1000	/* how often to look whether a device that has no eventfd for it is gone */
 
 enum { ON_IRQ, ON_KICK, ON_HANGUP, EVENTS };
+
+#define SAME(field) (offsetof(struct block_piece, field) == offsetof(struct usrloop_segment, field))
+
+_Static_assert(sizeof(struct block_piece) == sizeof(struct usrloop_segment) && SAME(addr) && SAME(len),
+	       "a slot's table is read as it lies there");
+_Static_assert(BLOCK_STEPS <= USRLOOP_STEPS, "the kernel takes as many");
 
 struct usrloop_port {
 	struct block_port port;		/* first */
@@ -127,12 +132,17 @@ static void complete(struct block_port *port, uint32_t tag, uint32_t seq, int st
 	loop_complete(&of(port)->q, tag, seq, status);
 }
 
-static int finish(struct block_port *port, const struct usrloop_step *steps, unsigned int n)
+static int finish(struct block_port *port, const struct block_step *steps, unsigned int n)
 {
 	struct usrloop_port *p = of(port);
 	struct usrloop_finish finish = { .argsz = sizeof(finish), .queue = p->q.index, .steps = n };
 
-	memcpy(finish.step, steps, n * sizeof(*steps));
+	for (unsigned int i = 0; i < n; i++)
+		finish.step[i] = (struct usrloop_step){
+			.op = steps[i].op == BLOCK_STEP_EXPECT ? USRLOOP_STEP_EXPECT : USRLOOP_STEP_WRITE,
+			.bar = steps[i].bar, .width = steps[i].width, .shift = steps[i].shift,
+			.offset = steps[i].offset, .mask = steps[i].mask, .value = steps[i].value,
+		};
 	return ioctl(p->q.fd, USRLOOP_IOC_FINISH, &finish) ? -errno : 0;
 }
 
@@ -171,15 +181,15 @@ static const struct block_port_ops ops = {
 };
 
 /**
- * block_usrloop_port - make the port of a queue of a device of usrloop
+ * loop_block_port - make the port of a queue of a block device
  * @fd:		of /dev/usrloop, attached to a block device; kept by the caller until the port is closed
  * @attach:	what ATTACH returned
- * @queue:	0 to attach->queues - 1
+ * @index:	0 to attach->queues - 1
  * @out:	result
  *
  * Return: 0 or -errno.
  */
-int block_usrloop_port(int fd, const struct usrloop_attach *attach, unsigned int queue, struct block_port **out)
+int loop_block_port(int fd, const struct usrloop_attach *attach, unsigned int index, struct block_port **out)
 {
 	struct usrloop_port *p = calloc(1, sizeof(*p));
 	int ret;
@@ -194,7 +204,7 @@ int block_usrloop_port(int fd, const struct usrloop_attach *attach, unsigned int
 		free(p);
 		return ret;
 	}
-	loop_queue_init(&p->q, fd, attach, p->map, queue);
+	loop_queue_init(&p->q, fd, attach, p->map, index);
 	p->port.depth = attach->depth;
 	p->port.slots = p->q.data;
 	p->port.slot_size = p->q.slot_size;
