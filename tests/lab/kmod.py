@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compiled import compiled
 from waiting import until
 
 from usrdrv.lab import kmod
@@ -27,8 +27,16 @@ CROWDED = 3
 """And again where others have the processors, too: guests of other tests, builds."""
 
 TOP = Path(__file__).resolve().parents[2]
-SOURCE = TOP / "loopback-kmod"
 HERE = Path(__file__).resolve().parent
+
+
+def program(name: str) -> Path:
+    """One of those in C here, static, for any guest."""
+    return compiled(
+        [HERE / f"{name}.c", TOP / "usrdrv/loop/loop.c"],
+        ["usrdrv/include", "loopback-kmod/include/uapi"],
+        *("-static", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
+    )
 
 
 def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest:
@@ -40,19 +48,7 @@ def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest
     guest = factory(kernel=KERNEL, timeout=120 * SLOWER, **options)
     shutil.copy(module, guest.share)
     for name in programs:
-        command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
-        command += [
-            "-Wno-unused-parameter",
-            f"-I{TOP / 'usrdrv/include'}",
-            f"-I{SOURCE / 'include/uapi'}",
-        ]
-        command += [
-            str(HERE / f"{name}.c"),
-            str(TOP / "usrdrv/loop/loop.c"),
-            "-o",
-            str(guest.share / name),
-        ]
-        subprocess.run(command, check=True)
+        shutil.copy(program(name), guest.share / name)
     quiet(guest)
     load(guest)
     return guest

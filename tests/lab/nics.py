@@ -68,7 +68,7 @@ def answers(guest: Guest, to: str) -> None:
 
 def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
     words = " ".join(options)
-    result = guest.run(f"ping -c {count} -i 0.2 -w 60 {words} {to}", timeout=90 * SLOWER)
+    result = guest.run(f"ping -c {count} -i 0.05 -w 60 {words} {to}", timeout=90 * SLOWER)
     assert f"{count} received" in result.out, result.out + result.err
 
 
@@ -156,7 +156,7 @@ def udp_arrives(guest: Guest, to: str, *options: str) -> None:
     """Datagrams at a rate that an emulated machine keeps up with, unless its host is busy."""
 
     def lost() -> float:
-        udp = iperf(guest, to, "-u", "-b", "5M", "-t", "3", *options)["sum"]
+        udp = iperf(guest, to, "-u", "-b", "5M", "-t", "1", *options)["sum"]
         assert udp["packets"] > 0
         return float(udp["lost_percent"])
 

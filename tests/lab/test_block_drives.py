@@ -63,7 +63,11 @@ def each_gets_on(guest: Guest, served: Served, load: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("export", "process"), [("usrloop", "usrdrv-driver"), ("nbd", "nbdkit")], ids=lambda word: word
+    ("export", "process"),
+    [
+        pytest.param("usrloop", "usrdrv-driver", id="usrloop"),
+        pytest.param("nbd", "nbdkit", id="nbd", marks=pytest.mark.rare),
+    ],
 )
 def test_all_disks_live_through_deaths_of_their_driver(
     guest: Guest, export: str, process: str

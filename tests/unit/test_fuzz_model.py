@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from compiled import sanitized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_host import MEM_BASE, MEM_SIZE, Machine
@@ -14,7 +15,7 @@ from waiting import enough
 from usrdrv.devices.cmd680.model import DriveSpec
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
 
 accesses = st.tuples(
     st.sampled_from([0, 1, 2, 3, 4, 5, 5, 5, 6, 7, 9]),
@@ -40,15 +41,10 @@ def test_any_sequence(sequence: list[tuple[int, int, int, int | None]]) -> None:
 
 
 @pytest.mark.timeout(SECONDS + 600)
-def test_fuzz_with_sanitizers(tmp_path: Path) -> None:
-    program = tmp_path / "fuzz_model"
-    sources = [*(ROOT / "devices/cmd680").glob("*.c"), ROOT / "devices/base/testhost.c"]
-    subprocess.run(
-        ["gcc", "-g", "-O1", "-std=gnu11", "-DFUZZ_MAIN", "-fsanitize=address,undefined",
-         "-fno-sanitize-recover=all", "-I", ROOT / "usrdrv/include", "-I", ROOT / "devices",
-         ROOT / "tests/fuzz/fuzz_model.c", *sources, "-lpthread", "-o", program],
-        check=True,
-    )  # fmt: skip
+def test_fuzz_with_sanitizers() -> None:
+    model = [*sorted((ROOT / "devices/cmd680").glob("*.c")), ROOT / "devices/base/testhost.c"]
+    sources = [ROOT / "tests/fuzz/fuzz_model.c", *model]
+    program = sanitized("address,undefined", sources, ["usrdrv/include", "devices"], "-DFUZZ_MAIN")
 
     def runs() -> list[int]:
         done = subprocess.run(

@@ -7,31 +7,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from compiled import sanitized
 from waiting import enough
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "5"))
+SECONDS = int(os.environ.get("USRDRV_FUZZ_SECONDS", "3"))
 
 
 @pytest.mark.timeout(600 + SECONDS)
-def test_fuzz_server(tmp_path: Path) -> None:
-    program = tmp_path / "fuzz_server"
+def test_fuzz_server() -> None:
     folders = (ROOT / "devices/cmd680", ROOT / "devices/vfio_user")
-    sources = [path for folder in folders for path in sorted(folder.glob("*.c"))]
-    subprocess.run(
-        [
-            *("gcc", "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined"),
-            *("-fno-sanitize-recover=all", "-o", program),
-            *(f"-I{ROOT / folder}" for folder in ("usrdrv/include", "devices")),
-            *(
-                ROOT / "tests/fuzz/fuzz_server.c",
-                ROOT / "devices/base/peer_signal.c",
-                *sources,
-                "-lpthread",
-            ),
-        ],
-        check=True,
-    )
+    sources = [ROOT / "tests/fuzz/fuzz_server.c", ROOT / "devices/base/peer_signal.c"]
+    sources += [path for folder in folders for path in sorted(folder.glob("*.c"))]
+    program = sanitized("address,undefined", sources, ["usrdrv/include", "devices"])
 
     def run() -> tuple[int, int]:
         done = subprocess.run(

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from compiled import sanitized
 from waiting import enough
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,18 +28,8 @@ def sources() -> list[Path]:
 
 @pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_stress(sanitizer: str, tmp_path: Path) -> None:
-    program = tmp_path / "stress"
-    subprocess.run(
-        [
-            *("gcc", "-g", "-O1", "-std=gnu11", "-Wno-tsan", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", "-o", program),
-            *(f"-I{ROOT / folder}" for folder in INCLUDES),
-            *sources(),
-            "-lpthread",
-        ],
-        check=True,
-    )
+def test_stress(sanitizer: str) -> None:
+    program = sanitized(sanitizer, sources(), INCLUDES, "-Wno-tsan")
 
     def frames() -> list[int]:
         """Sent; received: plain ones, TCP."""

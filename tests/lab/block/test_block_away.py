@@ -14,7 +14,7 @@ import pytest
 from kmod import wait
 from loads import gets_on, writing
 from model_faults import broken, hits
-from ways import Served, Way, nothing_is_left
+from ways import EACH_WAY, NBD, USRLOOP, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
@@ -44,10 +44,19 @@ def no_other_driver(guest: Guest, way: Way, served: Served, program: str) -> Ite
         guest.run(f"umount {way.program}", check=True)
 
 
+HANGS = ("sleep infinity", "3 s", 3)
+FAILS = ("exit 4", "ended with status 4", 20)
+
+
 @pytest.mark.parametrize(
-    ("program", "why", "patience"),
-    [("sleep infinity", "3 s", 3), ("exit 4", "ended with status 4", 20)],
-    ids=["hangs", "fails"],
+    ("way", "program", "why", "patience"),
+    [
+        pytest.param(NBD, *HANGS, id="nbd-hangs"),
+        pytest.param(NBD, *FAILS, id="nbd-fails", marks=pytest.mark.rare),
+        pytest.param(USRLOOP, *HANGS, id="usrloop-hangs", marks=pytest.mark.rare),
+        pytest.param(USRLOOP, *FAILS, id="usrloop-fails"),
+    ],
+    indirect=["way"],
 )
 def test_requests_wait_for_a_driver_so_long_and_no_longer(
     guest: Guest, model: Model, way: Way, program: str, why: str, patience: int
@@ -87,6 +96,7 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
     nothing_is_left(guest, way)
 
 
+@EACH_WAY
 def test_ctrl_c_while_the_driver_is_away(guest: Guest, way: Way) -> None:
     served = Served(guest, way, "--restart-time", "3600")
     with no_other_driver(guest, way, served, "sleep infinity"):

@@ -9,11 +9,12 @@ import signal
 from disks import LOAD, SIZE, driver, lives_through_deaths
 from kmod import wait
 from loads import again_and_again, finish, gets_on, sectors_written, writing
-from ways import WAYS, Served, Way, nothing_is_left
+from ways import EACH_WAY, USRLOOP, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest
 
 
+@EACH_WAY
 def test_a_file_system_lives_through_three_deaths_of_its_driver(
     guest: Guest, way: Way, through: str
 ) -> None:
@@ -60,7 +61,7 @@ def test_the_process_that_waited_takes_over(guest: Guest) -> None:
     def pids(name: str) -> list[str]:
         return guest.run(["pgrep", "-x", name]).out.split()
 
-    way = WAYS[1]
+    way = USRLOOP
     served = Served(guest, way)
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     guest.run("pkill -9 -x usrdrv-standby", check=True)

@@ -7,11 +7,12 @@ import signal
 
 from disks import driver
 from kmod import wait
-from ways import Served, Way, nothing_is_left
+from ways import EACH_WAY, Served, Way, nothing_is_left
 
 from usrdrv.lab.guest import Guest
 
 
+@EACH_WAY
 def test_what_is_in_use_is_detached_only_when_told_twice_and_synced_then(
     guest: Guest, way: Way
 ) -> None:
@@ -37,6 +38,7 @@ def test_what_is_in_use_is_detached_only_when_told_twice_and_synced_then(
     nothing_is_left(guest, way)
 
 
+@EACH_WAY
 def test_killed_itself_it_leaves_nothing(guest: Guest, way: Way) -> None:
     served = Served(guest, way)
     served.job.signal(signal.SIGKILL)
