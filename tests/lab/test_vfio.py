@@ -268,6 +268,7 @@ def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
         assert "no such PCI device" in refused(bare, "usrdrv identify 0000:00:1e.7")
 
 
+@pytest.mark.rare
 def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
     with (
