@@ -190,9 +190,7 @@ def trims(counters: Any) -> int:
     return sum(map(trims, counters)) if isinstance(counters, list) else 0
 
 
-def test_a_file_system_lives_through_three_deaths_of_its_driver(
-    guest: Guest, served: Served
-) -> None:
+def test_a_file_system_lives_through_deaths_of_its_driver(guest: Guest, served: Served) -> None:
     guest.run(f"mkfs.ext4 -q {served.device}", 60 * SLOWER, check=True)
     guest.run(f"mount {served.device} /mnt", 60 * SLOWER, check=True)
     lives_through_deaths(served, "/mnt")
@@ -200,7 +198,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     good(guest.run(f"fsck.ext4 -fn {served.device}", 60 * SLOWER))
 
 
-@pytest.mark.parametrize("who", ["alone", "with_another"])
+@pytest.mark.parametrize("who", [pytest.param("alone", marks=pytest.mark.rare), "with_another"])
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
 def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
     """The driver dies as the drive is about to deliver: the request fails, its pages' next use keeps its contents.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
 from disks import LOAD, SIZE, driver, lives_through_deaths
 from kmod import wait
 from loads import again_and_again, finish, gets_on, sectors_written, writing
@@ -15,7 +16,7 @@ from usrdrv.lab.guest import Guest
 
 
 @EACH_WAY
-def test_a_file_system_lives_through_three_deaths_of_its_driver(
+def test_a_file_system_lives_through_deaths_of_its_driver(
     guest: Guest, way: Way, through: str
 ) -> None:
     served = Served(guest, way)
@@ -118,6 +119,7 @@ def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest, way: Way) 
     nothing_is_left(guest, way)
 
 
+@pytest.mark.rare
 def test_one_that_worked_may_die_as_often_as_it_likes(guest: Guest, way: Way) -> None:
     """Seven deaths, faster than the restart time: after each the client gets on."""
     served = Served(guest, way, "--restart-time", "30")
