@@ -55,21 +55,22 @@ demo: setup
 export PYTHONDONTWRITEBYTECODE :=
 
 # In this order, the longest files first, so that all workers end at the same time.
-PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/lab tests/host tests/unit
+PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+EVERYTHING = tests/lab tests/host tests/unit
 
 test: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
-	$(PYTEST) -m 'not rare'
+	$(PYTEST) -m 'not rare' $(EVERYTHING)
 
 test-all: setup
 	$(PYTHON) -m usrdrv lab build --kernel base
-	$(PYTEST)
+	$(PYTEST) $(EVERYTHING)
 
 test-debug: setup
 	$(PYTHON) -m usrdrv lab build --kernel debug
-	USRDRV_LAB_KERNEL=debug $(PYTHON) -m pytest tests/lab/test_usrloop_calls.py tests/lab/test_usrloop_hostile.py \
-		tests/lab/test_usrloop_recovery.py tests/lab/test_usrloop_stacks.py tests/lab/test_usrloop_wire.py \
-		tests/lab/test_usrdrv_calls.py tests/lab/test_zero_copy.py tests/lab/test_zero_copy_net.py
+	USRDRV_LAB_KERNEL=debug $(PYTEST) tests/lab/test_usrdrv_calls.py tests/lab/test_zero_copy_net.py \
+		tests/lab/test_zero_copy.py tests/lab/test_usrloop_recovery.py tests/lab/test_usrloop_stacks.py \
+		tests/lab/test_usrloop_wire.py tests/lab/test_usrloop_hostile.py tests/lab/test_usrloop_calls.py
 
 kmod: setup
 	$(PYTHON) -m usrdrv lab kmod
