@@ -5,7 +5,7 @@
     slot 12, 16   QEMU's edu: interrupts and DMA on request; on one interrupt line
     slot 17       a bridge with two more, which share an IOMMU group
 
-Without an IOMMU, and what has to do with one with one that translates; in make test-all all of it with both.
+Without an IOMMU, and with one that translates where that makes a difference; make test-all has all of it with both.
 USRDRV_LAB_KERNEL=debug: on the kernel that checks itself.
 """
 

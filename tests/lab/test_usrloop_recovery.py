@@ -70,7 +70,7 @@ def kernel_errors(guest: Guest, since: int) -> list[str]:
 
 def errors_are_told(guest: Guest) -> None:
     """Wait until the kernel tells of errors again: of ten in five seconds, by its own clock."""
-    stamps = re.findall(r"\[ *(\d+)\.\d+\] .*I/O error, dev usrblk0", guest.kernel_log())
+    stamps = re.findall(r"\[ *(\d+)\.\d+\].*I/O error, dev usrblk0", guest.kernel_log())
     last = int(stamps[-1]) if stamps else -10
     wait(
         lambda: float(guest.run("cat /proc/uptime").out.split()[0]) > last + 7, 30, "its next ones"
