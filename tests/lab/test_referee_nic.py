@@ -173,7 +173,7 @@ def test_our_driver_against_stock(stock: Guest, ours: dict[str, Any], models: li
         assert moved(iperf(stock, FAR, "-n", "16M", *options)) >= 8 << 20
         udp_arrives(stock, FAR, *options)
     after = counters(models[1])
-    found = stats(stock, "--netns", "far")
+    found = stats(stock, "far")
     frames = after["tx_frames"] - before["tx_frames"] + after["rx_frames"] - before["rx_frames"]
     assert frames > 10_000
     assert found["tx_errors"] == found["rx_errors"] == found["resets"] == 0
@@ -200,7 +200,7 @@ def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> 
 
 def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
     with iperf_server(stock), kept_going(stock, FAR):
-        end = killed_in_a_flow(stock, FAR, size=16 << 20, counted="eth0", where=("--netns", "far"))
+        end = killed_in_a_flow(stock, FAR, size=16 << 20, counted="eth0", netns="far")
     assert moved(end)
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
     ping(stock, FAR)
