@@ -51,6 +51,9 @@ demo: setup
 	$(PYTHON) scripts/demo.py
 	$(PYTHON) scripts/demo_net.py
 
+# Hundreds of processes import the same files: they are compiled once, also where the environment is against it.
+export PYTHONDONTWRITEBYTECODE :=
+
 # In this order, the longest files first, so that all workers end at the same time.
 PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EVERYTHING = tests/lab tests/host tests/unit

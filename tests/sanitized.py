@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.compiled import compiled
 from tests.files import ROOT
 
 MEMORY, THREADS = "address,undefined", "thread"
-"""Sanitizers."""
+"""Sanitizers of gcc."""
 
 
 def seconds(usual: int) -> int:
@@ -21,25 +22,20 @@ def seconds(usual: int) -> int:
 
 def build(
     program: str,
-    folder: Path,
     sources: Iterable[str],
     includes: Iterable[str],
     *options: str,
     sanitizer: str = MEMORY,
 ) -> Path:
-    """Compile tests/fuzz/PROGRAM.c with sources, which are patterns; return the program in `folder`."""
-    output = folder / program
+    """Return tests/fuzz/PROGRAM.c compiled with sources, which are patterns. It ends at the first find."""
     files = [path for pattern in sources for path in sorted(ROOT.glob(pattern))]
-    subprocess.run(
-        [
-            *("gcc", "-g", "-O1", "-std=gnu11", f"-fsanitize={sanitizer}"),
-            *("-fno-sanitize-recover=all", *options, "-o", output),
-            *(f"-I{ROOT / path}" for path in ("usrdrv/include", *includes)),
-            *(ROOT / f"tests/fuzz/{program}.c", *files, "-lpthread"),
-        ],
-        check=True,
+    flags = ("-g", "-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    return compiled(
+        [ROOT / f"tests/fuzz/{program}.c", *files],
+        ["usrdrv/include", *includes],
+        *flags,
+        *options,
     )
-    return output
 
 
 def counts(program: Path, seconds: int, *words: str, seed: int = 1) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Self
 
 import pytest
 
-from tests.waiting import PATIENCE, at_best
+from tests.waiting import PATIENCE, at_best, until
 from usrdrv.base import errors
 from usrdrv.bridge.block import export_fuse
 
@@ -42,6 +42,19 @@ def sh(*argv: str | Path) -> str:
     )
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def is_free(device: str) -> bool:
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+    except OSError:
+        return False
+    return True
+
+
+def until_free(*devices: str) -> None:
+    """Nobody uses them any more: a namespace that goes, or one that somebody made meanwhile, needs a moment."""
+    until(lambda: all(map(is_free, devices)), f"{', '.join(devices)} free")
 
 
 class Running:

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbd
 import pytest
 
-from tests.host.running import Running, World, needs_block, sh
+from tests.host.running import Running, World, needs_block, sh, until_free
 from tests.host.test_mounted import mounted
 from tests.waiting import until
 
@@ -102,6 +102,7 @@ def test_ctrl_c_detaches_none_if_one_is_in_use(world: World, images: list[Path])
         with mounted(devices[0], world.folder / "mnt0") as folder:
             (folder / "file").write_bytes(b"x" * 100000)
         sh("fsck.ext4", "-fn", devices[0])
+    until_free(*devices)
     assert running.end() == 0, running.stderr
     for image in images:
         sh("fsck.ext4", "-fn", image)
@@ -127,6 +128,7 @@ def test_sigterm_writes_what_is_cached_of_each(world: World, images: list[Path])
     for device, content in zip(devices, data, strict=True):
         with mounted(device, world.folder / "again") as folder:
             assert (folder / "file").read_bytes() == content
+    until_free(*devices)
     assert running.end() == 0, running.stderr
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.host.running import Running, World, needs_block, sh
+from tests.host.running import Running, World, needs_block, sh, until_free
 from tests.waiting import until
 
 pytestmark = needs_block
@@ -175,17 +175,8 @@ def refuses_to_detach(running: Running, who: str) -> None:
     assert running.process.poll() is None
 
 
-def is_free(device: str) -> bool:
-    try:
-        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
-    except OSError:
-        return False
-    return True
-
-
 def ends(running: Running) -> None:
-    """Nobody uses it any more: a namespace that goes, or one that somebody made meanwhile, needs a moment."""
-    until(lambda: is_free(running.line), f"{running.line} is free")
+    until_free(running.line)
     assert running.end() == 0, running.stderr
 
 
@@ -199,8 +190,14 @@ def test_ctrl_c_does_not_detach_what_is_in_use(world: World, folder: Path, use: 
     ends(running)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("use", FILE_SYSTEMS)
+@pytest.mark.parametrize(
+    ("use", "number"),
+    [
+        *((use, signal.SIGTERM) for use in FILE_SYSTEMS),
+        (mounted, signal.SIGHUP),
+        *(pytest.param(use, signal.SIGHUP, marks=pytest.mark.rare) for use in FILE_SYSTEMS[1:]),
+    ],
+)
 def test_what_was_written_is_kept_when_told_to_end_all_the_same(
     world: World, folder: Path, use: Use, number: int
 ) -> None:

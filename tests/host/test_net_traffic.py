@@ -28,7 +28,7 @@ from tests.waiting import until as wait_for
 pytestmark = [NEEDS_TAP, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("mtu", [1500, 9000])
+@pytest.mark.parametrize("mtu", [1500, pytest.param(9000, marks=pytest.mark.rare)])
 def test_raw_frames_of_every_length_both_ways(sides: tuple[Side, Side], mtu: int) -> None:
     """In and out through packet sockets: the kernel's TAP, both drivers, both chips."""
     connect(sides, "--mtu", str(mtu))

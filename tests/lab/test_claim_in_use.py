@@ -115,7 +115,13 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(use, marks=pytest.mark.rare if use in ("a file system", "btrfs") else ())
+        for use in USES
+    ],
+)
 def test_a_disk_in_use_is_not_taken(guest: Guest, use: str) -> None:
     begin, end, who = USES[use]
     path = disk(guest, FIRST)
@@ -142,7 +148,14 @@ def test_a_disk_that_nobody_uses_is_taken_and_given_back(guest: Guest) -> None:
     disk(guest, FIRST)
 
 
-@pytest.mark.parametrize("command", ["identify", "block --export nbd", "net --export tap"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "identify",
+        pytest.param("block --export nbd", marks=pytest.mark.rare),
+        pytest.param("net --export tap", marks=pytest.mark.rare),
+    ],
+)
 def test_what_we_have_no_driver_for_is_not_touched(guest: Guest, command: str) -> None:
     """An interface that is made again has another number."""
     numbers = f"cat /sys/bus/pci/devices/{STRANGER}/net/*/ifindex"

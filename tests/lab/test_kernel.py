@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,49 +30,50 @@ MODULE_LICENSE("GPL");
 """
 
 
-def test_it_boots_and_drives_the_model_both_ways(guest_factory: Boot) -> None:
+@pytest.fixture(scope="module")
+def guest(guest_factory: Boot) -> Iterator[Guest]:
     with Model("cmd680", "--ram", "16M") as model:
-        guest = guest_factory([model.socket], kernel="base", iommu=True)
-        version = (kernel.build("base") / "version").read_text().strip()
-        assert guest.run("uname -r").out.strip() == version
-        guest.run("head -c 1M /dev/urandom >/tmp/data", check=True)
-        guest.run("dd if=/tmp/data of=/dev/sda bs=64k oflag=direct status=none", check=True)
-        data = guest.run("sha256sum /tmp/data", check=True).out.split()[0]
-        (guest.share / "read.py").write_text(
-            "from usrdrv.device import open_device\n"
-            "from usrdrv.drivers import open_driver\n"
-            "data = bytearray(1 << 20)\n"
-            "with open_device('0000:00:10.0') as device, open_driver(device) as controller:\n"
-            "    controller.drives[0].block.read_into(data, 0)\n"
-            "open('/share/data', 'wb').write(data)\n"
-        )
-        guest.run("python3 /share/read.py", 60, check=True)
-        assert hashlib.sha256((guest.share / "data").read_bytes()).hexdigest() == data
-        guest.run("modprobe -a nbd ublk_drv null_blk tun kunit ns83820", check=True)
-        # What suites of others need: xfstests, blktests, those of device mapper.
-        guest.run("modprobe -a dm-crypt dm-flakey dm-log-writes dm-thin-pool", check=True)
-        guest.run(
-            "command -v gawk && command -v setfacl && command -v setfattr && hexdump -V", check=True
-        )
-        guest.close()
+        with guest_factory([model.socket], kernel="base", iommu=True) as guest:
+            yield guest
 
 
-def test_programs_are_what_they_are_when_memory_was_others(guest_factory: Boot) -> None:
+def test_it_boots_and_drives_the_model_both_ways(guest: Guest) -> None:
+    version = (kernel.build("base") / "version").read_text().strip()
+    assert guest.run("uname -r").out.strip() == version
+    guest.run("head -c 1M /dev/urandom >/tmp/data", check=True)
+    guest.run("dd if=/tmp/data of=/dev/sda bs=64k oflag=direct status=none", check=True)
+    data = guest.run("sha256sum /tmp/data", check=True).out.split()[0]
+    (guest.share / "read.py").write_text(
+        "from usrdrv.device import open_device\n"
+        "from usrdrv.drivers import open_driver\n"
+        "data = bytearray(1 << 20)\n"
+        "with open_device('0000:00:10.0') as device, open_driver(device) as controller:\n"
+        "    controller.drives[0].block.read_into(data, 0)\n"
+        "open('/share/data', 'wb').write(data)\n"
+    )
+    guest.run("python3 /share/read.py", 60, check=True)
+    assert hashlib.sha256((guest.share / "data").read_bytes()).hexdigest() == data
+    guest.run("modprobe -a nbd ublk_drv null_blk tun kunit ns83820", check=True)
+    # What suites of others need: xfstests, blktests, those of device mapper.
+    guest.run("modprobe -a dm-crypt dm-flakey dm-log-writes dm-thin-pool", check=True)
+    guest.run(
+        "command -v gawk && command -v setfacl && command -v setfattr && hexdump -V", check=True
+    )
+
+
+def test_programs_are_what_they_are_when_memory_was_others(guest: Guest) -> None:
     """Their files are read again, into pages that held other programs."""
-    guest = guest_factory(kernel="base")
     programs = ("python3 -c 'import json, ctypes'", "perl -e 1", "fio --version", "lspci --version")
     for _ in range(5):
         guest.run(" && ".join(programs), 60, check=True)
         guest.run("sync; echo 3 >/proc/sys/vm/drop_caches", check=True)
-    guest.close()
 
 
-def test_modules_can_be_built_against_it(guest_factory: Boot, tmp_path: Path) -> None:
+def test_modules_can_be_built_against_it(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "hello.c").write_text(MODULE)
     (tmp_path / "Makefile").write_text("obj-m := hello.o\n")
     build = kernel.build("base") / "build"
     subprocess.run(["make", "-s", "-C", build, f"M={tmp_path}", "modules"], check=True)
-    guest = guest_factory(kernel="base")
     shutil.copy(tmp_path / "hello.ko", guest.share)
     place = guest.console.position()
     guest.run("insmod /share/hello.ko && rmmod hello", check=True)

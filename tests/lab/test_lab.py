@@ -87,6 +87,7 @@ def test_what_the_kernel_says_comes_back(guest: Guest) -> None:
     says(guest, "a word from the test", before)
 
 
+@pytest.mark.rare
 def test_a_guest_that_has_no_processor_for_a_while_does_not_warn(guest: Guest) -> None:
     """Of soft lockups and stalls (fixture kernel_log), with somebody who keeps it busy."""
     busy = guest.start("while :; do ls /proc >/dev/null; done")
@@ -120,6 +121,7 @@ def children() -> set[int]:
     }
 
 
+@pytest.mark.rare
 def test_a_guest_that_hangs_while_it_boots_is_an_error_with_the_console(
     guest: Guest, guest_factory: Boot
 ) -> None:

@@ -204,7 +204,10 @@ def test_the_kernel_suspends_an_idle_drive_and_a_read_wakes_it(referee: Referee)
 @pytest.mark.parametrize(
     "options", ["if={0} of=/dev/null iflag=direct", "if=/dev/zero of={0} oflag=direct"]
 )
-@pytest.mark.parametrize("which", [BIG, OTHER], ids=["image", "memory"])
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param(BIG, id="image"), pytest.param(OTHER, id="memory", marks=pytest.mark.rare)],
+)
 def test_one_interrupt_for_each_command(
     referee: Referee, which: tuple[int, int], options: str
 ) -> None:
@@ -265,6 +268,7 @@ def busy() -> Iterator[None]:
         yield
 
 
+@pytest.mark.rare
 def test_no_storm_on_a_busy_host(referee: Referee) -> None:
     """The guest's handler, QEMU and the device stop between any two accesses, for longer than the server waits."""
     with busy():

@@ -173,7 +173,7 @@ def test_our_driver_against_stock(stock: Guest, ours: dict[str, Any], models: li
         assert moved(iperf(stock, FAR, "-n", "16M", *options)) >= 8 << 20
         udp_arrives(stock, FAR, *options)
     after = counters(models[1])
-    found = stats(stock, "--netns", "far")
+    found = stats(stock, "far")
     frames = after["tx_frames"] - before["tx_frames"] + after["rx_frames"] - before["rx_frames"]
     assert frames > 10_000
     assert found["tx_errors"] == found["rx_errors"] == found["resets"] == 0
@@ -259,12 +259,12 @@ def test_jumbo_frames_between_two_of_ours(
     assert result.code != 0 and "Message too long" in result.out + result.err
     before = counters(models[1])
     for options in ((), ("-R",)):
-        assert moved(iperf(stock, FAR, "-n", "32M", *options)) >= 24 << 20
+        assert moved(iperf(stock, FAR, "-n", "16M", *options)) >= 8 << 20
     after = counters(models[1])
     for way in ("tx", "rx"):
         frames = after[f"{way}_frames"] - before[f"{way}_frames"]
         octets = after[f"{way}_bytes"] - before[f"{way}_bytes"]
-        assert octets > 24 << 20 and octets / frames > 3000, "acknowledgements and all"
+        assert octets > 8 << 20 and octets / frames > 3000, "acknowledgements and all"
     for options in ((), ("-R",)):
         udp_arrives(stock, FAR, "-l", "1400", *options)
     vlan_with_priority(stock)

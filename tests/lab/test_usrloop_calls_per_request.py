@@ -39,6 +39,8 @@ SIZE = 64 << 20
 FUNCTION, MODEL = "0000:00:10.0", f"model:cmd680?strict=1&ram={SIZE}"
 WITHOUT_BAR5 = "0000:00:11.0"
 
+RARE = pytest.mark.rare
+
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
@@ -104,23 +106,28 @@ def calls(
 @pytest.mark.parametrize(
     ("device", "way", "depth", "poll_us", "pattern", "most"),
     [
-        (FUNCTION, "vfio", 1, 0, "randread", TWO),
-        (FUNCTION, "vfio", 32, 0, "randread", TWO),
-        (FUNCTION, "vfio", 32, 0, "read", 0.3),
-        (FUNCTION, "vfio", 1, 1000, "randread", MOSTLY_ONE),
-        (FUNCTION, "vfio", 32, 1000, "randread", MOSTLY_ONE),
-        (FUNCTION, "usrdrv", 1, 0, "randread", 1.1),
-        (FUNCTION, "usrdrv", 32, 0, "randread", TWO),
-        (FUNCTION, "usrdrv", 32, 0, "read", 0.3),
-        (FUNCTION, "usrdrv", 1, 1000, "randread", MOSTLY_ONE),
-        (FUNCTION, "usrdrv", 32, 1000, "randread", MOSTLY_ONE),
-        (MODEL, "auto", 1, 0, "randread", 1.05),
-        (MODEL, "auto", 32, 0, "randread", 1.05),
-    ],
-    ids=[
-        *("vfio-1", "vfio-32", "vfio-sequential-32", "vfio-polled-1", "vfio-polled-32"),
-        *("zero-copy-1", "zero-copy-32", "zero-copy-sequential-32", "zero-copy-polled-1"),
-        *("zero-copy-polled-32", "model-1", "model-32"),
+        pytest.param(FUNCTION, "vfio", 1, 0, "randread", TWO, id="vfio-1"),
+        pytest.param(FUNCTION, "vfio", 32, 0, "randread", TWO, id="vfio-32", marks=RARE),
+        pytest.param(FUNCTION, "vfio", 32, 0, "read", 0.3, id="vfio-sequential-32", marks=RARE),
+        pytest.param(FUNCTION, "vfio", 1, 1000, "randread", MOSTLY_ONE, id="vfio-polled-1"),
+        pytest.param(
+            *(FUNCTION, "vfio", 32, 1000, "randread", MOSTLY_ONE), id="vfio-polled-32", marks=RARE
+        ),
+        pytest.param(FUNCTION, "usrdrv", 1, 0, "randread", 1.1, id="zero-copy-1"),
+        pytest.param(FUNCTION, "usrdrv", 32, 0, "randread", TWO, id="zero-copy-32", marks=RARE),
+        pytest.param(FUNCTION, "usrdrv", 32, 0, "read", 0.3, id="zero-copy-sequential-32"),
+        pytest.param(
+            *(FUNCTION, "usrdrv", 1, 1000, "randread", MOSTLY_ONE),
+            id="zero-copy-polled-1",
+            marks=RARE,
+        ),
+        pytest.param(
+            *(FUNCTION, "usrdrv", 32, 1000, "randread", MOSTLY_ONE),
+            id="zero-copy-polled-32",
+            marks=RARE,
+        ),
+        pytest.param(MODEL, "auto", 1, 0, "randread", 1.05, id="model-1", marks=RARE),
+        pytest.param(MODEL, "auto", 32, 0, "randread", 1.05, id="model-32"),
     ],
 )
 def test_calls(

@@ -83,6 +83,15 @@ def kernel_errors(guest: Guest, since: int) -> list[str]:
     return re.findall(r".*I/O error, dev usrblk0.*", guest.kernel_log(since))
 
 
+def errors_are_told(guest: Guest) -> None:
+    """Wait until the kernel tells of errors again: of ten in five seconds, by its own clock."""
+    stamps = re.findall(r"\[ *(\d+)\.\d+\].*I/O error, dev usrblk0", guest.kernel_log())
+    last = int(stamps[-1]) if stamps else -10
+    wait(
+        lambda: float(guest.run("cat /proc/uptime").out.split()[0]) > last + 7, 30, "its next ones"
+    )
+
+
 def dd(guest: Guest, direction: str = "read", at: int = 0) -> Job:
     """One request, not answered from any cache."""
     if direction == "read":
@@ -127,7 +136,7 @@ def test_killed_before(guest: Guest, policy: int) -> None:
 def test_killed_during(guest: Guest, policy: int) -> None:
     """1. fio writes  2. the server dies (SIGKILL) after any number of them  3. later another one comes; twice."""
     chance = random.Random(policy)
-    time.sleep(5)  # the kernel tells of ten errors in that time, and there were some
+    errors_are_told(guest)
     log = guest.console.position()
     first = Server(guest, policy=policy, die_after=chance.randrange(40, 400), **DISK)
     job = guest.start(FIO)
@@ -164,7 +173,15 @@ def test_killed_during(guest: Guest, policy: int) -> None:
     assert state(guest)["refused"] == 0
 
 
-@pytest.mark.parametrize("policy", range(4), ids=NAMES)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(
+            policy, id=NAMES[policy], marks=pytest.mark.rare if policy in (QUEUE, FAIL_NEW) else ()
+        )
+        for policy in range(4)
+    ],
+)
 def test_killed_after(guest: Guest, policy: int) -> None:
     """1. fio is through  2. the server is killed  3. what was written is there with the next server."""
     log = guest.console.position()
@@ -201,7 +218,7 @@ def test_killed_again_and_again(guest: Guest) -> None:
 
 
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0, sector 7000 "])
-@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("queues", [pytest.param(1, marks=pytest.mark.rare), 2])
 def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: int) -> None:
     """1. fio writes and verifies half of the disk  2. somebody reads what kills the server, and each that comes
     3. only that read fails, and the disk goes on.
@@ -234,7 +251,10 @@ def test_a_request_that_every_server_dies_of_fails_alone(guest: Guest, queues: i
     assert dd(guest, at=6992 // 8).wait().code == 0
 
 
-@pytest.mark.parametrize("policy", (QUEUE, REISSUE), ids=("queue", "reissue"))
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param(QUEUE, id="queue", marks=pytest.mark.rare), pytest.param(REISSUE, id="reissue")],
+)
 def test_nobody_comes_in_time(guest: Guest, policy: int) -> None:
     """Requests wait for the recovery time and no longer; a late server serves new ones all the same."""
     first = Server(guest, policy=policy, recovery_ms=1500, **DISK)
@@ -288,6 +308,7 @@ def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
     assert not second.job.done.is_set()
 
 
+@pytest.mark.rare
 def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest) -> None:
     """The request time-out counts from when a server got the request, not from when the client asked."""
     first = Server(guest, policy=REISSUE, timeout_ms=LONG, hold_writes=1, **DISK)

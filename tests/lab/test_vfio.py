@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A PCI function taken from the kernel's driver and given back, in a guest with an IOMMU; and why not.
 
-Through VFIO on Debian's kernel, and through the usrdrv system calls on ours, which are preferred there.
+Through VFIO on Debian's kernel, and through the usrdrv calls on ours, which are preferred there: what the way
+itself does in both, the rest in make test-all.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Model]]:
         yield [first, second, third, fourth]
 
 
-@pytest.fixture(scope="module", params=[VFIO, USRDRV])
+BOTH = pytest.mark.parametrize("through", [VFIO, USRDRV], indirect=True)
+
+
+@pytest.fixture(scope="module", params=[VFIO, pytest.param(USRDRV, marks=pytest.mark.rare)])
 def through(request: pytest.FixtureRequest) -> str:
     """The kernel driver that has a function of ours."""
     return str(request.param)
@@ -120,6 +124,7 @@ def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
     assert written == hashlib.sha256(b"ours" * 1024).hexdigest()
 
 
+@BOTH
 def test_registers_memory_reset_and_interrupts(guest: Guest, through: str) -> None:
     """vfio_parts.py; the disk is the one whose bytes were compared before."""
     shutil.copy(GUEST / "vfio_parts.py", guest.share)
@@ -153,6 +158,7 @@ def test_registers_memory_reset_and_interrupts(guest: Guest, through: str) -> No
     disk(guest, FIRST)
 
 
+@BOTH
 def test_killed_it_gives_the_function_back(guest: Guest, through: str) -> None:
     opened = "from usrdrv.device import open_device as o; d = o('{}'); print('open', flush=True);"
     job = guest.start(["python3", "-c", f"{opened.format(FIRST)} input()"])
@@ -215,6 +221,7 @@ def test_a_user_who_owns_the_group(guest: Guest) -> None:
     disk(guest, SECOND)
 
 
+@BOTH
 def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest, through: str) -> None:
     disk(guest, TWINS[1])
     if through == USRDRV:  # groups are no matter
@@ -228,6 +235,7 @@ def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest, through: str) -> 
 
 
 # The IOMMU reports what it stopped; that is the point.
+@BOTH
 @pytest.mark.kernel_log(allow=[r"DMAR: "])
 def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
     for name in ("stray_dma.py", "stray_dma.c"):
@@ -259,6 +267,7 @@ def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
         assert "no such PCI device" in refused(bare, "usrdrv identify 0000:00:1e.7")
 
 
+@pytest.mark.rare
 def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
     with (

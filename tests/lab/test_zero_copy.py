@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.files import GUEST, ROOT
 from tests.lab.helpers import disks
 from tests.lab.helpers.disks import ADDRESS, driver, end_all, lives_through_deaths, make_image
-from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, quiet, wait
+from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, program, quiet, wait
 from tests.lab.helpers.loads import gets_on, in_flight
 from tests.model_faults import broken, hits, left
 from tests.waiting import at_best, enough
@@ -187,9 +186,7 @@ def trims(counters: Any) -> int:
     return sum(map(trims, counters)) if isinstance(counters, list) else 0
 
 
-def test_a_file_system_lives_through_three_deaths_of_its_driver(
-    guest: Guest, served: Served
-) -> None:
+def test_a_file_system_lives_through_deaths_of_its_driver(guest: Guest, served: Served) -> None:
     guest.run(f"mkfs.ext4 -q {served.device}", 60 * SLOWER, check=True)
     guest.run(f"mount {served.device} /mnt", 60 * SLOWER, check=True)
     lives_through_deaths(served, "/mnt")
@@ -197,7 +194,7 @@ def test_a_file_system_lives_through_three_deaths_of_its_driver(
     good(guest.run(f"fsck.ext4 -fn {served.device}", 60 * SLOWER))
 
 
-@pytest.mark.parametrize("who", ["alone", "with_another"])
+@pytest.mark.parametrize("who", [pytest.param("alone", marks=pytest.mark.rare), "with_another"])
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk0"])
 def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
     """The driver dies as the drive is about to deliver: the request fails, its pages' next use keeps its contents.
@@ -327,13 +324,9 @@ def test_declined(guest: Guest) -> None:
 
 
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk\d", r"Buffer I/O error on dev usrblk\d"])
-def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None, tmp_path: Path) -> None:
+def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None) -> None:
     """It has a claim, says of requests that they are done, or not, as it likes, and has its chip say so."""
-    program = guest.share / "usrloop_hostile"
-    command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-o", str(program)]
-    command += [f"-I{ROOT / 'usrdrv/include'}", f"-I{ROOT / 'loopback-kmod/include/uapi'}"]
-    command += [str(GUEST / "usrloop_hostile.c"), str(ROOT / "usrdrv/loop/loop.c")]
-    subprocess.run(command, check=True)
+    shutil.copy(program("usrloop_hostile"), guest.share)
     command = ["/share/usrloop_hostile", "3", str(60 if DEBUG else 15), "0x10", str(SLOWER)]
     names = ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended")
 

@@ -312,7 +312,15 @@ def test_the_kernel_copies_if_asked_to(guest: Guest, unserved: None) -> None:
     end(guest, job, said)
 
 
-@pytest.mark.parametrize("how", ["close", "claim", "stop", "die"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("close", marks=pytest.mark.rare),
+        "claim",
+        pytest.param("stop", marks=pytest.mark.rare),
+        "die",
+    ],
+)
 def test_a_server_that_lies(guest: Guest, unserved: None, how: str) -> None:
     """Then it ends with packets on their way, and everything is given back."""
     guest.run("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra; true")

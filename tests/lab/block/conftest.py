@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Guests with a drive, for every file here: through VFIO on Debian's kernel, then through the usrdrv calls on ours.
 
-The latter has no IOMMU. Each test has the drive once as /dev/nbd0, once as /dev/usrblk0 (fixture `way`).
+The latter has no IOMMU. A test has the drive once as /dev/nbd0, once as /dev/usrblk0 (fixture `way`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab.block.ways import WAYS, Way
+from tests.lab.block.ways import NBD, USRLOOP, Way
 from tests.lab.helpers.disks import end_all, make_image
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
@@ -48,7 +48,9 @@ def alone(guest: Guest) -> Iterator[None]:
     end_all(guest)
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: way.export)
+@pytest.fixture(
+    params=[pytest.param(NBD, marks=pytest.mark.rare), USRLOOP], ids=lambda way: way.export
+)
 def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param
     return chosen

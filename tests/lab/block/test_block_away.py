@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.block.ways import Served, Way, nothing_is_left
+from tests.lab.block.ways import EACH_WAY, NBD, USRLOOP, Served, Way, nothing_is_left
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import gets_on, writing
 from tests.model_faults import broken, hits
@@ -44,10 +44,19 @@ def no_other_driver(guest: Guest, way: Way, served: Served, program: str) -> Ite
         guest.run(f"umount {way.program}", check=True)
 
 
+HANGS = ("sleep infinity", "3 s", 3)
+FAILS = ("exit 4", "ended with status 4", 20)
+
+
 @pytest.mark.parametrize(
-    ("program", "why", "patience"),
-    [("sleep infinity", "3 s", 3), ("exit 4", "ended with status 4", 20)],
-    ids=["hangs", "fails"],
+    ("way", "program", "why", "patience"),
+    [
+        pytest.param(NBD, *HANGS, id="nbd-hangs"),
+        pytest.param(NBD, *FAILS, id="nbd-fails", marks=pytest.mark.rare),
+        pytest.param(USRLOOP, *HANGS, id="usrloop-hangs", marks=pytest.mark.rare),
+        pytest.param(USRLOOP, *FAILS, id="usrloop-fails"),
+    ],
+    indirect=["way"],
 )
 def test_requests_wait_for_a_driver_so_long_and_no_longer(
     guest: Guest, model: Model, way: Way, program: str, why: str, patience: int
@@ -87,6 +96,7 @@ def test_requests_wait_for_a_driver_so_long_and_no_longer(
     nothing_is_left(guest, way)
 
 
+@EACH_WAY
 def test_ctrl_c_while_the_driver_is_away(guest: Guest, way: Way) -> None:
     served = Served(guest, way, "--restart-time", "3600")
     with no_other_driver(guest, way, served, "sleep infinity"):

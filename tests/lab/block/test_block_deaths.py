@@ -6,14 +6,17 @@ from __future__ import annotations
 import re
 import signal
 
-from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+import pytest
+
+from tests.lab.block.ways import EACH_WAY, USRLOOP, Served, Way, nothing_is_left
 from tests.lab.helpers.disks import LOAD, SIZE, driver, lives_through_deaths
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import again_and_again, finish, gets_on, sectors_written, writing
 from usrdrv.lab.guest import Guest
 
 
-def test_a_file_system_lives_through_three_deaths_of_its_driver(
+@EACH_WAY
+def test_a_file_system_lives_through_deaths_of_its_driver(
     guest: Guest, way: Way, through: str
 ) -> None:
     served = Served(guest, way)
@@ -59,7 +62,7 @@ def test_the_process_that_waited_takes_over(guest: Guest) -> None:
     def pids(name: str) -> list[str]:
         return guest.run(["pgrep", "-x", name]).out.split()
 
-    way = WAYS[1]
+    way = USRLOOP
     served = Served(guest, way)
     wait(lambda: pids("usrdrv-standby"), 60, "standby")
     guest.run("pkill -9 -x usrdrv-standby", check=True)
@@ -116,6 +119,7 @@ def test_a_driver_that_dies_again_and_again_is_given_up(guest: Guest, way: Way) 
     nothing_is_left(guest, way)
 
 
+@pytest.mark.rare
 def test_one_that_worked_may_die_as_often_as_it_likes(guest: Guest, way: Way) -> None:
     """Seven deaths, faster than the restart time: after each the client gets on."""
     served = Served(guest, way, "--restart-time", "30")

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import signal
 
-from tests.lab.block.ways import Served, Way, nothing_is_left
+from tests.lab.block.ways import EACH_WAY, Served, Way, nothing_is_left
 from tests.lab.helpers.disks import driver
 from tests.lab.helpers.kmod import wait
 from usrdrv.lab.guest import Guest
 
 
+@EACH_WAY
 def test_what_is_in_use_is_detached_only_when_told_twice_and_synced_then(
     guest: Guest, way: Way
 ) -> None:
@@ -36,6 +37,7 @@ def test_what_is_in_use_is_detached_only_when_told_twice_and_synced_then(
     nothing_is_left(guest, way)
 
 
+@EACH_WAY
 def test_killed_itself_it_leaves_nothing(guest: Guest, way: Way) -> None:
     served = Served(guest, way)
     served.job.signal(signal.SIGKILL)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+from tests.lab.block.ways import USRLOOP, Served, Way, nothing_is_left
 from tests.lab.helpers.disks import ADDRESS, LOAD
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on, writing
@@ -70,7 +70,11 @@ def test_a_driver_that_takes_its_device_for_gone_is_started_again(guest: Guest, 
 
 
 @pytest.mark.parametrize(
-    "pattern", ["/mnt/core", "|/bin/sh -c cat>/mnt/core"], ids=["file", "pipe"]
+    "pattern",
+    [
+        pytest.param("/mnt/core", id="file", marks=pytest.mark.rare),
+        pytest.param("|/bin/sh -c cat>/mnt/core", id="pipe"),
+    ],
 )
 def test_a_driver_that_crashes_leaves_no_core_on_its_own_disk(
     guest: Guest, way: Way, pattern: str
@@ -116,7 +120,7 @@ def test_a_driver_that_polls_keeps_its_interrupt_after_errors(guest: Guest, mode
     Without it there is none any more: every command that takes longer than the polling ends when somebody looks for
     hung ones.
     """
-    way = WAYS[1]
+    way = USRLOOP
     served = Served(guest, way, "--poll-us", "50")
     device = served.device
     guest.run(f"mkfs.ext4 -q -F {device} && mount {device} /mnt", 120, check=True)

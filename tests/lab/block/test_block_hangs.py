@@ -7,7 +7,7 @@ import re
 import signal
 import time
 
-from tests.lab.block.ways import WAYS, Served, Way, nothing_is_left
+from tests.lab.block.ways import USRLOOP, Served, Way, nothing_is_left
 from tests.lab.helpers.disks import LOAD
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on
@@ -53,7 +53,7 @@ def test_a_driver_that_hangs_is_killed_and_the_file_system_lives(guest: Guest, w
 
 def test_the_kernel_has_taken_the_disk_from_a_driver_that_does_not_end(guest: Guest) -> None:
     """It was stopped, as one that hangs, and has no request: nobody but the kernel says that it serves no more."""
-    way = WAYS[1]
+    way = USRLOOP
     served = Served(guest, way)
     device = served.device
     wait(lambda: not guest.run("pgrep -x usrdrv-standby").code, 60, "standby")

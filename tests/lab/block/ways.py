@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from tests.lab.helpers import disks
 from usrdrv.lab.guest import Guest
 
@@ -20,20 +22,21 @@ class Way:
     """Prints nothing when nothing is left of it."""
 
 
-WAYS = (
-    Way(
-        "nbd",
-        "nbdkit",
-        "$(command -v nbdkit)",
-        "pgrep -xl nbdkit; ls /run/usrdrv/*.sock; grep -v '^0$' /sys/block/nbd0/size",
-    ),
-    Way(
-        "usrloop",
-        "usrdrv-driver",
-        "/src/bridge/block/driver_usrloop.py",
-        "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk* /run/usrdrv/*.sock",
-    ),
+NBD = Way(
+    "nbd",
+    "nbdkit",
+    "$(command -v nbdkit)",
+    "pgrep -xl nbdkit; ls /run/usrdrv/*.sock; grep -v '^0$' /sys/block/nbd0/size",
 )
+USRLOOP = Way(
+    "usrloop",
+    "usrdrv-driver",
+    "/src/bridge/block/driver_usrloop.py",
+    "pgrep -xl 'usrdrv-driver|usrdrv-standby'; ls -d /dev/usrblk* /sys/block/usrblk* /run/usrdrv/*.sock",
+)
+
+EACH_WAY = pytest.mark.parametrize("way", [NBD, USRLOOP], ids=lambda way: way.export, indirect=True)
+"""For tests of what each way does by itself. Of others nbd's are rare."""
 
 
 class Served(disks.Served):

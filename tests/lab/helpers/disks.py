@@ -96,13 +96,13 @@ def driver(guest: Guest) -> str:
 
 
 def lives_through_deaths(served: Served, folder: str) -> None:
-    """A file system at `folder` on the disk, while its driver dies three times under load."""
+    """A file system at `folder` on the disk, while its driver dies under load, and the one in its place."""
     guest, device = served.guest, served.device
     load = again_and_again(guest, fio(f"--directory={folder}", size=LOAD))
-    for _ in range(3):
+    for _ in range(2):
         gets_on(guest, device, load, sectors=2048)
         served.kill_driver()
     gets_on(guest, device, load)
     finish(guest, load)
     all_was_verified(load, LOAD)
-    assert served.restarts == 3
+    assert served.restarts == 2

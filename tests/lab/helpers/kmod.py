@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from tests.compiled import compiled
 from tests.files import GUEST, ROOT
 from tests.waiting import until
 from usrdrv.lab import kmod
@@ -26,6 +27,15 @@ CROWDED = 3
 """And again where others have the processors, too: guests of other tests, builds."""
 
 
+def program(name: str) -> Path:
+    """A program in C of tests/lab/guest, static, for any guest."""
+    return compiled(
+        [GUEST / f"{name}.c", ROOT / "usrdrv/loop/loop.c"],
+        ["usrdrv/include", "loopback-kmod/include/uapi"],
+        *("-static", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
+    )
+
+
 def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest:
     """Start a guest that has the module loaded, and the C programs `programs` in /share."""
     module = kmod.build(KERNEL, selftest=True)
@@ -35,19 +45,7 @@ def boot(factory: Callable[..., Guest], *programs: str, **options: Any) -> Guest
     guest = factory(kernel=KERNEL, timeout=120 * SLOWER, **options)
     shutil.copy(module, guest.share)
     for name in programs:
-        command = ["gcc", "-std=gnu11", "-static", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
-        command += [
-            "-Wno-unused-parameter",
-            f"-I{ROOT / 'usrdrv/include'}",
-            f"-I{ROOT / 'loopback-kmod/include/uapi'}",
-        ]
-        command += [
-            str(GUEST / f"{name}.c"),
-            str(ROOT / "usrdrv/loop/loop.c"),
-            "-o",
-            str(guest.share / name),
-        ]
-        subprocess.run(command, check=True)
+        shutil.copy(program(name), guest.share / name)
     quiet(guest)
     load(guest)
     return guest

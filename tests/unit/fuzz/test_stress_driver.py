@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The driver's data path and the model under ASan and UBSan, then under TSan: many threads; served to usrloop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,27 +34,35 @@ def sources(program: str) -> list[str]:
     ]
 
 
-def build(program: str, sanitizer: str, folder: Path, *options: str) -> Path:
-    return sanitized.build(
-        program, folder, sources(program), INCLUDES, *options, sanitizer=sanitizer
-    )
+def build(program: str, sanitizer: str, *options: str) -> Path:
+    return sanitized.build(program, sources(program), INCLUDES, *options, sanitizer=sanitizer)
 
 
 @sanitizers
-def test_stress(sanitizer: str, tmp_path: Path) -> None:
-    program = build("stress_driver", sanitizer, tmp_path)
+def test_stress(sanitizer: str) -> None:
+    program = build("stress_driver", sanitizer)
     enough(lambda: counts(program, SECONDS), [1000], "requests")
 
 
 @pytest.fixture(scope="module", params=SANITIZERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server(request: pytest.FixtureRequest) -> Path:
     """The program that serves usrloop; its usage says what the words mean."""
-    folder = tmp_path_factory.mktemp("server")
-    return build("stress_serve", request.param, folder, "-Dioctl=played_ioctl")
+    return build("stress_serve", request.param, "-Dioctl=played_ioctl")
 
 
-@pytest.mark.parametrize("end", ["stop", "revoke"])
-@pytest.mark.parametrize("way", ["slots", "bounce", "tables", "steps", "early"])
+def served(ways: Sequence[str], ends: Sequence[str]) -> pytest.MarkDecorator:
+    """Each way with each end. make test has each way once, with the ends in turn."""
+    return pytest.mark.parametrize(
+        ("way", "end"),
+        [
+            pytest.param(way, end, marks=() if turn % len(ends) == number else pytest.mark.rare)
+            for turn, way in enumerate(ways)
+            for number, end in enumerate(ends)
+        ],
+    )
+
+
+@served(["slots", "bounce", "tables", "steps", "early"], ["stop", "revoke"])
 def test_stress_of_the_server_of_usrloop(server: Path, way: str, end: str) -> None:
     steps = way in ("steps", "early")
     _, by_handler = enough(
@@ -64,25 +73,21 @@ def test_stress_of_the_server_of_usrloop(server: Path, way: str, end: str) -> No
     assert steps or not by_handler
 
 
-@pytest.mark.parametrize("end", ["stop", "revoke", "first"])
-@pytest.mark.parametrize(
-    ("way", "drives"), [("bounce", 2), ("signal", 2), ("tables", 2), ("signal", 4)]
-)
-def test_stress_of_several_drives_of_usrloop(server: Path, way: str, drives: int, end: str) -> None:
+@served(["bounce 2", "signal 2", "tables 2", "signal 4"], ["stop", "revoke", "first"])
+def test_stress_of_several_drives_of_usrloop(server: Path, way: str, end: str) -> None:
+    kind, drives = way.split()
     enough(
-        lambda: counts(server, PART, end, way, str(drives)),
-        [50, -1] * drives,
+        lambda: counts(server, PART, end, kind, drives),
+        [50, -1] * int(drives),
         "requests of each drive",
     )
 
 
 @sanitizers
 @pytest.mark.parametrize("delay_us", [0, 300])
-def test_stress_of_queues_whose_commands_end_in_any_order(
-    sanitizer: str, delay_us: int, tmp_path: Path
-) -> None:
+def test_stress_of_queues_whose_commands_end_in_any_order(sanitizer: str, delay_us: int) -> None:
     """The front end over the null chip: three queues, eight commands on each, a sector that fails."""
-    program = build("stress_null", sanitizer, tmp_path)
+    program = build("stress_null", sanitizer)
     enough(
         lambda: counts(program, SECONDS, str(delay_us)),
         [300, 2],

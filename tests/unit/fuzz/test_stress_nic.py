@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The NIC driver's data path at both ends of a cable, with faults, under ASan and UBSan, then under TSan."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.sanitized import MEMORY, THREADS, build, counts, seconds
@@ -19,8 +17,8 @@ INCLUDES = ("usrdrv/net", "usrdrv/backends", "devices", "drivers/dp83820")
 
 @pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("sanitizer", [MEMORY, THREADS])
-def test_stress(sanitizer: str, tmp_path: Path) -> None:
+def test_stress(sanitizer: str) -> None:
     includes = (*INCLUDES, "loopback-kmod/include/uapi")
-    program = build("stress_nic", tmp_path, SOURCES, includes, "-Wno-tsan", sanitizer=sanitizer)
+    program = build("stress_nic", SOURCES, includes, "-Wno-tsan", sanitizer=sanitizer)
     # Sent; received: plain ones, TCP.
     enough(lambda: counts(program, SECONDS)[:3], [500, 20, 200], "frames")
