@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.files import ROOT, tracked
 from usrdrv import loop, modules
 from usrdrv.base import errors
 from usrdrv.base.options import made
@@ -216,14 +217,9 @@ def test_options_choose_and_refuse_exports(
 
 def test_an_option_is_named_where_it_is_declared_and_where_it_is_read() -> None:
     """Nothing on its way names it."""
-    root = Path(__file__).resolve().parents[2]
-    files = [
-        path
-        for folder in ("bridge", "drivers", "usrdrv")
-        for path in root.glob(f"{folder}/**/*.py")
-    ]
+    files = tracked("bridge/*.py", "drivers/*.py", "usrdrv/*.py")
     assert len(files) > 100
-    naming = {str(path.relative_to(root)) for path in files if "poll_us" in path.read_text()}
+    naming = {str(path.relative_to(ROOT)) for path in files if "poll_us" in path.read_text()}
     declared, read = "usrdrv/block/options.py", "bridge/block/export_usrloop.py"
     assert naming == {declared, read, "usrdrv/loop/__init__.py"}
 
