@@ -19,7 +19,7 @@ from usrdrv.lab.guest import Guest
 
 Boot = Callable[..., Guest]
 
-SECONDS = int(os.environ.get("USRDRV_HOSTILE_SECONDS", "60" if DEBUG else "12"))
+SECONDS = int(os.environ.get("USRDRV_HOSTILE_SECONDS", "60" if DEBUG else "5"))
 SEED = int(os.environ.get("USRDRV_HOSTILE_SEED", "1"))
 
 
