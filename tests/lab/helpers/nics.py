@@ -78,9 +78,10 @@ def answers(guest: Guest, to: str) -> None:
 
 
 def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
+    """So many are answered; more if answers that had to wait come together."""
     words = " ".join(options)
     result = guest.run(f"ping -c {count} -i 0.05 -w 60 {words} {to}", timeout=90 * SLOWER)
-    assert f"{count} received" in result.out, result.out + result.err
+    assert result.code == 0, result.out + result.err
 
 
 @contextmanager
