@@ -111,7 +111,7 @@ def test_fault_without_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def parse(*argv: str) -> argparse.Namespace:
-    return main._parser().parse_args(argv)
+    return main._parser(main.COMMANDS).parse_args(argv)
 
 
 def test_model_options_keep_the_order_of_the_drives() -> None:

@@ -14,7 +14,7 @@ from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
 
 
 def parse(*drives: str) -> dict[str, list[str]]:
-    args: argparse.Namespace = main._parser().parse_args(
+    args: argparse.Namespace = main._parser(main.COMMANDS).parse_args(
         ["model", "cmd680", "--socket", "/s", *drives]
     )
     return cmd_model.options(args)
