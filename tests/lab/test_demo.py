@@ -16,8 +16,8 @@ MAIN = """
 import sys
 sys.path.insert(0, {folder!r})
 import demo
-from usrdrv.bridge.block.exports import get
-demo.choose = lambda wanted: get("fuse")  # the host cannot do more
+fuse = demo.EXPORTS.get("fuse")
+demo.EXPORTS.choose = lambda wanted, given: fuse()  # the host cannot do more
 sys.exit(demo.main())
 """
 
