@@ -201,7 +201,7 @@ def test_vlan_tags_that_the_chips_put_in(stock: Guest, ours: dict[str, Any]) -> 
 def test_killed_driver_comes_back_under_load(stock: Guest, ours: dict[str, Any]) -> None:
     with kept_going(stock, FAR):
         ends = flow(stock, FAR, "far")
-        killed_in_a_flow(stock, *ends, through="eth0", where=("--netns", "far"))
+        killed_in_a_flow(stock, *ends, through="eth0", netns="far")
     assert "was killed by SIGKILL; restarted in" in stock.run("cat /tmp/net.err", check=True).out
     ping(stock, FAR)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,21 +124,19 @@ def iperf_server(guest: Guest, *options: str, namespace: str = "far") -> Iterato
             server.wait(30 * SLOWER)
 
 
-def killed_in_a_flow(
-    guest: Guest, *ends: Job, through: str = "usr0", where: Sequence[str] = ()
-) -> None:
+def killed_in_a_flow(guest: Guest, *ends: Job, through: str = "usr0", netns: str = "") -> None:
     """The driver is killed while TCP flows, is started again, and TCP flows on to its good end.
 
     Args:
         ends: Of the flow, those that are in the guest (loads.py).
         through: The interface whose counters tell how much has been moved.
-        where: Options of `usrdrv net stats`, for a driver whose interface is in a namespace.
+        netns: Where the driver's interface is.
     """
-    alive = stats(guest, *where)
+    alive = stats(guest, netns)
     flows(guest, through, *ends)
     guest.run(f"kill -KILL {alive['driver_pid']}", check=True)
-    wait(lambda: stats(guest, *where)["restarts"] == alive["restarts"] + 1, 60, "restart")
-    assert stats(guest, *where)["driver_pid"] != alive["driver_pid"]
+    wait(lambda: stats(guest, netns)["restarts"] == alive["restarts"] + 1, 60, "restart")
+    assert stats(guest, netns)["driver_pid"] != alive["driver_pid"]
     flows(guest, through, *ends)
     finish(guest, *ends)
 
