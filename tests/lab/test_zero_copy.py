@@ -326,7 +326,7 @@ def test_declined(guest: Guest) -> None:
 @pytest.mark.kernel_log(allow=[r"I/O error, dev usrblk\d", r"Buffer I/O error on dev usrblk\d"])
 def test_a_hostile_server_hurts_nobody(guest: Guest, unbound: None) -> None:
     """It has a claim, says of requests that they are done, or not, as it likes, and has its chip say so."""
-    shutil.copy(program("usrloop_hostile"), guest.share)
+    shutil.copy(program("usrloop_hostile"), guest.share / "usrloop_hostile")
     command = ["/share/usrloop_hostile", "3", str(60 if DEBUG else 6), "0x10", str(SLOWER)]
     names = ("lives", "claims", "succeeded", "completed", "scribbled", "disk", "ended")
 
