@@ -18,6 +18,12 @@ awk '$1 ~ "^/dev/({DEVICES})" {{ print $2 }}' /proc/mounts | xargs -r -n 1 umoun
 if grep -Eq '^/dev/({DEVICES})' /proc/swaps; then swapoff -a; fi
 if grep -q '^md' /proc/mdstat 2>/dev/null; then mdadm --stop --scan; fi
 """
+DISCONNECT = """
+for pid in /sys/block/nbd*/pid; do
+    if [ -e "$pid" ]; then nbd-client -d "/dev/$(basename "${pid%/pid}")"; fi
+done
+"""
+"""The kernel's NBD client keeps what a killed driver had for ever, and what waits for it cannot be killed."""
 
 
 def end(guest: Guest, jobs: Sequence[Job]) -> None:
@@ -29,7 +35,7 @@ def end(guest: Guest, jobs: Sequence[Job]) -> None:
     kill = f"env kill -KILL -- {' '.join(f'-{group}' for group in groups)}" if groups else ""
     python = f"python3 /src/tests/lab/guest/scenario.py clean {' '.join(groups)}"
     # Deleted before their processes can end, and after these cannot make another one.
-    guest.run(f"{CLEAN}\n{kill}\n{python}\n{kill}", 300)
+    guest.run(f"{CLEAN}\n{kill}\n{python}\n{kill}\n{DISCONNECT}", 300)
     for job in jobs:
         job.wait(120)
 
