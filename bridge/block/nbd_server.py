@@ -25,6 +25,7 @@ from usrdrv.bridge.block.chosen import check_same
 from usrdrv.bridge.worker.memory import no_core
 from usrdrv.bridge.worker.process import START_TIMEOUT
 
+PLUGIN: Final = Path(__file__).with_name("plugin.py")
 _ERROR: Final = re.compile(
     r"^nbdkit: (?:python[.\d\[\]]*: )?error: (?:.*?plugin\.py: \w+: error: )?"
 )
@@ -127,7 +128,7 @@ class NbdServer:
         return [
             find_tool("nbdkit", "nbdkit"),
             *("-f", "--exit-with-parent", "--threads", str(self._threads), *listen),
-            *("python", str(Path(__file__).with_name("plugin.py")), *self._parameters),
+            *("python", str(PLUGIN), *self._parameters),
             *(f"drive={drive}" for drive in drives),
         ]
 

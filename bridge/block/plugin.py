@@ -71,7 +71,9 @@ NBD_ERRORS: Final = frozenset(
 
 ALL: Final = "all"
 
-parameters: dict[str, str] = {"options": "{}", "trim": "1", "again": "0"}
+parameters: dict[str, str] = {"trim": "1", "again": "0"}
+given: dict[str, Any] = {}
+"""Of usrdrv.block.options, by name."""
 wanted: list[str] = []
 """Drives."""
 opened: Final = ExitStack()
@@ -109,15 +111,26 @@ def thread_model() -> int:
 
 
 def config(key: str, value: str) -> None:
+    if key == "options":
+        _options(value)
+        return
     if key not in ("device", "drive", *parameters):
         raise errors.UsageError(f"unknown parameter {key}")
     number = value.isascii() and value.isdigit()
-    if key not in ("device", "options") and not number and (key, value) != ("drive", ALL):
+    if key != "device" and not number and (key, value) != ("drive", ALL):
         raise errors.UsageError(f"{key}={value} is not a number")
     if key == "drive":
         wanted.append(value)
     else:
         parameters[key] = value
+
+
+def _options(text: str) -> None:
+    try:
+        given.update(json.loads(text))
+        Options(**given)
+    except (ValueError, TypeError) as error:
+        raise errors.UsageError(f"options={text}: {error}") from None
 
 
 def config_complete() -> None:
@@ -131,7 +144,7 @@ def after_fork() -> None:
     remove_socket = remover(Path(path)) if path else None
     name = parameters["device"]
     numbers = None if ALL in wanted else [int(number) for number in wanted or ("0",)]
-    options = Options(**json.loads(parameters["options"]))
+    options = Options(**given)
     supervisor = int(os.environ.get("USRDRV_SUPERVISOR_FD", -1))
     if supervisor >= 0:
         name_owner(os.getppid())

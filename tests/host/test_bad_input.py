@@ -12,6 +12,7 @@ import pytest
 
 from tests.host.running import World, needs_block
 from tests.waiting import PATIENCE
+from usrdrv.bridge.block import nbd_server
 
 RAM = "model:cmd680?strict=1&ram=1M"
 
@@ -37,6 +38,30 @@ def tools(world: World, *names: str) -> dict[str, str]:
         assert found
         (folder / name).symlink_to(found)
     return {"PATH": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ((), "the parameter device=NAME is needed"),
+        ((f"device={RAM}", "speed=1"), "unknown parameter speed"),
+        ((f"device={RAM}", "trim=yes"), "trim=yes is not a number"),
+        ((f"device={RAM}", "options=fast"), "options=fast: Expecting value"),
+        ((f"device={RAM}", 'options={"speed": 1}'), "unexpected keyword argument 'speed'"),
+    ],
+)
+def test_parameters_of_the_plugin(world: World, parameters: tuple[str, ...], message: str) -> None:
+    done = subprocess.run(
+        ["nbdkit", "-f", "-U", world.folder / "s", "python", nbd_server.PLUGIN, *parameters],
+        env={**os.environ, "USRDRV_SITE": nbd_server.site_folders()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    world.assert_clean()
 
 
 @pytest.mark.parametrize("command", ["block", "identify"])

@@ -272,7 +272,7 @@ def after_fork():
 
 def test_a_request_that_is_forgotten_while_others_go_on(world: World, model: Running) -> None:
     """The process that has it does not live much longer than that may take."""
-    source = Path(nbd_server.__file__).with_name("plugin.py").read_text()
+    source = nbd_server.PLUGIN.read_text()
     plugin = world.folder / "plugin.py"
     plugin.write_text(source + FORGETFUL)
     endpoint = nbd_server.Endpoint(path=world.folder / "n.sock")
