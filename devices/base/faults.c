@@ -31,7 +31,8 @@ void faults_hit(struct faults *s, struct fault *f)
  * @s: the faults of a model
  * @fault: what, the model's own struct; id and hits are ignored
  *
- * Return: the fault's id (> 0), -ENOSPC, or what the model says: -EINVAL, -ENODEV when there is nothing to break.
+ * Return: the fault's id (> 0), -ENOSPC if the list is full, whatever @fault is, or what the model says: -EINVAL,
+ * -ENODEV when there is nothing to break.
  */
 int faults_add(struct faults *s, const struct fault *fault)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What is broken in a model: its faults, in the order in which they were added. */
+/*
+ * What is broken in a model: its faults, in the order in which they were added. A hit may be the last one, and then the
+ * array moves: after anything that may hit or drop a fault, no pointer to one holds.
+ */
 #ifndef USRDRV_DEVICES_FAULTS_H
 #define USRDRV_DEVICES_FAULTS_H
 
@@ -31,9 +34,9 @@ struct faults {
 	pthread_mutex_t *lock;	/* the model's; held around start and mend */
 	void *array;		/* FAULTS_ROOM of the model's own struct */
 	size_t size;		/* of one, bytes */
-	/* Break it; it is in the list. -errno: it cannot be, and goes again. */
+	/* Begin the effect of a fault in the list. -errno: there can be none; faults_add() drops it again. */
 	int (*start)(struct faults *s, struct fault *f);
-	/* Undo what it holds down; it is still in the list, and nothing may hit it. */
+	/* End the effect of a fault. It is in the list still, so this hits none. */
 	void (*mend)(struct faults *s, const struct fault *f);
 	unsigned int n;
 	uint32_t last;		/* id */

@@ -147,6 +147,8 @@ static void mend(struct faults *s, const struct fault *fault)
 	}
 }
 
+_Static_assert(!offsetof(struct cmd680_fault, base), "faults.c takes one for the other");
+
 void cmd680_faults_init(struct model *m)
 {
 	m->faults = (struct faults){

@@ -16,9 +16,9 @@ static int start(struct faults *s, struct fault *fault)
 		return 0;
 	fault->hits = 1;
 	n->down_until = f->ms > 0 ? nic_now() + (uint64_t)(f->ms * 1e6) : NEVER;
-	nic_link_update(n, nic_now());
 	if (f->ms > 0)
 		faults_drop(s, fault);	/* mends itself */
+	nic_link_update(n, nic_now());	/* its interrupt may be another fault's hit */
 	nic_kick(n);
 	return 0;
 }
@@ -31,6 +31,8 @@ static void mend(struct faults *s, const struct fault *fault)
 		n->down_until = 0;
 	nic_kick(n);
 }
+
+_Static_assert(!offsetof(struct dp83820_fault, base), "faults.c takes one for the other");
 
 void nic_faults_init(struct nic *n)
 {

@@ -59,6 +59,12 @@ static void step(struct usrdrv_model *m)
 
 	switch (any(16)) {
 	case 0:
+		if (any(2)) {	/* a fault's interrupt is often another one's hit */
+			reg(m, DP83820_CFG, DP83820_CFG_PINT_LNK | DP83820_CFG_MODE_1000);
+			m->ops->read(m, BAR, DP83820_ISR, 4);
+			reg(m, DP83820_IMR, DP83820_ISR_PHY);
+			reg(m, DP83820_IER, 1);
+		}
 		faults_add(dp83820_faults(m), &fault.base);
 		break;
 	case 1:
