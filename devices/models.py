@@ -46,4 +46,4 @@ def create(kind: str, options: str | Mapping[str, Sequence[str]] = "") -> Model:
 
 def parse_fault(kind: str, words: Sequence[str]) -> Any:
     """A fault of that kind of model, from the words of a command line."""
-    return _module(kind).MODEL.parse_fault(words)
+    return _module(kind).MODEL.fault_type.parse(words)

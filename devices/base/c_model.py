@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from usrdrv.base.closing import Closing
@@ -22,11 +21,6 @@ class Model(Closing):
 
     def __init__(self, pointer: Any) -> None:
         self._model = pointer
-
-    @classmethod
-    def parse_fault(cls, words: Sequence[str]) -> Any:
-        """Return the fault that words of a command line name."""
-        return cls.fault_type.parse(words)
 
     @property
     def pointer(self) -> int:
@@ -93,37 +87,3 @@ def _fields(c: Any) -> list[tuple[str, Any]]:
 
 def _is_number(field: Any) -> bool:
     return bool(field.type.kind == "primitive")
-
-
-def flag(key: str, text: str) -> bool:
-    """An option that is on or off."""
-    if text.lower() in ("1", "yes", "true", "on"):
-        return True
-    if text.lower() in ("0", "no", "false", "off"):
-        return False
-    raise UsageError(f"{key}={text}: expected 1 or 0")
-
-
-def number(key: str, text: str, base: int = 0) -> int:
-    """An option that is an integer."""
-    try:
-        return int(text, base)
-    except ValueError:
-        raise UsageError(f"{key}={text}: not a number") from None
-
-
-def split_options(options: Any) -> dict[str, str]:
-    """Options of a `model:` name, or a mapping with lists of values, each given once."""
-    from urllib.parse import parse_qs
-
-    if isinstance(options, str):
-        try:
-            options = parse_qs(options, keep_blank_values=True, strict_parsing=bool(options))
-        except ValueError:
-            raise UsageError(
-                f"bad model options {options!r}: expected name=value&name=value"
-            ) from None
-    for key, texts in options.items():
-        if len(texts) != 1:
-            raise UsageError(f"option {key} is given {len(texts)} times")
-    return {key: texts[0] for key, texts in options.items()}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a model adds to the command line of `usrdrv model`, in ARGUMENTS of its `arguments.py`.
 
-That is imported for every command, so it loads nothing of C before it is used.
+It is imported to parse `usrdrv model`, so it loads nothing of C before it is used.
 """
 
 import argparse

@@ -45,18 +45,19 @@ class ModelFault:
     """Directions, and their masks."""
     RANGES: ClassVar[Mapping[str, tuple[float, float]]]
     """Limits of fields."""
-    TEXT: ClassVar = ("kind", "on")
-    """Fields that are words."""
-    FLOAT: ClassVar[tuple[str, ...]] = ()
-    """Fields that need not be integers."""
+    TYPES: ClassVar[Mapping[str, Any]]
+    """Of the fields, by name; `int | None` is an integer."""
 
     kind: str
     on: str
 
     def __init_subclass__(cls, *, chip: str) -> None:
-        cls.CHIP, cls.NUMBERS = chip, numbers(chip)
+        cls.CHIP, cls.NUMBERS, cls.TYPES = chip, numbers(chip), cls.__annotations__
         if odd := set(cls.NUMBERS) ^ set(cls.KINDS):
             raise TypeError(f"{cls.__qualname__}.KINDS is not enum {chip}_fault_kind: {odd}")
+        words = {key for kind in cls.KINDS.values() for key in f"{kind.keys} {kind.needs}".split()}
+        if odd := (words | set(cls.RANGES)) - set(cls.TYPES):
+            raise TypeError(f"{cls.__qualname__} has no fields {odd}")
 
     def __post_init__(self) -> None:
         self._check_kind(self.kind)
@@ -100,7 +101,8 @@ class ModelFault:
     @classmethod
     def read(cls, key: str, text: str) -> str | float:
         """Return the value of a key; ValueError if it is not a number."""
-        return text if key in cls.TEXT else float(text) if key in cls.FLOAT else int(text, 0)
+        kind = cls.TYPES[key]
+        return kind(text) if kind in (str, float) else int(text, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that is not at its default."""
@@ -119,10 +121,10 @@ class ModelFault:
         for key, value in data.items():
             if key not in known:
                 raise UsageError(f"unknown fault parameter {key!r}")
-            text = key in cls.TEXT
+            text, real = cls.TYPES[key] is str, cls.TYPES[key] is float
             if isinstance(value, bool) or not isinstance(value, str if text else (int, float)):
                 raise UsageError(f"fault parameter {key}: bad value {value!r}")
-            if not text and key not in cls.FLOAT and not isinstance(value, int):
+            if not text and not real and not isinstance(value, int):
                 raise UsageError(f"fault parameter {key}: {value!r} is not an integer")
         if "kind" not in data:
             raise UsageError("fault parameter kind is missing")
@@ -131,7 +133,8 @@ class ModelFault:
     def to_c(self) -> Any:
         """Return a `struct CHIP_fault *`."""
         values = {name: -1 if value is None else value for name, value in vars(self).items()}
-        values |= {"kind": self.NUMBERS[self.kind], "on": self.ON[self.on]}
+        # The last two are C's to give.
+        values |= {"kind": self.NUMBERS[self.kind], "on": self.ON[self.on], "id": 0, "hits": 0}
         base = {name: values.pop(name) for name in _BASE}
         return ffi.new(f"struct {self.CHIP}_fault *", {"base": base, **values})
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 from usrdrv.base.errors import UsageError
 from usrdrv.devices.base.command_line import Arguments
 
-DRIVES: Final = 4
+LINES: Final = ("cable0", "cable1", "class")
+"""Options of the controller itself that have an argument of their own."""
 _OPTION: Final = re.compile(r",(?:ro|(?P<key>[a-z0-9]+)=(?P<value>[^,/]*))$")
 
 
@@ -23,6 +24,8 @@ class _AddDrive(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        from usrdrv.devices.cmd680.model import DRIVES
+
         namespace.drives = [*namespace.drives, (self.dest, str(values))]
         if len(namespace.drives) > DRIVES:
             parser.error(f"a cmd680 has {DRIVES} drives at most")
@@ -49,26 +52,26 @@ class _Cmd680Arguments(Arguments):
         parser.set_defaults(drives=[])
 
     def options(self, args: argparse.Namespace) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        lines = {key: value for key in LINES if (value := getattr(args, key)) is not None}
+        if args.kind != "cmd680":
+            for kind, text in args.drives:
+                raise UsageError(f"--{kind} {text}: a {args.kind} has no drives")
+            for key, value in lines.items():
+                raise UsageError(f"--{key} {value}: a {args.kind} has no such option")
+        found = {key: [value] for key, value in lines.items()}
         for position, (kind, text) in enumerate(args.drives):
             medium, pairs = _split(text)
             index = pairs.pop("drive", str(position))
-            _check_drive(args.kind, f"--{kind} {text}", index, pairs)
+            _check_drive(f"--{kind} {text}", index, pairs)
             for key, value in {kind: medium, **pairs}.items():
                 found.setdefault(f"{key}{index}", []).append(value)
-        for key in ("cable0", "cable1", "class"):
-            value = getattr(args, key)
-            if value is not None:
-                found[key] = [value]
         return found
 
 
-def _check_drive(model: str, said: str, index: str, keys: Iterable[str]) -> None:
+def _check_drive(said: str, index: str, keys: Iterable[str]) -> None:
     """Name what is wrong as it was typed: the model would name it with the drive's number behind."""
-    from usrdrv.devices.cmd680.model import DRIVE_OPTIONS
+    from usrdrv.devices.cmd680.model import DRIVE_OPTIONS, DRIVES
 
-    if model != "cmd680":
-        raise UsageError(f"{said}: a {model} has no drives")
     if index not in map(str, range(DRIVES)):
         raise UsageError(f"{said}: drive={index} is not in 0 to {DRIVES - 1}")
     for key in keys:

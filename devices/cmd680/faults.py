@@ -42,7 +42,6 @@ class Fault(ModelFault, chip="cmd680"):
         "mbps": (0, 1e9),
         "seek_ms": (0, 1e9),
     }
-    FLOAT: ClassVar = ("mbps", "seek_ms")
 
     kind: str
     drive: int | None = None

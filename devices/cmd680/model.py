@@ -10,8 +10,9 @@ from typing import Any
 
 from usrdrv.base.errors import NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base.c_model import Model, flag, number, split_options
+from usrdrv.devices.base.c_model import Model
 from usrdrv.devices.base.images import check_size, open_image, parse_size
+from usrdrv.devices.base.options import flag, number, split_options
 from usrdrv.devices.cmd680.faults import Fault
 
 DRIVES: int = lib.CMD680_DRIVES

@@ -32,7 +32,6 @@ class NicFault(ModelFault, chip="dp83820"):
         "count": (0, (1 << 64) - 1),
         "ms": (0, 3.6e6),
     }
-    FLOAT: ClassVar = ("ms",)
 
     kind: str
     on: str = "both"

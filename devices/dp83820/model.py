@@ -23,7 +23,8 @@ from usrdrv.base.errors import (
     UsrdrvError,
 )
 from usrdrv.devices._models import ffi, lib
-from usrdrv.devices.base.c_model import Model, flag, number, split_options
+from usrdrv.devices.base.c_model import Model
+from usrdrv.devices.base.options import flag, number, split_options
 from usrdrv.devices.dp83820.faults import NicFault
 
 TUNSETIFF: Final = 0x400454CA

@@ -28,8 +28,7 @@ class Options:
     offload: bool = option(True, "disable checksum, VLAN and segmentation offload")
     zero_copy: bool = option(
         True,
-        "have the kernel copy packets even if the device can reach them where they are (export "
-        "usrloop on a kernel of ours)",
+        "copy packets, even where the device could reach the kernel's own pages (export usrloop)",
     )
     restart_time: int = option(
         60,

@@ -75,6 +75,10 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
         (("model", "cmd680", "--socket", "/s", "--cable0", "60"), "60"),
         (("model", "dp83820", "--socket", "/s", "--ram", "1M"), "a dp83820 has no drives"),
         (
+            ("model", "dp83820", "--socket", "/s", "--cable0", "40"),
+            "--cable0 40: a dp83820 has no such option",
+        ),
+        (
             ("lab", "run", "--model", "foo --ram 1M", "true"),
             "--model foo --ram 1M: no model of 'foo'",
         ),

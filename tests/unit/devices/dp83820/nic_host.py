@@ -92,7 +92,7 @@ class Chip:
         return int(self.model.counters()[name])
 
     def fault(self, *words: str) -> int:
-        return int(self.model.add_fault(self.model.parse_fault(words)))
+        return int(self.model.add_fault(self.model.fault_type.parse(words)))
 
     # memory
     def put(self, at: int, data: bytes) -> None:

@@ -86,7 +86,7 @@ class End:
 
     def fault(self, *words: str) -> int:
         model = self.device.model
-        return int(model.add_fault(model.parse_fault(words)))
+        return int(model.add_fault(model.fault_type.parse(words)))
 
     def close(self) -> None:
         self.nic.close()

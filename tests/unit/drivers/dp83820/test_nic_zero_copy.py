@@ -119,7 +119,7 @@ class Near:
 
     def fault(self, *words: str) -> None:
         model = self.device.model
-        model.add_fault(model.parse_fault(words))
+        model.add_fault(model.fault_type.parse(words))
 
     def stats(self, name: str) -> int:
         return self.nic.statistics()[name]

@@ -88,7 +88,7 @@ def test_a_drive_that_lost_its_power_is_told_again() -> None:
     with opened(query) as device, open_driver(device, timeout=0.4) as controller:
         assert works(controller)
         model = device.model
-        model.clear_fault(model.add_fault(model.parse_fault(["unplug", "drive=0"])))
+        model.clear_fault(model.add_fault(model.fault_type.parse(["unplug", "drive=0"])))
         assert works(controller)
         assert not controller.drives[0].offline
 
