@@ -72,10 +72,10 @@ int block_flush_list(struct block_channel *ch, struct block_list *l)
 	return ret;
 }
 
-/* An operation of the chip finds room for BLOCK_WRITES. */
+/* An operation of the chip finds room for BLOCK_WRITES, and for the one that sets a command off. */
 static struct block_list *with_room(struct block_channel *ch, struct block_list *l)
 {
-	if (l->n > BLOCK_WRITES)
+	if (l->n >= BLOCK_WRITES)
 		block_flush_list(ch, l);
 	return l;
 }

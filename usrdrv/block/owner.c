@@ -34,7 +34,7 @@ static struct block_command *only_command(const struct block_channel *ch)
 
 /**
  * block_may_arm - whether the kernel may end a command
- * @o:		orders of the calling dispatcher
+ * @o:		orders of the calling dispatcher; the kernel can end such
  * @cmd:	the command; NULL: none
  *
  * Return: 1 if it completes one order of @o, and there is nothing else to do; else 0.
@@ -44,7 +44,7 @@ int block_may_arm(const struct block_orders *o, const struct block_command *cmd)
 	const struct block_order_request *r;
 
 	/* Polling mode: the dispatcher ends commands itself, so nothing is armed. */
-	if (!o->finishes || o->armed || o->by->front->limits.poll_us || atomic_load(&o->by->front->ports) > 1)
+	if (o->armed || o->by->front->limits.poll_us || atomic_load(&o->by->front->ports) > 1)
 		return 0;
 	if (!cmd || cmd != only_command(o->channel) || !cmd->finishes || cmd->segments->next ||
 	    !cmd->segments->request->complete)
