@@ -16,8 +16,6 @@ from typing import Self
 import pytest
 
 from tests.waiting import PATIENCE, at_best, until
-from usrdrv.base import errors
-from usrdrv.bridge.block import export_fuse
 
 COMMAND = (sys.executable, "-m", "usrdrv")
 
@@ -228,14 +226,3 @@ def world() -> Iterator[World]:
     finally:
         here.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _no_block_devices() -> str:
-    try:
-        export_fuse.check_access()
-    except errors.UsrdrvError as error:
-        return str(error)
-    return "" if os.geteuid() == 0 else "mounting needs root"
-
-
-needs_block = pytest.mark.skipif(bool(_no_block_devices()), reason=_no_block_devices() or "-")

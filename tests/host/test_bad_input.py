@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.running import World, needs_block
+from tests.host.running import World
+from tests.needs import NEEDS_FUSE, NEEDS_ROOT, need_reach
 from tests.waiting import PATIENCE
 from usrdrv.bridge.block import nbd_server
 
@@ -101,10 +102,9 @@ def test_device_taken_names_the_owner(world: World) -> None:
 
 
 def test_images(world: World) -> None:
-    missing, odd, busy, locked = (world.folder / name for name in ("missing", "odd", "busy", "ro"))
+    missing, odd, busy = (world.folder / name for name in ("missing", "odd", "busy"))
     odd.write_bytes(bytes(1000))
     busy.write_bytes(bytes(4096))
-    locked.write_bytes(bytes(4096))
     model = world.model("--image", str(busy))
 
     def refused(image: Path) -> str:
@@ -120,28 +120,23 @@ def test_images(world: World) -> None:
     assert "not a positive multiple of 512" in refused(odd)
     assert f"in use by process {model.pid}" in refused(busy)
     assert "Is a directory" in refused(world.folder)
+
+
+@NEEDS_ROOT
+def test_an_image_that_is_not_for_us(world: World) -> None:
+    locked = world.folder / "locked"
+    locked.write_bytes(bytes(4096))
     line = fails_as_nobody(world, "identify", f"model:cmd680?image={locked}")
     assert f"no permission to open image {locked}" in line
 
 
-def fails_as_nobody(world: World, *args: str, path: str | None = None) -> str:
-    """Run a command that fails as a user without rights; skip where we cannot become one."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become somebody else")
+def fails_as_nobody(world: World, *args: str) -> str:
+    """Run a command that fails as a user without rights."""
+    need_reach(65534)
     rundir = world.folder / "nobody"
     rundir.mkdir(exist_ok=True)
     shutil.chown(rundir, 65534)
     world.folder.chmod(0o755)
-    probe = subprocess.run(
-        [sys.executable, "-c", "import usrdrv.bridge.cli.main"],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        capture_output=True,
-        check=False,
-    )
-    if probe.returncode:
-        pytest.skip("user 65534 cannot read this installation")
     done = subprocess.run(
         [sys.executable, "-m", "usrdrv", *args],
         env={**world.env, "USRDRV_RUN_DIR": str(rundir)},
@@ -159,7 +154,7 @@ def fails_as_nobody(world: World, *args: str, path: str | None = None) -> str:
     return lines[0]
 
 
-@needs_block
+@NEEDS_FUSE
 def test_no_right_to_fuse_or_loop_devices(world: World) -> None:
     line = fails_as_nobody(world, "block", RAM, "--export", "fuse")
     assert "permission denied" in line and ("/dev/fuse" in line or "/dev/loop" in line)

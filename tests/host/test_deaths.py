@@ -14,8 +14,9 @@ from typing import Any
 import nbd
 import pytest
 
-from tests.host.running import COMMAND, Running, World, child_of, needs_block
+from tests.host.running import COMMAND, Running, World, child_of
 from tests.model_faults import hits
+from tests.needs import NEEDS_FUSE
 from tests.waiting import PATIENCE, until
 from usrdrv.block.options import Options
 from usrdrv.bridge.block import nbd_server
@@ -76,7 +77,7 @@ def model(world: World) -> Running:
     return world.model("--image", str(world.image(size=32 << 20)))
 
 
-@needs_block
+@NEEDS_FUSE
 @pytest.mark.parametrize("victim", ["model", "nbdkit", "nbdfuse"])
 def test_killed_part_under_a_client(world: World, model: Running, victim: str) -> None:
     running = world.start("block", model.line, "--export", "fuse")
@@ -100,7 +101,7 @@ def test_killed_part_under_a_client(world: World, model: Running, victim: str) -
     world.assert_clean()
 
 
-@needs_block
+@NEEDS_FUSE
 def test_a_driver_that_hangs_under_a_client(world: World, model: Running) -> None:
     """With this export it is not started again: the client gets its error in time."""
     running = world.start("block", model.line, "--export", "fuse", "--request-time", "2")
@@ -115,7 +116,7 @@ def test_a_driver_that_hangs_under_a_client(world: World, model: Running) -> Non
     world.assert_clean()
 
 
-@needs_block
+@NEEDS_FUSE
 def test_killed_supervisor_under_a_client(world: World, model: Running) -> None:
     running = world.start("block", model.line, "--export", "fuse")
     client = Client(running.line, world.folder)
@@ -179,7 +180,7 @@ def test_model_that_vanishes_while_nothing_is_asked(world: World) -> None:
     world.forget_model()
 
 
-@needs_block
+@NEEDS_FUSE
 def test_nbdkit_killed_while_mounted(world: World) -> None:
     """The user's mount stays the user's; it fails, and umount frees the loop device."""
     running = world.start("block", "model:cmd680?strict=1&ram=32M", "--export", "fuse")
@@ -319,7 +320,7 @@ def _still_works_empty(world: World, model: Running) -> None:
     assert again.end() == 0
 
 
-@needs_block
+@NEEDS_FUSE
 def test_the_kernel_does_not_kill_it_for_memory_nor_dump_its_core(
     world: World, model: Running
 ) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import nbd
 import pytest
 
-from tests.host.running import Running, World, needs_block, sh, until_free
+from tests.host.running import Running, World, sh, until_free
 from tests.host.test_mounted import mounted
+from tests.needs import NEEDS_FUSE
 from tests.waiting import until
 
 RAM = "model:cmd680?strict=1&ram0=8M&ram2=16M"
@@ -89,7 +90,7 @@ def serve(world: World, images: list[Path]) -> tuple[Running, list[str]]:
     return running, lines(running, 2)
 
 
-@needs_block
+@NEEDS_FUSE
 def test_ctrl_c_detaches_none_if_one_is_in_use(world: World, images: list[Path]) -> None:
     running, devices = serve(world, images)
     for device in devices:
@@ -108,7 +109,7 @@ def test_ctrl_c_detaches_none_if_one_is_in_use(world: World, images: list[Path])
         sh("fsck.ext4", "-fn", image)
 
 
-@needs_block
+@NEEDS_FUSE
 def test_sigterm_writes_what_is_cached_of_each(world: World, images: list[Path]) -> None:
     running, devices = serve(world, images)
     for device in devices:
@@ -132,7 +133,7 @@ def test_sigterm_writes_what_is_cached_of_each(world: World, images: list[Path])
     assert running.end() == 0, running.stderr
 
 
-@needs_block
+@NEEDS_FUSE
 def test_the_end_of_the_driver_ends_all(world: World, images: list[Path]) -> None:
     """With an export that cannot have another driver."""
     running, _ = serve(world, images)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import NEEDS_ROOT
 from usrdrv.base import errors
 from usrdrv.block import Block
 from usrdrv.device import open_device
 from usrdrv.drivers import open_driver
+
+pytestmark = NEEDS_ROOT
 
 MIB = 1 << 20
 PIECE = 65536
@@ -27,14 +30,7 @@ ROOM = "cmd680 model: drive 0: there is room again on the file system of its ima
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "usrdrv-test", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "usrdrv-test", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
 

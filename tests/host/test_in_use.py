@@ -18,10 +18,11 @@ from typing import Protocol
 
 import pytest
 
-from tests.host.running import Running, World, needs_block, sh, until_free
+from tests.host.running import Running, World, sh, until_free
+from tests.needs import NEEDS_FUSE
 from tests.waiting import until
 
-pytestmark = needs_block
+pytestmark = NEEDS_FUSE
 
 DATA = os.urandom(1 << 20)
 NAME = "just-written"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.host.net_sides import NEEDS_TAP
 from tests.names import namespace
+from tests.needs import NEEDS_TAP
 from usrdrv.base import errors
 from usrdrv.bridge.net import rtnetlink
 from usrdrv.bridge.net.contract import Plan

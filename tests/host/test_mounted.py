@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.running import Running, World, needs_block, sh
+from tests.host.running import Running, World, sh
+from tests.needs import NEEDS_FUSE
 from tests.waiting import until
 
-pytestmark = needs_block
+pytestmark = NEEDS_FUSE
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.net_sides import NEEDS_TAP, USRDRV, Side, connected, ip
+from tests.host.net_sides import USRDRV, Side, connected, ip
 from tests.names import namespace
+from tests.needs import NEEDS_TAP
 from tests.waiting import PATIENCE
 from tests.waiting import until as wait_for
 from usrdrv.bridge.net import netns

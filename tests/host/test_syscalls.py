@@ -13,9 +13,11 @@ import pytest
 
 from bench import fio, syscalls
 from bench.servers import Server, bytearray_peer, in_process, vfio_user
-from tests.host.net_sides import NEEDS_TAP, Side, iperf
+from tests.host.net_sides import Side, iperf
+from tests.needs import NEEDS_TAP, NEEDS_TRACING
 from tests.waiting import at_best
-from usrdrv.base import errors
+
+pytestmark = NEEDS_TRACING
 
 REQUESTS = 2000
 
@@ -31,10 +33,7 @@ def calls(
     start: Callable[[Path], AbstractContextManager[Server]], folder: Path, job: fio.Job
 ) -> dict[str, float]:
     with start(folder) as server:
-        try:
-            return syscalls.per_request(server, job, REQUESTS)
-        except errors.PermissionDeniedError as error:
-            pytest.skip(f"strace: {error}")
+        return syscalls.per_request(server, job, REQUESTS)
 
 
 def without_futex(counts: dict[str, float]) -> float:
@@ -85,11 +84,8 @@ def net_calls(pair: tuple[Side, Side], *options: str) -> tuple[dict[str, int], d
     """Calls of the near driver's process under iperf3, and what its counters gained."""
     a, b = pair
     before = a.stats()
-    try:
-        with syscalls.counted(a.said["driver_pid"]) as calls:
-            iperf(a, b, "-n", "128M", *options)
-    except errors.PermissionDeniedError as error:
-        pytest.skip(f"strace: {error}")
+    with syscalls.counted(a.said["driver_pid"]) as calls:
+        iperf(a, b, "-n", "128M", *options)
     after = a.stats()
     return calls, {key: after[key] - before[key] for key in before if isinstance(before[key], int)}
 

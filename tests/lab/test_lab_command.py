@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import NEEDS_ROOT, need_reach
 from tests.waiting import at_best
 from usrdrv.lab import cache, root
 
@@ -57,15 +58,14 @@ def test_devices_folder_log_and_exit_code(place: Path) -> None:
     assert "pata_sil680" in found["kernel_log"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: all of these are that test")
+@NEEDS_ROOT  # without it, all of these are that test
 def test_a_user_without_rights_and_somebody_elses_cache(place: Path) -> None:
     """All of it as user 1000: models, QEMU, files; the cache is a read-only mount."""
+    need_reach(1000)
     for folder in (place, place / "cache", place / "tmp"):
         folder.mkdir(exist_ok=True)
         os.chown(folder, 1000, 1000)
     user = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
-    if subprocess.run([*user, *LAB, "-h"], cwd="/", capture_output=True, check=False).returncode:
-        pytest.skip("user 1000 cannot reach this folder")
     root.build()
     mount = 'mount --bind "$0" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
     done = subprocess.run(

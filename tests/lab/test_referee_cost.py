@@ -12,8 +12,8 @@ import pytest
 from bench import syscalls
 from tests.files import GUEST
 from tests.lab.helpers.referee import Referee, start
+from tests.needs import NEEDS_TRACING
 from tests.waiting import at_best
-from usrdrv.base import errors
 from usrdrv.lab.qemu import address
 
 COUNT = 3000
@@ -46,6 +46,7 @@ def test_one_message_for_each_access(referee: Referee) -> None:
     assert took["read"] > 0 < took["write"]
 
 
+@NEEDS_TRACING
 @pytest.mark.parametrize(("kind", "answers"), [("read", 1), ("write", 0)])
 def test_system_calls_of_the_server(referee: Referee, kind: str, answers: int) -> None:
     """A message is one call, or less where several have come, and an answer another one."""
@@ -59,8 +60,5 @@ def test_system_calls_of_the_server(referee: Referee, kind: str, answers: int) -
         sent = each["sendto"] == pytest.approx(answers, abs=0.05)
         return sent and each["recvmsg"] < 1.1 and sum(each.values()) < 1.2 + answers
 
-    try:
-        # A server whose client has no processor sleeps more often.
-        at_best(calls, few, "calls for each access", 200)
-    except errors.PermissionDeniedError as error:
-        pytest.skip(f"strace may not look at another process: {error}")
+    # A server whose client has no processor sleeps more often.
+    at_best(calls, few, "calls for each access", 200)

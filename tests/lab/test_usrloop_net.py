@@ -10,13 +10,11 @@ left: usr0 (usrloop) == driver, model == cable == model, driver == usr0 (usrloop
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,15 +25,14 @@ from tests.lab.helpers.loads import FLOW, WAYS, client
 from tests.lab.helpers.nics import answers, end, killed_in_a_flow, ping, start, stats, until
 from tests.model_faults import broken
 from tests.names import own
+from tests.needs import NEEDS_TAP
 from tests.waiting import at_best
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
 from usrdrv.lab.qemu import address
 from usrdrv.pci import USRDRV, VFIO
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
-)
+pytestmark = NEEDS_TAP
 
 Boot = Callable[..., Guest]
 

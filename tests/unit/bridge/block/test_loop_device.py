@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import NEEDS_LOOP
 from tests.waiting import until
 from usrdrv import disks
 from usrdrv.base import errors
@@ -43,17 +44,6 @@ def test_no_loop_control_is_explained(
         loop.check_access()
 
 
-def real_loop_devices() -> bool:
-    try:
-        loop.check_access()
-    except errors.UsrdrvError:
-        return False
-    return True
-
-
-needs_loop = pytest.mark.skipif(not real_loop_devices(), reason="no right to use loop devices")
-
-
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     image = tmp_path / "image"
@@ -76,7 +66,7 @@ def detached(image: Path) -> None:
     until(lambda: not attached(image), "no loop device is left")
 
 
-@needs_loop
+@NEEDS_LOOP
 def test_attach_read_write_detach(image: Path) -> None:
     fd = os.open(image, os.O_RDWR)
     device = loop.LoopDevice(fd, name="test")
@@ -95,7 +85,7 @@ def test_attach_read_write_detach(image: Path) -> None:
     detached(image)
 
 
-@needs_loop
+@NEEDS_LOOP
 def test_read_only(image: Path) -> None:
     fd = os.open(image, os.O_RDONLY)
     device = loop.LoopDevice(fd, name="test", read_only=True)
@@ -110,17 +100,19 @@ def test_read_only(image: Path) -> None:
     detached(image)
 
 
-@needs_loop
+@NEEDS_LOOP
 def test_detached_by_the_kernel_when_the_owner_dies(image: Path) -> None:
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
-        device = loop.LoopDevice(os.open(image, os.O_RDWR), name="test")
-        os.write(theirs, device.name.encode())
-        os.kill(os.getpid(), 9)
+        try:
+            device = loop.LoopDevice(os.open(image, os.O_RDWR), name="test")
+            os.write(theirs, device.name.encode())
+        finally:
+            os.kill(os.getpid(), 9)
+    os.close(theirs)
     name = os.read(ours, 100).decode()
     os.close(ours)
-    os.close(theirs)
     assert os.waitpid(pid, 0)[1] == 9
     assert name.startswith("loop")
     detached(image)
@@ -135,7 +127,7 @@ def test_no_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         loop.check_access()
 
 
-@needs_loop
+@NEEDS_LOOP
 def test_a_claim_goes_with_the_device(image: Path) -> None:
     """It takes the place of the descriptor that keeps the device there."""
     fd = os.open(image, os.O_RDWR)

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-import pytest
+from tests.needs import NEEDS_ROOT
 
 LATER = """
 import mmap, os, resource, sys
@@ -34,7 +33,7 @@ def later(kind: str) -> list[str]:
     return [rss, locked]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="to lock memory without a limit takes root")
+@NEEDS_ROOT  # others may not lock memory without a limit
 def test_what_comes_later_is_locked_as_it_is_used() -> None:
     rss, locked = later("unlimited")
     assert rss == locked and 0 < int(rss) <= 2048

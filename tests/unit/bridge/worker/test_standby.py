@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.names import own
+from tests.needs import NEEDS_ROOT
 from tests.waiting import PATIENCE, until
 from usrdrv.base import errors
 from usrdrv.base.counters import Counters
@@ -144,7 +145,7 @@ def test_the_driver_of_a_disk_leaves_no_core() -> None:
         assert found == [limit or ours.replace("-1", "unlimited")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: nothing may be locked without limit")
+@NEEDS_ROOT  # others may not lock memory without a limit
 def test_that_of_a_disk_is_not_swapped_out_to_it() -> None:
     for module, locked in ((DISK, True), (MODULE, False)):
         with Standby(module) as waiting:

@@ -17,6 +17,7 @@ import pytest
 from scapy.utils import PcapReader
 
 from tests.names import namespace, own
+from tests.needs import NEEDS_TAP
 from tests.unit.devices.dp83820.nic_host import ACCEPT_ALL, MAC, OTHER, RXCFG, Chip, frame, words
 from tests.waiting import PATIENCE, at_best, until
 from usrdrv.base import errors
@@ -152,9 +153,7 @@ def test_pcap_that_ends_in_the_middle(tmp_path: Path) -> None:
         assert not chip.filled(2)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
-)
+@NEEDS_TAP
 def test_tap() -> None:
     """In a namespace of our own: elsewhere somebody may speak on each interface that comes up."""
     name = own("tap")
