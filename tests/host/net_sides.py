@@ -9,21 +9,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.files import GUEST
 from tests.names import namespace
 from tests.waiting import PATIENCE
 from tests.waiting import until as wait_for
 
 IN_SOCKETS = 8 << 20
 """Bytes that may be on their way when the client of iperf3 has sent all."""
-KILL_AFTER = 4 << 20
+FLOWS = 4 << 20
+"""Bytes that have passed an interface when TCP flows through it."""
 USRDRV = [sys.executable, "-P", "-m", "usrdrv"]
 
 
@@ -103,11 +105,6 @@ class Side:
         return said
 
 
-NEEDS_TAP = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
-)
-
-
 @pytest.fixture
 def sides(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Side, Side]]:
     with (
@@ -153,29 +150,48 @@ def ping(a: Side, b: Side, *options: str, address: str = "") -> None:
     assert "5 received" in done.stdout, done.stdout + done.stderr
 
 
-def kill_after(side: Side, before: int, pid: int) -> None:
-    wait_for(lambda: side.bytes() - before > KILL_AFTER, "a flow", 2 * PATIENCE)
-    os.kill(pid, signal.SIGKILL)
+def killed_in_a_flow(a: Side, b: Side, way: str, victim: Side) -> None:
+    """The driver of one of them is killed while TCP flows, is started again, and TCP flows on to its good end.
+
+    way: "send", from a to b, or "take", the other way round.
+    """
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        told = Path(folder) / "finish"
+
+        def talk(side: Side, *words: str) -> subprocess.Popen[str]:
+            command = ["ip", "netns", "exec", side.netns, sys.executable, str(GUEST / "flow.py")]
+            process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        server = talk(b, "serve")
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        client = talk(a, way, b.address, str(told))
+
+        def flows() -> None:
+            enough = victim.bytes() + FLOWS
+            wait_for(lambda: victim.bytes() > enough or client.poll() is not None, "a flow")
+            assert client.poll() is None
+
+        flows()
+        os.kill(victim.said["driver_pid"], signal.SIGKILL)
+        wait_for(lambda: victim.stats()["restarts"] == 1, "another driver")
+        flows()
+        told.touch()
+        assert client.wait(PATIENCE) == server.wait(PATIENCE) == 0
 
 
-def iperf(
-    a: Side, b: Side, *options: str, kill: int | None = None, address: str = ""
-) -> dict[str, Any]:
-    """iperf3 from a to b; `kill`: a process that dies in the middle of it, after KILL_AFTER bytes."""
+def iperf(a: Side, b: Side, *options: str, address: str = "") -> dict[str, Any]:
+    """iperf3 from a to b."""
     server = subprocess.Popen(
         ["ip", "netns", "exec", b.netns, "iperf3", "-s", "-1"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         wait_for(lambda: ":5201" in b.run("ss", "-ltn").stdout, "iperf3 listens")
-        if kill is not None:
-            before = a.bytes()
-            killer = threading.Thread(target=kill_after, args=(a, before, kill))
-            killer.start()
         done = a.run("iperf3", "-J", "-c", address or b.address, *options, timeout=2 * PATIENCE)
         assert done.returncode == 0, done.stdout
-        if kill is not None:
-            killer.join()
         assert server.wait(PATIENCE) == 0
     finally:
         if server.poll() is None:

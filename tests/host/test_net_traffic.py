@@ -15,13 +15,13 @@ from scapy.all import ICMP, IP, Dot1Q, Ether  # type: ignore[attr-defined]
 
 from tests.host.net_sides import (
     IN_SOCKETS,
-    NEEDS_TAP,
     Side,
     connect,
     connected,
     iperf,
     ping,
 )
+from tests.needs import NEEDS_TAP
 from tests.waiting import PATIENCE, at_best
 from tests.waiting import until as wait_for
 
@@ -91,8 +91,8 @@ def test_ipv6(pair: tuple[Side, Side]) -> None:
         assert end["sum_received"]["bytes"] >= (128 << 20) - IN_SOCKETS
 
     def lost() -> float:
-        udp = iperf(a, b, "-6", "-u", "-b", "20M", "-t", "1", address=v6[1])["end"]["sum"]
-        assert udp["packets"] > 0
+        udp = iperf(a, b, "-6", "-u", "-b", "20M", "-n", "2M", address=v6[1])["end"]["sum"]
+        assert udp["bytes"] >= 2 << 20
         return float(udp["lost_percent"])
 
     # A receiver without a CPU loses what came.
@@ -136,14 +136,15 @@ while True:
 
 def heard(side: Side, script: str, send: Callable[[], object]) -> Any:
     """What a script prints that listens on a side while something is sent."""
-    listener = subprocess.Popen(
-        ["ip", "netns", "exec", side.netns, sys.executable, "-c", script],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert listener.stdout is not None
-    assert listener.stdout.readline() == "ready\n"
-    send()
-    return json.loads(listener.communicate(timeout=PATIENCE)[0])
+    command = ["ip", "netns", "exec", side.netns, sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
+        try:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "ready\n"
+            send()
+            return json.loads(listener.communicate(timeout=PATIENCE)[0])
+        finally:
+            listener.kill()
 
 
 def tag_seen(near: Side, far: Side, send: Callable[[], None]) -> list[int]:

@@ -145,6 +145,7 @@ def udp_arrives(guest: Guest, to: str, *options: str) -> None:
     """Datagrams at a rate that an emulated machine keeps up with, unless its host is busy."""
 
     def lost() -> float:
+        # Seconds: with -R and so many bytes, iperf3 would wait for those that are lost.
         udp = iperf(guest, to, "-u", "-b", "5M", "-t", "1", *options)["sum"]
         assert udp["packets"] > 0
         return float(udp["lost_percent"])
