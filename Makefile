@@ -54,8 +54,8 @@ demo: setup
 # Hundreds of processes import the same files: they are compiled once, also where the environment is against it.
 export PYTHONDONTWRITEBYTECODE :=
 
-# In this order, the longest files first, so that all workers end at the same time.
 PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# In this order, the longest files first, so that all workers end at the same time.
 EVERYTHING = tests/lab tests/host tests/unit
 
 test: setup

@@ -46,6 +46,7 @@ def no_other_driver(guest: Guest, way: Way, served: Served, program: str) -> Ite
 
 HANGS = ("sleep infinity", "3 s", 3)
 FAILS = ("exit 4", "ended with status 4", 20)
+"""A driver that cannot be started: what runs instead, what is said of it, --restart-time in seconds."""
 
 
 @pytest.mark.parametrize(
