@@ -15,18 +15,24 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 INCLUDES = (
-    *("usrdrv/include", "loopback-kmod/include/uapi", "usrdrv/block", "drivers/ide_cmd680"),
-    *("devices", "usrdrv/backends", "tests/fuzz"),
+    "usrdrv/include",
+    "loopback-kmod/include/uapi",
+    "usrdrv/block",
+    "drivers/ide_cmd680",
+    "devices",
+    "usrdrv/backends",
+    "tests/fuzz",
 )
 SOURCES = (
-    *("usrdrv/block/*.c", "usrdrv/loop/[!_]*.c", "drivers/ide_cmd680/[!_]*.c"),
-    *(
-        "devices/cmd680/*.c",
-        "devices/base/faults.c",
-        "usrdrv/backends/areas.c",
-        "usrdrv/backends/inproc.c",
-    ),
-    *("tests/fuzz/stress_serve.c", "tests/fuzz/stress_rig.c"),
+    "usrdrv/block/*.c",
+    "usrdrv/loop/[!_]*.c",
+    "drivers/ide_cmd680/[!_]*.c",
+    "devices/cmd680/*.c",
+    "devices/base/faults.c",
+    "usrdrv/backends/areas.c",
+    "usrdrv/backends/inproc.c",
+    "tests/fuzz/stress_serve.c",
+    "tests/fuzz/stress_rig.c",
 )
 NOTES = """
 #define _GNU_SOURCE
@@ -49,7 +55,7 @@ OFF void __cyg_profile_func_exit(void *function, void *caller)
 }
 """
 Step = tuple[int, str, str]
-"""How deep it is called, a function, its file."""
+"""How deep it is called, a function, its file. The depth is negative where the function goes on after a call."""
 
 
 def run(folder: Path) -> list[str]:
@@ -61,7 +67,12 @@ def run(folder: Path) -> list[str]:
     command += [f"-I{TOP / include}" for include in INCLUDES]
     command += [str(path) for pattern in SOURCES for path in sorted(TOP.glob(pattern))]
     subprocess.run([*command, "notes.c", "-o", "program"], cwd=folder, check=True)
-    subprocess.run([folder / "program", "1", "1", "stop", "signal", "1"], cwd=folder, check=True)
+    subprocess.run(
+        [folder / "program", "1", "1", "stop", "signal", "1"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     return (folder / "walk").read_text().splitlines()
 
 
@@ -97,7 +108,8 @@ def main() -> None:
     for first, last in zip(enters, enters[2:], strict=False):  # one ENTER between: the interrupt's
         walk = found[first : last + 1]
         names = [name for depth, name, _ in walk if depth > 0]
-        if all(names.count(once) == 1 for once in ("take_order", "build_prd", "hand_over")):
+        once = all(names.count(name) == 1 for name in ("take_order", "build_prd", "hand_over"))
+        if once and names.index("take_order") < names.index("hand_over"):  # of the same request
             walks.append(walk)
     walk = min(walks, key=lambda walk: len(visits(walk)))
     for depth, name, file in walk:
