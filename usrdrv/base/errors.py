@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The exceptions of usrdrv: a small tree, each with the errno it becomes at an edge (NBD, exit code)."""
+"""The exceptions of usrdrv: a small tree, each with the errno that NBD clients get.
+
+A command that ends with one has exit status 2 for UsageError, otherwise 1.
+"""
 
 import errno
 
