@@ -88,7 +88,7 @@ enum cmd680_fault_kind {
 #define CMD680_ON_WRITE	2
 
 struct cmd680_fault {
-	struct fault base;	/* enum cmd680_fault_kind; CMD680_ON_* mask, 0: every command */
+	struct fault base;	/* kind: enum cmd680_fault_kind; on: mask of CMD680_ON_*, 0: every command */
 	int32_t drive;		/* -1: any */
 	int32_t opcode;		/* only this command; -1: any */
 	int32_t above;		/* crc: only while the UDMA mode is higher; -1: always */

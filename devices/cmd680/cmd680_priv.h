@@ -4,7 +4,7 @@
  * except the fdatasync of the worker (worker.c). Section numbers are those of
  * docs/hardware/cmd680.md.
  *
- * The floors, the highest first. A file calls those on lower floors only; tests/unit/tree/test_layers.py holds it.
+ * The layers, the highest first. A file calls those in lower layers only: tests/unit/tree/test_layers.py.
  *
  *	cmd680.c			life, regions
  *	config.c			configuration space, RST#

@@ -79,7 +79,7 @@ enum dp83820_fault_kind {
 #define DP83820_ON_RX	2
 
 struct dp83820_fault {
-	struct fault base;	/* enum dp83820_fault_kind; DP83820_ON_* mask, 0: both */
+	struct fault base;	/* kind: enum dp83820_fault_kind; on: mask of DP83820_ON_*, 0: both */
 	uint32_t every;		/* hits every n-th time; 0 and 1: each time */
 	uint64_t seen;		/* times that it could have hit */
 	double ms;

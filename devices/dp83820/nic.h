@@ -6,7 +6,7 @@
  * Transmission runs in the thread that writes CR, as far as the wire takes frames; reception,
  * timers and the rest of transmission run in the engine's thread (engine.c).
  *
- * The floors, the highest first. A file calls those on lower floors only; tests/unit/tree/test_layers.py holds it.
+ * The layers, the highest first. A file calls those in lower layers only: tests/unit/tree/test_layers.py.
  *
  *	nic.c				life, regions
  *	inject.c			faults on request

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Options of a command: each is declared once, as a field of a frozen dataclass.
 
-What was given travels as one value of that class: through all floors, and into other processes.
+What was given travels as one value of that class: through all layers, and into other processes.
 
 See docs/design/options.md.
 """

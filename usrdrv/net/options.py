@@ -14,7 +14,7 @@ from usrdrv.base.options import option
 
 @dataclass(frozen=True)
 class Options:
-    """Each floor takes what means something to it. A driver adds what only its chip has, in a class made from this.
+    """Each layer takes what means something to it. A driver adds what only its chip has, in a class made from this.
 
     counters: descriptor of a memory file to count in (usrdrv.base.counters); the supervisor shares it and reads it
     when the driver's process is dead. -1: none.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arrows point down: what a folder imports or includes is in the same folder or on a lower floor."""
+"""Arrows point down: what a folder imports or includes is in the same folder or in a lower layer."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 from tests import files
 from tests.files import ROOT
 
-FLOORS = """
+LAYERS = """
 bench  scripts
 bridge/cli
 bridge/block  bridge/net
@@ -27,20 +27,20 @@ usrdrv/backends
 usrdrv/base  usrdrv/include/usrdrv          loopback-kmod
 loopback-kmod/include/uapi
 """
-"""The folders, the highest first. Two on one floor do not know each other, so there is no circle of folders.
-A folder that * finds is on the lowest floor that names it."""
+"""The folders, the highest first. Two in one layer do not know each other, so there is no circle of folders.
+A folder that * finds is in the lowest layer that names it."""
 
 
 def folders(pattern: str) -> list[str]:
-    """The folders of ours that a word of FLOORS names: one, or each with files in it."""
+    """The folders of ours that a word of LAYERS names: one, or each with files in it."""
     if "*" not in pattern:
         return [pattern]
     return sorted({str(file.parent.relative_to(ROOT)) for file in ROOT.glob(f"{pattern}/*.py")})
 
 
-FLOOR = {
+LAYER = {
     folder: -number
-    for number, line in enumerate(FLOORS.splitlines())
+    for number, line in enumerate(LAYERS.splitlines())
     for pattern in line.split()
     for folder in folders(pattern)
 }
@@ -103,8 +103,8 @@ def arrows() -> Iterator[tuple[Path, Path]]:
         yield from ((path, other) for other in includes(path))
 
 
-def test_every_folder_is_on_a_floor() -> None:
-    assert {folder_of(path) for path in tracked("*.py", "*.c", "*.h")} == set(FLOOR)
+def test_every_folder_is_in_a_layer() -> None:
+    assert {folder_of(path) for path in tracked("*.py", "*.c", "*.h")} == set(LAYER)
 
 
 def test_arrows_point_down() -> None:
@@ -114,7 +114,7 @@ def test_arrows_point_down() -> None:
         f"{path.relative_to(ROOT)} -> {other.relative_to(ROOT)}"
         for path, other in found
         if folder_of(path) != folder_of(other)
-        and FLOOR.get(folder_of(path), 0) <= FLOOR.get(folder_of(other), 0)
+        and LAYER.get(folder_of(path), 0) <= LAYER.get(folder_of(other), 0)
     }
     assert not wrong, "\n".join(sorted(wrong))
 
@@ -170,19 +170,19 @@ def test_circles_are_looked_for_where_there_are_calls() -> None:
 
 
 PLANS = ("devices/cmd680/cmd680_priv.h", "devices/dp83820/nic.h")
-"""Headers that begin with the floors of their folder's files, the highest first."""
+"""Headers that begin with the layers of their folder's files, the highest first."""
 PLAN_LINE = re.compile(r"^ \*\t(\w+\.c(?: \w+\.c)*)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_files_call_those_on_lower_floors(plan: str) -> None:
+def test_files_call_those_in_lower_layers(plan: str) -> None:
     header = ROOT / plan
     lines = [line.split() for line in PLAN_LINE.findall(header.read_text())]
-    floor = {file: -number for number, files in enumerate(lines) for file in files}
+    layer = {file: -number for number, files in enumerate(lines) for file in files}
     ways = calls(header.parent)
-    assert set(floor) == set(ways)
+    assert set(layer) == set(ways)
     wrong = [
-        f"{file} -> {other}" for file in ways for other in ways[file] if floor[other] >= floor[file]
+        f"{file} -> {other}" for file in ways for other in ways[file] if layer[other] >= layer[file]
     ]
     assert not wrong, "\n".join(sorted(wrong))
 
