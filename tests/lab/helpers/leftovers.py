@@ -19,11 +19,16 @@ if grep -Eq '^/dev/({DEVICES})' /proc/swaps; then swapoff -a; fi
 if grep -q '^md' /proc/mdstat 2>/dev/null; then mdadm --stop --scan; fi
 """
 DISCONNECT = """
-for pid in /sys/block/nbd*/pid; do
-    if [ -e "$pid" ]; then nbd-client -d "/dev/$(basename "${pid%/pid}")"; fi
+cd /sys/block
+for disk in nbd*; do
+    if awk '{ exit !$9 }' "$disk/stat"; then nbd-client -d "/dev/$disk"; fi
 done
 """
-"""The kernel's NBD client keeps what a killed driver had for ever, and what waits for it cannot be killed."""
+"""The kernel's NBD client keeps what a killed driver had for ever, and what waits for it cannot be killed.
+
+Nothing else is in flight by then. Without a request, a device that the jobs made goes with its last close, and one
+of a fixture stays.
+"""
 
 
 def end(guest: Guest, jobs: Sequence[Job]) -> None:
