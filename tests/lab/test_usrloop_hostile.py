@@ -29,7 +29,7 @@ def test_a_hostile_server_hurts_nobody(guest_factory: Boot) -> None:
     names = ("lives", "succeeded", "completed", "received", "scribbled", "disk", "packets")
 
     def life() -> list[int]:
-        words = ["/share/usrloop_hostile", str(SEED), str(SECONDS)]
+        words = ["/share/usrloop_hostile", str(SEED), str(SECONDS), "-1", str(SLOWER)]
         result = guest.run(words, 60 * SLOWER + SECONDS * 4)
         assert result.code == 0, result.out + result.err
         done: dict[str, int] = json.loads(result.out)

@@ -4,9 +4,9 @@
  *
  *	usrloop_hostile SEED SECONDS [DEVICE [SLOWER]]
  *
- * With the number of a CMD680 (bus 0, function 0), the disk is one of zero copy, whose servers have claimed it. They
- * have its drive interrupt, also when a request is to end by that; nobody has it reach memory. SLOWER: lives are so
- * many times as long.
+ * DEVICE is the slot of a CMD680 (bus 0, function 0): the disk is one of zero copy, whose servers have claimed it. They
+ * have its drive interrupt, also when a request is to end by that; nobody has it reach memory. -1, as without it: no
+ * device, no zero copy. SLOWER: lives, and what clients have for their end, are so many times as long.
  *
  *	parent		makes a block device and an interface, again when they were deleted; at the end deletes all
  *	clients		read and write the disk, send packets; each must come to its end
@@ -15,7 +15,7 @@
  *			- calls ENTER, completes what it was given or something else, receives packets that are nearly right
  *			- calls everything else with random arguments
  *
- * Says what it did in JSON. Exit: 0; 1 if a client does not end, for a minute times SLOWER.
+ * Says what it did in JSON. Exit: 0; 1 if a client has not ended a minute, times SLOWER, after all was deleted.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -485,7 +485,7 @@ static void delete_all(void)
 
 int main(int argc, char **argv)
 {
-	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) * 2 + 1 : 1, end, begun = now_ms();
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) * 2 + 1 : 1, end, until, begun = now_ms();
 	pid_t clients[CLIENTS], lives[2] = { 0, 0 };
 	unsigned int i, left = 0, round = 0;
 
@@ -518,8 +518,8 @@ int main(int argc, char **argv)
 	}
 	atomic_store(&shared->over, true);
 	delete_all();
+	until = now_ms() + 60000 * slower;
 	for (i = 0; i < CLIENTS; i++) {
-		uint64_t until = now_ms() + 60000 * slower;
 		pid_t ended;
 
 		while (!(ended = waitpid(clients[i], NULL, WNOHANG)) && now_ms() < until)
