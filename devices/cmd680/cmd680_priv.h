@@ -286,6 +286,7 @@ void ata_set_lba(struct drive *d, uint64_t lba, bool ext);
 /* worker.c */
 uint64_t cmd680_now(void);
 void cmd680_worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*fn)(struct drive *d, int error));
+void cmd680_worker_hurry(struct channel *ch);
 void cmd680_worker_cancel(struct channel *ch);
 void cmd680_worker_join(struct channel *ch);
 

@@ -126,6 +126,14 @@ static int start(struct faults *s, struct fault *fault)
 	return 0;
 }
 
+/* Whether its medium takes time for a command. */
+static bool waits(const struct drive *d)
+{
+	const struct job *job = &d->ch->job;
+
+	return job->armed && !job->sync && job->drive == d && d->x.kind != XFER_NONE;
+}
+
 static void mend(struct faults *s, const struct fault *fault)
 {
 	const struct cmd680_fault *f = (const struct cmd680_fault *)fault;
@@ -144,6 +152,9 @@ static void mend(struct faults *s, const struct fault *fault)
 			d->unseen = true;
 			ata_power_up(d);
 		}
+		if (waits(d) && matches(f, d, CMD680_FAULT_SLOW, d->cur[TF_COMMAND],
+					d->x.write ? CMD680_ON_WRITE : CMD680_ON_READ))
+			cmd680_worker_hurry(d->ch);
 	}
 }
 

@@ -82,6 +82,16 @@ void cmd680_worker_defer(struct drive *d, uint64_t delay_ns, bool sync, void (*f
 	pthread_cond_signal(&ch->wake);
 }
 
+/* Finish the command that waits for its time now. The model is locked, and the job armed. */
+void cmd680_worker_hurry(struct channel *ch)
+{
+	struct job job = ch->job;
+
+	cmd680_worker_cancel(ch);
+	job.fn(job.drive, 0);
+	cmd680_irq_update(ch);
+}
+
 /* Forget the job: its command was aborted. */
 void cmd680_worker_cancel(struct channel *ch)
 {

@@ -244,9 +244,10 @@ def test_slow_media() -> None:
         m.taskfile(0x20, 0, 1)
         assert m.alt() == 0x80, "busy meanwhile"
         srst(m)
-        m.model.clear_fault(fault)
         m.taskfile(0x20, 0, 1)
-        assert m.alt() == 0x58
+        assert m.alt() == 0x80
+        m.model.clear_fault(fault)
+        assert m.alt() == 0x58, "cleared, it lets the command go on"
 
 
 def test_close_during_a_slow_command() -> None:
