@@ -3,7 +3,7 @@
 
     client -> /dev/usrblk0 -> usrloop.ko: maps the pages -> driver process: their addresses -> cmd680 model, slot 10
 
-Twice: with an IOMMU that translates and without any. A transfer is held open by the model (fault `slow`).
+The guest has an IOMMU that translates addresses. make test-all runs all tests in a guest without one, too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import pytest
 
 from tests.lab.helpers import disks
 from tests.lab.helpers.disks import ADDRESS, driver, end_all, lives_through_deaths, make_image
+from tests.lab.helpers.held import delivered_to_nobody
 from tests.lab.helpers.kmod import DEBUG, KERNEL, SLOWER, program, quiet, wait
 from tests.lab.helpers.loads import gets_on, in_flight
-from tests.model_faults import broken, hits, left
-from tests.waiting import at_best, enough
+from tests.model_faults import broken, left
+from tests.waiting import enough
 from usrdrv.devices import control
 from usrdrv.lab.guest import Guest, Result
 from usrdrv.lab.models import Model
@@ -31,9 +32,6 @@ from usrdrv.lab.models import Model
 Boot = Callable[..., Guest]
 
 SCRIPT = "python3 /src/tests/lab/guest/zero_copy.py"
-
-HELD = 8
-"""Seconds that a transfer is held open; the driver takes one for hung after 10."""
 
 pytestmark = pytest.mark.timeout(900 * SLOWER)
 
@@ -118,11 +116,6 @@ def good(result: Result) -> Result:
     return result
 
 
-def slow(model: Model, milliseconds: int) -> AbstractContextManager[None]:
-    """Reads of the drive take so long until the first byte."""
-    return broken(model.control, {"kind": "slow", "seek_ms": milliseconds, "on": "read"})
-
-
 def test_no_byte_is_copied(guest: Guest, served: Served, translated: str) -> None:
     command = f"{SCRIPT} pages {served.device} {served.info['driver_pid']} {translated}"
     print(good(guest.run(command, 60 * SLOWER)).out)
@@ -202,28 +195,24 @@ def test_killed_in_a_transfer(guest: Guest, model: Model, who: str) -> None:
     with_another: a process that has the claim open as well, which therefore does not end by itself.
     """
 
-    def killed() -> Any:
-        served = Served(guest, "--restart-time", "0")
-        good(guest.run(f"{SCRIPT} held {served.device}", 60 * SLOWER))  # and looks for partitions
-        with slow(model, HELD * 1000):
-            keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
-            wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 60, "a copy of the claim")
-            job = guest.start(f"{SCRIPT} held {served.device}")
-            wait(lambda: hits(model.control), 60, "the drive has the command")
-            served.signal_driver("KILL")
-            done = json.loads(good(job.wait(120 * SLOWER)).out.splitlines()[-1])
-            poison = guest.run(
-                "python3 /src/tests/lab/guest/usr_pci_faults.py poison", 120 * SLOWER
-            )
-            found = json.loads(good(poison).out)
-            assert found["bytes"] > 400 << 20 and found["changed"] == 0, found
-            good(keeper.wait(120 * SLOWER))
-        assert served.job.wait(60 * SLOWER).code == 1
-        nothing_is_left(guest)
-        return done
+    served = Served(guest, "--restart-time", "0")
+    good(guest.run(f"{SCRIPT} held {served.device}", 60 * SLOWER))  # and looks for partitions
+    keeper = guest.start(f"{SCRIPT} keep_claim {served.pid}" if who != "alone" else "true")
+    wait(lambda: "kept" in keeper.out or keeper.done.is_set(), 60, "a copy of the claim")
 
-    # Unless the kill came after the drive had delivered.
-    at_best(killed, lambda done: done["errno"] == "EIO", "killed in a transfer", 200 * SLOWER)
+    def kill(asked: Callable[[], None]) -> None:
+        job = guest.start(f"{SCRIPT} held {served.device}")
+        asked()
+        served.job.signal(signal.SIGSTOP)  # nobody gives the function to another driver
+        served.signal_driver("KILL")
+        done = json.loads(good(job.wait(120 * SLOWER)).out.splitlines()[-1])
+        assert done["errno"] == "EIO"
+
+    delivered_to_nobody(guest, model.control, kill)
+    good(keeper.wait(120 * SLOWER))
+    served.job.signal(signal.SIGCONT)
+    assert served.job.wait(60 * SLOWER).code == 1
+    nothing_is_left(guest)
 
 
 def test_killed_with_its_claim_kept_it_is_started_again(guest: Guest, served: Served) -> None:

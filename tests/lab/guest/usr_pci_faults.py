@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import select
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -307,23 +308,20 @@ def failslab(_: str, address: str) -> None:
     assert min(outcomes.values()) >= 2, outcomes
 
 
-HELD = 8
-"""Seconds that a drive of the tests holds a transfer, at most."""
-
-
-def poison(*_: str) -> None:
-    """Take all free memory and look whether somebody else writes there, as long as a drive holds a transfer."""
-    begun = time.monotonic()
+def poison(told: str) -> None:
+    """Take all free memory, and look whether somebody else has written there when there is the file `told`."""
     free = {
         line.split()[0]: int(line.split()[1]) << 10
         for line in Path("/proc/meminfo").read_text().splitlines()
     }
     size = (free["MemFree:"] - (48 << 20)) & ~0xFFFFF
     memory = anonymous(size)[0]
-    block = b"\x5a" * (1 << 20)
+    # Entries of a PRD table, as which the drive may take them: 4 KiB somewhere in there, and the last one.
+    block = struct.pack("=IHH", 512 << 20, 4096, 0x8000) * (1 << 17)
     for at in range(0, size, len(block)):
         memory[at : at + len(block)] = block
-    time.sleep(max(0, HELD - (time.monotonic() - begun)))  # more is no harm
+    print("filled", flush=True)
+    wait(Path(told).exists, "the word to look")
     changed = sum(memory[at : at + len(block)] != block for at in range(0, size, len(block)))
     print(json.dumps({"bytes": size, "changed": changed}))
 
