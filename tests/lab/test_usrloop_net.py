@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.files import ROOT
+from tests.lab.helpers import nics
 from tests.lab.helpers.kmod import wait
 from tests.lab.helpers.loads import FLOW, WAYS, client
 from tests.lab.helpers.nics import answers, end, killed_in_a_flow, ping, start, stats, until
@@ -38,6 +39,7 @@ Boot = Callable[..., Guest]
 
 MAC = "02:00:00:00:00:0c"
 NEAR, FAR, BEYOND = "10.89.0.1", "10.89.0.2", "192.0.2.0/24"
+IN_LEFT = "ip netns exec left"
 
 
 @dataclass
@@ -268,19 +270,15 @@ def test_models_in_the_drivers_processes(
     guest: Guest, pair: list[tuple[Job, dict[str, Any]]]
 ) -> None:
     for options in ("", "-M do -s 8972"):
-        result = guest.run(f"ip netns exec left ping -c 3 -i 0.2 -w 60 {options} 10.90.0.2")
-        assert "3 received" in result.out, result.out
-    server = guest.start("exec ip netns exec right iperf3 -s -1")
-    until(guest, "ip netns exec right ss -ltn | grep -q 5201")
-    result = guest.run("ip netns exec left iperf3 -c 10.90.0.2 -n 16M -J", timeout=120, check=True)
-    assert json.loads(result.out)["end"]["sum_received"]["bytes"] > 8 << 20
-    assert server.wait(30).code == 0
-    assert "driver: usrloop" in guest.run("ip netns exec left ethtool -i usr0").out
+        ping(guest, "10.90.0.2", options, inside=IN_LEFT)
+    ended = nics.iperf(guest, "10.90.0.2", "-n 16M", namespace="right", inside=IN_LEFT)
+    assert ended["sum_received"]["bytes"] > 8 << 20
+    assert "driver: usrloop" in guest.run(f"{IN_LEFT} ethtool -i usr0").out
 
 
 def reached(guest: Guest, address: str, options: str = "") -> None:
     """Until a ping from left is answered."""
-    until(guest, f"ip netns exec left ping -q -c 1 -W 1 {options} {address}")
+    until(guest, f"{IN_LEFT} ping -q -c 1 -W 1 {options} {address}")
 
 
 def test_moved_to_another_namespace_and_back(

@@ -77,10 +77,10 @@ def answers(guest: Guest, to: str) -> None:
     until(guest, f"ping -c 1 -W 1 {to} > /dev/null")
 
 
-def ping(guest: Guest, to: str, *options: str, count: int = 5) -> None:
-    """So many are answered; more if answers that had to wait come together."""
+def ping(guest: Guest, to: str, *options: str, count: int = 5, inside: str = "") -> None:
+    """So many are answered, as the exit code says; more if answers that had to wait come together."""
     words = " ".join(options)
-    result = guest.run(f"ping -c {count} -i 0.05 -w 60 {words} {to}", timeout=90 * SLOWER)
+    result = guest.run(f"{inside} ping -c {count} -i 0.05 -w 60 {words} {to}", timeout=90 * SLOWER)
     assert result.code == 0, result.out + result.err
 
 
@@ -100,28 +100,21 @@ def kept_going(guest: Guest, to: str, inside: str = "") -> Iterator[None]:
         job.wait(30 * SLOWER)
 
 
-def iperf(guest: Guest, to: str, *options: str, namespace: str = "far") -> dict[str, Any]:
-    """iperf3 to a server in a namespace. Return its `end`, of a flow that ended well at both ends."""
-    with iperf_server(guest, "-1", namespace=namespace) as server:
-        result = guest.run(f"iperf3 -c {to} -J {' '.join(options)}", timeout=180 * SLOWER)
-        assert result.code == 0, result.out + result.err
-        assert server.wait(30 * SLOWER).code == 0
+def iperf(
+    guest: Guest, to: str, *options: str, namespace: str = "far", inside: str = ""
+) -> dict[str, Any]:
+    """iperf3 to a server in a namespace. Return its `end`, of a flow that ended well at both ends.
+
+    inside: what runs the client where it is to be, if that is not the main namespace.
+    """
+    there = f"ip netns exec {namespace}"
+    server = guest.start(f"exec {there} iperf3 -s -1 > /tmp/iperf-s.out 2>&1")
+    until(guest, f"{there} ss -ltn | grep -q 5201")
+    result = guest.run(f"{inside} iperf3 -c {to} -J {' '.join(options)}", timeout=180 * SLOWER)
+    assert result.code == 0, result.out + result.err
+    assert server.wait(30 * SLOWER).code == 0
     found: dict[str, Any] = json.loads(result.out)["end"]
     return found
-
-
-@contextmanager
-def iperf_server(guest: Guest, *options: str, namespace: str = "far") -> Iterator[Job]:
-    """An iperf3 server in a namespace that listens."""
-    inside = f"ip netns exec {namespace}"
-    server = guest.start(f"exec {inside} iperf3 -s {' '.join(options)} > /tmp/iperf-s.out 2>&1")
-    try:
-        until(guest, f"{inside} ss -ltn | grep -q 5201")
-        yield server
-    finally:
-        if not server.done.is_set():
-            server.signal()
-            server.wait(30 * SLOWER)
 
 
 def killed_in_a_flow(guest: Guest, *ends: Job, through: str = "usr0", netns: str = "") -> None:
