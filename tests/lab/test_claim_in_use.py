@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.lab.helpers.functions import disk, driver, refused
 from tests.lab.helpers.kmod import wait
 from usrdrv.lab.guest import Guest, Job
 from usrdrv.lab.models import Model
@@ -45,33 +46,6 @@ def guest(guest_factory: Boot) -> Iterator[Guest]:
         with guest_factory([m.socket for m in (first, second, nic)], iommu=True, extra=extra) as g:
             g.run("modprobe -a btrfs loop raid1", check=True)
             yield g
-
-
-def driver(guest: Guest, address: str) -> str:
-    link = guest.run(f"readlink /sys/bus/pci/devices/{address}/driver").out
-    return link.strip().rpartition("/")[2]
-
-
-def disk(guest: Guest, address: str) -> str:
-    """Wait for the kernel's disk of a controller; return its path."""
-    found = ""
-
-    def look() -> bool:
-        nonlocal found
-        path = f"/sys/bus/pci/devices/{address}/ata*/host*/target*/*/block"
-        found = guest.run(f"ls {path}").out.strip()
-        return bool(found)
-
-    wait(look, 60, f"a disk on {address}")
-    return f"/dev/{found}"
-
-
-def refused(guest: Guest, command: str, code: int = 1) -> str:
-    """Run a command that must fail with one line; return the line."""
-    result = guest.run(command, 120)
-    assert result.code == code, result
-    assert result.err.startswith("usrdrv: error: ") and result.err.count("\n") == 1, result.err
-    return result.err
 
 
 USES = {

@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
+from tests.model_faults import broken
 from tests.waiting import at_best
-from usrdrv.devices import control
 from usrdrv.lab.guest import Guest
 from usrdrv.lab.models import Model
 
@@ -156,10 +156,10 @@ def test_registers_in_io_space(guest: Guest) -> None:
 
 def test_polled_data(guest: Guest, model: Model) -> None:
     """Commands that end while the driver busy-polls, and those that end later, by their interrupt."""
-    control.call(
-        model.control, {"op": "fault-add", "fault": {"kind": "slow", "mbps": 50, "seek_ms": 1}}
-    )
-    with serving(guest, FUNCTION, "auto", 500) as info:
+    with (
+        broken(model.control, {"kind": "slow", "mbps": 50, "seek_ms": 1}),
+        serving(guest, FUNCTION, "auto", 500) as info,
+    ):
         result = guest.run(
             f"fio --name=v --filename={info['device']} --rw=randwrite --bsrange=4k-128k --direct=1 --size=16M "
             "--ioengine=libaio --iodepth=8 --verify=crc32c --output-format=json",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A PCI function taken from the kernel's driver and given back, in a guest with an IOMMU; and why not.
 
-Through VFIO on Debian's kernel, and through the usrdrv calls on ours, which are preferred there: what the way
-itself does in both, the rest in make test-all.
+Drivers use VFIO on Debian's kernel, and the usrdrv calls, which they prefer, on ours. `make test` runs what depends
+on that with both, the other tests with VFIO.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.files import GUEST, ROOT
+from tests.lab.helpers.functions import disk, driver, refused
 from tests.lab.helpers.kernel_logs import says
 from tests.waiting import at_best, until
 from usrdrv.lab.guest import Guest
@@ -93,26 +94,6 @@ def guest(  # in this order: models outlive it
     guest.close()  # the next one wants the models
 
 
-def driver(guest: Guest, address: str) -> str:
-    link = guest.run(f"readlink /sys/bus/pci/devices/{address}/driver").out
-    return link.strip().rpartition("/")[2]
-
-
-def disk(guest: Guest, address: str) -> str:
-    """Wait for the kernel's disk of a controller; return its path."""
-    pattern = f"/sys/bus/pci/devices/{address}/ata*/host*/target*/*/block/*"
-    found = until(lambda: guest.run(f"ls -d {pattern} 2>&-").out.split(), f"a disk on {address}")
-    return f"/dev/{found[0].rpartition('/')[2]}"
-
-
-def refused(guest: Guest, command: str) -> str:
-    """Run a command that must fail with one line; return the line."""
-    result = guest.run(command, 120)
-    assert result.code == 1, result
-    assert result.err.startswith("usrdrv: error: ") and result.err.count("\n") == 1, result.err
-    return result.err
-
-
 def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
     path = disk(guest, FIRST)
     theirs = guest.run(f"sha256sum {path}", 120, check=True).out.split()[0]
@@ -126,7 +107,7 @@ def test_our_driver_and_the_kernels_see_the_same_bytes(guest: Guest) -> None:
 
 @BOTH
 def test_registers_memory_reset_and_interrupts(guest: Guest, through: str) -> None:
-    """vfio_parts.py; the disk is the one whose bytes were compared before."""
+    """As vfio_parts.py reports them. What it reads is compared with what the kernel's driver reads."""
     shutil.copy(GUEST / "vfio_parts.py", guest.share)
     path = disk(guest, FIRST)
     data = guest.run(f"head -c 1M {path} | sha256sum", check=True).out.split()[0]
@@ -190,7 +171,7 @@ def test_a_mounted_disk_is_not_taken_away(guest: Guest) -> None:
 
 
 def test_a_user_who_owns_the_group(guest: Guest) -> None:
-    """Without the capability that usrdrv wants; so it is VFIO in both."""
+    """He lacks the capability that the usrdrv calls want, so this is VFIO on both kernels."""
     guest.run("modprobe vfio-pci", check=True)
     user = "setpriv --reuid 1000 --regid 1000 --clear-groups env USRDRV_RUN_DIR=/tmp/of-user"
     group = guest.run(f"readlink /sys/bus/pci/devices/{SECOND}/iommu_group").out.strip()
@@ -224,7 +205,7 @@ def test_a_user_who_owns_the_group(guest: Guest) -> None:
 @BOTH
 def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest, through: str) -> None:
     disk(guest, TWINS[1])
-    if through == USRDRV:  # groups are no matter
+    if through == USRDRV:  # which does not go by groups
         guest.run(f"usrdrv identify {TWINS[0]}", 60, check=True)
         disk(guest, TWINS[0])
         return
@@ -234,7 +215,7 @@ def test_a_group_with_a_neighbour_that_is_in_use(guest: Guest, through: str) -> 
     assert driver(guest, TWINS[0]) == "pata_sil680"
 
 
-# The IOMMU reports what it stopped; that is the point.
+# The kernel logs what the IOMMU has stopped, as it should.
 @BOTH
 @pytest.mark.kernel_log(allow=[r"DMAR: "])
 def test_a_stray_dma_is_stopped_reported_and_survived(guest: Guest) -> None:
@@ -267,7 +248,6 @@ def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
         assert "no such PCI device" in refused(bare, "usrdrv identify 0000:00:1e.7")
 
 
-@pytest.mark.rare
 def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
     with (

@@ -13,7 +13,6 @@ import mmap
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -34,6 +33,7 @@ from usrloop_rig import (
     no_device,
     polled,
     raw,
+    reader,
     refused,
     target,
     wait,
@@ -462,18 +462,15 @@ def poll_of_a_server() -> None:
         server = Server(file, attach(file, number))
         control.start()
         assert polled(file) == 0
-        reader = subprocess.Popen(
-            ["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-            stderr=subprocess.DEVNULL,
-        )
+        client = reader(f"/dev/usrblk{number}")
         assert polled(file, PATIENCE * 1000) == select.POLLIN
         q = server.queue[0]
-        while reader.poll() is None:
+        while client.poll() is None:
             polled(file, 100)
             while (sqe := lib.loop_next(q)) != ffi.NULL:
                 lib.loop_complete(q, sqe.tag, sqe.seq, 0)
             server.enter(flags=lib.USRLOOP_ENTER_NOWAIT)
-        assert reader.returncode == 0
+        assert client.returncode == 0
         assert polled(file) == 0
         server.close()
 

@@ -29,6 +29,7 @@ from usrloop_rig import (
     no_device,
     polled,
     raw,
+    reader,
     refused,
     run,
     served,
@@ -277,12 +278,9 @@ def completions_that_name_nothing_are_refused() -> None:
         lib.loop_complete(q, 999, 1, 0)
         assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == lib.USRLOOP_READY_REFUSED
         control.start()
-        reader = subprocess.Popen(
-            ["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-            stderr=subprocess.DEVNULL,
-        )
+        client = reader(f"/dev/usrblk{number}")
         asked = 2
-        while reader.poll() is None:
+        while client.poll() is None:
             server.enter(timeout_ms=50)
             while (sqe := lib.loop_next(q)) != ffi.NULL:
                 lib.loop_complete(q, sqe.tag, sqe.seq + 1, 0)
@@ -290,7 +288,7 @@ def completions_that_name_nothing_are_refused() -> None:
                 lib.loop_complete(q, sqe.tag, sqe.seq, 0)
                 lib.loop_complete(q, sqe.tag, sqe.seq, 0)
                 asked += 3
-        assert reader.returncode == 0 and control.query().refused == asked
+        assert client.returncode == 0 and control.query().refused == asked
         q.cq_tail += 1000  # more than a ring holds
         assert server.enter(flags=lib.USRLOOP_ENTER_NOWAIT) == lib.USRLOOP_READY_REFUSED
         server.close()
@@ -445,19 +443,15 @@ def forced_while_requests_wait() -> None:
         number = control.create(SMALL).id
         attach(file, number)
         control.start()
-        reader = subprocess.Popen(
-            ["dd", f"if=/dev/usrblk{number}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        client = reader(f"/dev/usrblk{number}")
         assert polled(file, PATIENCE * 1000) & select.POLLIN  # and nobody answers
         if last == "close":
             control.close()
         else:
             getattr(control, last)(force=True)
-        said = reader.communicate(timeout=PATIENCE)[1]
+        said = client.communicate(timeout=PATIENCE)[1]
         # Its request, or that of its open() for partitions: then the disk has no bytes any more.
-        assert (reader.returncode == 1 and "error" in said) or "0 bytes copied" in said, said
+        assert (client.returncode == 1 and "error" in said) or "0 bytes copied" in said, said
         control.close()
         file.close()
         no_device()

@@ -4,21 +4,15 @@
 from __future__ import annotations
 
 import select
-import subprocess
 from pathlib import Path
 
 from scenario import PATIENCE
-from usrloop_rig import SIZE, Ram, attach, check, in_flight, polled, wait
+from usrloop_rig import SIZE, Ram, attach, check, in_flight, polled, reader, wait
 
 from usrdrv.loop import STATES, Control, Disk, Server
 
 CPU = Path("/sys/devices/system/cpu/cpu1/online")
 HELD = Disk(SIZE, max_io=16 << 10, depth=8, queues=2, policy="queue", recovery_ms=0)
-
-
-def reader(device: str, *before: str) -> subprocess.Popen[str]:
-    command = [*before, "dd", f"if={device}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @check

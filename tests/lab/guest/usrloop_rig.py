@@ -187,6 +187,12 @@ def sysfs(device: str, name: str) -> str:
     return (Path("/sys/class/block") / Path(device).name / name).read_text().strip()
 
 
+def reader(device: str, *before: str) -> subprocess.Popen[str]:
+    """Somebody who reads its first 4 KiB, from no cache; before: words before that command."""
+    command = [*before, "dd", f"if={device}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
 def in_flight(device: str) -> int:
     """Requests of a disk that are under way (Documentation/block/stat.rst)."""
     return int(sysfs(device, "stat").split()[8])

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from scenario import PATIENCE, SLOWER, apart
-from usrloop_power import HELD, reader
-from usrloop_rig import Ram, attach, in_flight, polled, run, served, wait
+from usrloop_power import HELD
+from usrloop_rig import Ram, attach, in_flight, polled, reader, run, served, wait
 
 from usrdrv.loop import STATES, Control, Interface, Server, lib
 

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from tests.lab.helpers import functions
 from tests.lab.helpers.kmod import SLOWER, wait
 from tests.lab.helpers.loads import again_and_again, all_was_verified, finish, fio, gets_on
 from usrdrv.lab.guest import Guest, Job
@@ -91,8 +92,7 @@ class Served:
 
 def driver(guest: Guest) -> str:
     """The kernel's that has the controller."""
-    link = guest.run(f"readlink /sys/bus/pci/devices/{ADDRESS}/driver").out
-    return link.strip().rpartition("/")[2]
+    return functions.driver(guest, ADDRESS)
 
 
 def lives_through_deaths(served: Served, folder: str) -> None:
