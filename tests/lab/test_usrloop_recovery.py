@@ -84,11 +84,13 @@ def kernel_errors(guest: Guest, since: int) -> list[str]:
 
 
 def errors_are_told(guest: Guest) -> None:
-    """Wait until the kernel tells of errors again: of ten in five seconds, by its own clock."""
+    """Wait until the kernel logs I/O errors again: it logs ten in five seconds of its clock, and drops the rest."""
     stamps = re.findall(r"\[ *(\d+)\.\d+\].*I/O error, dev usrblk0", guest.kernel_log())
     last = int(stamps[-1]) if stamps else -10
     wait(
-        lambda: float(guest.run("cat /proc/uptime").out.split()[0]) > last + 7, 30, "its next ones"
+        lambda: float(guest.run("cat /proc/uptime").out.split()[0]) > last + 7,
+        30,
+        "time for the next errors in the log",
     )
 
 
@@ -308,7 +310,6 @@ def test_a_stopped_server_is_taken_for_dead(guest: Guest) -> None:
     assert not second.job.done.is_set()
 
 
-@pytest.mark.rare
 def test_requests_that_waited_long_are_no_fault_of_the_next_server(guest: Guest) -> None:
     """The request time-out counts from when a server got the request, not from when the client asked."""
     first = Server(guest, policy=REISSUE, timeout_ms=LONG, hold_writes=1, **DISK)

@@ -19,7 +19,7 @@ def guest(guest_factory: Callable[..., Guest]) -> Guest:
 
 @pytest.mark.timeout(600 * SLOWER)
 @pytest.mark.kernel_log(allow=[r"Call Trace:"])
-@pytest.mark.parametrize("check", ["refused", pytest.param("clock", marks=pytest.mark.rare)])
+@pytest.mark.parametrize("check", ["refused", "clock"])
 def test_a_request_that_waits_has_suspend_refused(guest: Guest, check: str) -> None:
     """It harms nothing, takes no server's time, and the next try goes through: docs/man/usrdrv-block.1.md."""
     place = guest.console.position()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Guests with a drive, for every file here: through VFIO on Debian's kernel, then through the usrdrv calls on ours.
+"""What the files here share: a guest with a drive, and how the drive gets into its kernel.
 
-The latter has no IOMMU. A test has the drive once as /dev/nbd0, once as /dev/usrblk0 (fixture `way`).
+The driver uses VFIO on Debian's kernel, and the usrdrv calls on ours, in a guest without an IOMMU. The disk is
+/dev/nbd0 or /dev/usrblk0 (fixture `way`).
 """
 
 from __future__ import annotations
