@@ -23,15 +23,41 @@ from usrdrv.base.closing import Closing
 ffi, lib = _access.ffi, _access.lib
 
 CONFIG: Final = lib.USRDRV_REGION_CONFIG
+KINDS: Final = {
+    "msix": lib.USRDRV_IRQ_MSIX,
+    "msi": lib.USRDRV_IRQ_MSI,
+    "intx": lib.USRDRV_IRQ_INTX,
+}
+"""Kinds of interrupts, best first."""
 REPLY_TIMEOUT_MS: Final = 5000
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A base address register: `size` in bytes, I/O ports or memory."""
+    """A base address register: `size` in bytes (0: there is none), I/O ports or memory."""
 
     size: int
     io: bool
+    wide: bool = False
+    """64 bits."""
+    prefetchable: bool = False
+
+
+class Interrupt:
+    """One interrupt of a device, whose eventfd is fileno(). It ends with its device, and when others are asked for."""
+
+    def __init__(self, device: Device, number: int, fd: int) -> None:
+        self._device = device
+        self._fd = fd
+        self.number = number
+        """The vector's."""
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for it (seconds; None: for ever). False: time is up, or the device has taken it back."""
+        return self._device.wait(self._fd, timeout)
 
 
 class DmaMemory:
@@ -70,7 +96,7 @@ def _memory_limit(result: int) -> str:
 class Device(Closing):
     """One PCI function, exclusively ours until close(). A context manager.
 
-    Accesses are 8, 16 or 32 bits wide; region is a BAR number. NoSuchDeviceError once the device is gone.
+    Accesses are 8, 16, 32 or 64 bits wide; region is a BAR number. NoSuchDeviceError once the device is gone.
     Thread-safe between open and close. close() takes bus mastering away before any memory is released.
     """
 
@@ -81,6 +107,8 @@ class Device(Closing):
         """The model object behind a `model:` name, for faults and counters; else None."""
         self._held = held or ExitStack()
         self._memory: list[DmaMemory] = []
+        self._eventfds: list[int] = []
+        """Of vectors other than the first."""
 
     @property
     def c(self) -> Any:
@@ -101,7 +129,18 @@ class Device(Closing):
 
     @property
     def bars(self) -> list[Bar]:
-        return [Bar(int(b.size), bool(b.flags & lib.USRDRV_BAR_IO)) for b in self.c.bar]
+        flags = (lib.USRDRV_BAR_IO, lib.USRDRV_BAR_64, lib.USRDRV_BAR_PREFETCH)
+        return [Bar(int(b.size), *(bool(b.flags & flag) for flag in flags)) for b in self.c.bar]
+
+    @property
+    def vectors(self) -> dict[str, int]:
+        """How many interrupts the function has of each kind: `msix`, `msi`, `intx`."""
+        return {name: int(self.c.vectors[kind]) for name, kind in KINDS.items()}
+
+    @property
+    def irq_kind(self) -> str:
+        """The kind of interrupts that are in use."""
+        return next(name for name, kind in KINDS.items() if kind == self.c.irq_kind)
 
     def check(self, result: int, what: str) -> None:
         """Raise for -errno."""
@@ -115,7 +154,7 @@ class Device(Closing):
         raise error
 
     def _read(self, region: int, offset: int, width: int) -> int:
-        value = ffi.new("uint32_t *")
+        value = ffi.new("uint64_t *")
         result = self.c.ops.read(self.c, ffi.NULL, 0, region, offset, width, value)
         self.check(result, f"read of region {region} at {offset:#x}")
         return int(value[0])
@@ -137,6 +176,9 @@ class Device(Closing):
     def read32(self, region: int, offset: int) -> int:
         return self._read(region, offset, 4)
 
+    def read64(self, region: int, offset: int) -> int:
+        return self._read(region, offset, 8)
+
     def write8(self, region: int, offset: int, value: int) -> None:
         self._write(region, offset, 1, value)
 
@@ -145,6 +187,9 @@ class Device(Closing):
 
     def write32(self, region: int, offset: int, value: int) -> None:
         self._write(region, offset, 4, value)
+
+    def write64(self, region: int, offset: int, value: int) -> None:
+        self._write(region, offset, 8, value)
 
     def config_read(self, offset: int, width: int) -> int:
         """Read 1, 2 or 4 bytes of configuration space."""
@@ -159,22 +204,47 @@ class Device(Closing):
         self._memory.append(memory)
         return memory
 
+    def irqs(self, count: int = 1, kind: str | None = None) -> list[Interrupt]:
+        """Have `count` interrupts, in place of all before.
+
+        kind: `msix`, `msi` or `intx`; None: the first of them that the function has so many of. MSI and MSI-X are not
+        masked by an interrupt, and need no irq_unmask(). UsageError names what there is.
+        """
+        found = self.vectors
+        fitting = [name for name in KINDS if found[name] >= count > 0 and kind in (None, name)]
+        if not fitting:
+            there = ", ".join(f"{name} {n}" for name, n in found.items() if n) or "none"
+            what = kind or "interrupts"
+            raise errors.UsageError(f"{self.name}: {count} {what} asked for; there are: {there}")
+        more = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(1, count)]
+        fds = [int(self.c.irq_fd), *more]
+        result = self.c.ops.irq_connect(self.c, KINDS[fitting[0]], fds, count)
+        unused, self._eventfds = (more, self._eventfds) if result else (self._eventfds, more)
+        for fd in unused:
+            os.close(fd)
+        self.check(result, f"{count} {fitting[0]}")
+        return [Interrupt(self, number, fd) for number, fd in enumerate(fds)]
+
     def irq_wait(self, timeout: float | None) -> bool:
-        """Wait for an interrupt (seconds; None: for ever); it stays masked until irq_unmask().
+        """Wait for the first interrupt (seconds; None: for ever). INTx stays masked until irq_unmask().
 
         Return False if there is none: time is up, or the device has taken it back.
         """
+        return self.wait(self.c.irq_fd, timeout)
+
+    def wait(self, fd: int, timeout: float | None) -> bool:
+        """Wait for the eventfd of an interrupt; NoSuchDeviceError once the device is gone."""
         poll = select.poll()
-        poll.register(self.c.irq_fd, select.POLLIN)
+        poll.register(fd, select.POLLIN)
         if self.c.hangup_fd >= 0:
             poll.register(self.c.hangup_fd, self.c.hangup_events)
         ready = poll.poll(None if timeout is None else timeout * 1000)
         if self.c.gone or any(fd == self.c.hangup_fd for fd, _ in ready):
             self.check(-errno.ENODEV, "interrupt")
-        return bool(ready) and _take_count(self.c.irq_fd)
+        return bool(ready) and _take_count(fd)
 
     def irq_unmask(self) -> None:
-        """Let the next interrupt through; one still raised comes again."""
+        """Let the next INTx through; one still raised comes again."""
         self.check(self.c.ops.irq_unmask(self.c, ffi.NULL, 0), "interrupt")
 
     def reset(self) -> None:
@@ -189,6 +259,8 @@ class Device(Closing):
             memory.forget()
         self._c.ops.close(self._c)  # bus mastering off before memory goes, whatever the device says
         self._c = None
+        for fd in self._eventfds:
+            os.close(fd)
         self._held.close()
 
 

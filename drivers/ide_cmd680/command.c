@@ -39,7 +39,7 @@ static void put(struct ide_channel *ch, struct block_list *l, uint8_t region, un
 		uint32_t value)
 {
 	l->w[l->n++] = (struct usrdrv_write){
-		.region = region, .width = width, .offset = (uint16_t)offset, .value = value,
+		.region = region, .width = width, .offset = offset, .value = value,
 	};
 	ch->block.count->register_writes++;
 }
@@ -72,8 +72,10 @@ static int get(struct ide_channel *ch, struct block_list *l, uint8_t region, uns
 	       uint32_t *value)
 {
 	struct usrdrv_dev *dev = ch->block.front->dev;
-	int ret = dev->ops->read(dev, l ? l->w : NULL, l ? l->n : 0, region, offset, width, value);
+	uint64_t wide;
+	int ret = dev->ops->read(dev, l ? l->w : NULL, l ? l->n : 0, region, offset, width, &wide);
 
+	*value = (uint32_t)wide;
 	if (l)
 		l->n = 0;
 	ch->block.count->register_reads++;

@@ -9,7 +9,7 @@
 #include "null.h"
 
 static int no_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		   uint64_t offset, unsigned int width, uint32_t *value)
+		   uint64_t offset, unsigned int width, uint64_t *value)
 {
 	return -EOPNOTSUPP;
 }

@@ -28,6 +28,7 @@ struct inproc {
 	int masked;
 	int pending;			/* an interrupt was raised while held */
 	int holders;
+	int intx_fd;			/* -1: nobody is told */
 };
 
 static struct inproc *of(struct usrdrv_dev *dev)
@@ -92,8 +93,8 @@ static void deliver(struct inproc *p)
 	p->masked = 1;
 	if (p->holders)
 		p->pending = 1;
-	else
-		eventfd_write(p->dev.irq_fd, 1);
+	else if (p->intx_fd >= 0)
+		eventfd_write(p->intx_fd, 1);
 }
 
 static void irq(void *ctx, int level)
@@ -106,22 +107,38 @@ static void irq(void *ctx, int level)
 	pthread_mutex_unlock(&p->irq_lock);
 }
 
+/* A conventional bus moves 4 bytes at a time. */
+static uint64_t read_register(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width)
+{
+	uint64_t low = m->ops->read(m, region, (uint32_t)offset, width > 4 ? 4 : width);
+
+	return width > 4 ? low | (uint64_t)m->ops->read(m, region, (uint32_t)offset + 4, 4) << 32 : low;
+}
+
+static void write_register(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width,
+			   uint64_t value)
+{
+	m->ops->write(m, region, (uint32_t)offset, width > 4 ? 4 : width, (uint32_t)value);
+	if (width > 4)
+		m->ops->write(m, region, (uint32_t)offset + 4, 4, (uint32_t)(value >> 32));
+}
+
 static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct usrdrv_model *m = of(dev)->model;
 
 	for (; n--; w++)
-		m->ops->write(m, w->region, w->offset, w->width, w->value);
+		write_register(m, w->region, w->offset, w->width, w->value);
 	return 0;
 }
 
 static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		   uint64_t offset, unsigned int width, uint32_t *value)
+		   uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct usrdrv_model *m = of(dev)->model;
 
 	do_write_list(dev, w, n);
-	*value = m->ops->read(m, region, (uint32_t)offset, width);
+	*value = read_register(m, region, offset, width);
 	return 0;
 }
 
@@ -132,7 +149,7 @@ static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t off
 	uint8_t *b = buf;
 
 	for (; count--; b += width) {
-		uint32_t v = m->ops->read(m, region, (uint32_t)offset, width);
+		uint64_t v = read_register(m, region, offset, width);
 
 		memcpy(b, &v, width);
 	}
@@ -146,10 +163,10 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 	const uint8_t *b = buf;
 
 	for (; count--; b += width) {
-		uint32_t v = 0;
+		uint64_t v = 0;
 
 		memcpy(&v, b, width);
-		m->ops->write(m, region, (uint32_t)offset, width, v);
+		write_register(m, region, offset, width, v);
 	}
 	return 0;
 }
@@ -206,6 +223,20 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 	}
 	pthread_rwlock_unlock(&p->lock);
 	memset(dma, 0, sizeof(*dma));
+}
+
+static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n)
+{
+	struct inproc *p = of(dev);
+
+	if (kind >= USRDRV_IRQ_KINDS || n > dev->vectors[kind])
+		return -EINVAL;
+	pthread_mutex_lock(&p->irq_lock);
+	p->intx_fd = n ? fds[0] : -1;
+	p->masked = 0;
+	deliver(p);
+	pthread_mutex_unlock(&p->irq_lock);
+	return 0;
 }
 
 static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
@@ -270,7 +301,8 @@ static void do_close(struct usrdrv_dev *dev)
 
 static const struct usrdrv_dev_ops ops = {
 	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
-	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map, .irq_unmask = do_irq_unmask,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map,
+	.irq_connect = do_irq_connect, .irq_unmask = do_irq_unmask,
 	.irq_hold = do_irq_hold, .irq_release = do_irq_release, .reset = do_reset, .close = do_close,
 };
 
@@ -294,6 +326,8 @@ int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out)
 		free(p);
 		return ret;
 	}
+	p->intx_fd = p->dev.irq_fd;
+	p->dev.vectors[USRDRV_IRQ_INTX] = 1;
 	p->model = m;
 	p->dev.ops = &ops;
 	p->dev.hangup_fd = p->dev.unmask_fd = p->dev.claim_fd = -1;

@@ -32,18 +32,19 @@ static volatile void *mapped(const struct regions *r, unsigned int region, uint6
 
 static int check(const struct regions *r, unsigned int region, uint64_t offset, unsigned int width)
 {
-	uint64_t size = 256;
+	const struct usrdrv_bar *bar = region < USRDRV_NUM_BARS ? &r->dev.bar[region] : NULL;
+	uint64_t size = bar ? bar->size : r->config_size;
 
-	if (region < USRDRV_NUM_BARS)
-		size = r->dev.bar[region].size;
-	else if (region != USRDRV_REGION_CONFIG)
+	if (!bar && region != USRDRV_REGION_CONFIG)
 		return -EINVAL;
-	if ((width != 1 && width != 2 && width != 4) || offset % width || offset + width > size)
+	if (width != 1 && width != 2 && width != 4 && !(width == 8 && bar && !(bar->flags & USRDRV_BAR_IO)))
+		return -EINVAL;
+	if (offset % width || offset >= size || width > size - offset)
 		return -EINVAL;
 	return r->dev.gone ? -ENODEV : 0;
 }
 
-static int get(struct regions *r, unsigned int region, uint64_t offset, unsigned int width, uint32_t *value)
+static int get(struct regions *r, unsigned int region, uint64_t offset, unsigned int width, uint64_t *value)
 {
 	volatile void *at = mapped(r, region, offset);
 	ssize_t got;
@@ -51,14 +52,15 @@ static int get(struct regions *r, unsigned int region, uint64_t offset, unsigned
 	*value = 0;
 	if (at) {
 		*value = width == 1 ? *(volatile uint8_t *)at :
-			 width == 2 ? *(volatile uint16_t *)at : *(volatile uint32_t *)at;
+			 width == 2 ? *(volatile uint16_t *)at :
+			 width == 4 ? *(volatile uint32_t *)at : *(volatile uint64_t *)at;
 		return 0;
 	}
 	got = pread(r->fd, value, width, (off_t)(r->offset[region] + offset));
 	return got < 0 ? failed(r) : got == (ssize_t)width ? 0 : -EIO;
 }
 
-static int put(struct regions *r, unsigned int region, uint64_t offset, unsigned int width, uint32_t value)
+static int put(struct regions *r, unsigned int region, uint64_t offset, unsigned int width, uint64_t value)
 {
 	volatile void *at = mapped(r, region, offset);
 	ssize_t put;
@@ -68,8 +70,10 @@ static int put(struct regions *r, unsigned int region, uint64_t offset, unsigned
 			*(volatile uint8_t *)at = (uint8_t)value;
 		else if (width == 2)
 			*(volatile uint16_t *)at = (uint16_t)value;
+		else if (width == 4)
+			*(volatile uint32_t *)at = (uint32_t)value;
 		else
-			*(volatile uint32_t *)at = value;
+			*(volatile uint64_t *)at = value;
 		return 0;
 	}
 	put = pwrite(r->fd, &value, width, (off_t)(r->offset[region] + offset));
@@ -94,7 +98,7 @@ int regions_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, uns
 }
 
 int regions_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		   uint64_t offset, unsigned int width, uint32_t *value)
+		   uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct regions *r = of(dev);
 	int ret = n ? regions_write_list(dev, w, n) : 0, err = check(r, region, offset, width);
@@ -115,7 +119,7 @@ int regions_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offse
 	int ret = check(of(dev), region, offset, width);
 
 	for (; count && !ret; count--, p += width) {
-		uint32_t value;
+		uint64_t value;
 
 		ret = get(of(dev), region, offset, width, &value);
 		memcpy(p, &value, width);
@@ -130,7 +134,7 @@ int regions_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offs
 	int ret = check(of(dev), region, offset, width);
 
 	for (; count && !ret; count--, p += width) {
-		uint32_t value = 0;
+		uint64_t value = 0;
 
 		memcpy(&value, p, width);
 		ret = put(of(dev), region, offset, width, value);
@@ -160,8 +164,8 @@ void regions_unmap(struct regions *r)
 /* Take bus mastering away. */
 void regions_no_master(struct regions *r)
 {
-	uint32_t command;
+	uint64_t command;
 
 	if (!regions_read(&r->dev, NULL, 0, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, &command))
-		put(r, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, command & ~(uint32_t)PCI_COMMAND_MASTER);
+		put(r, USRDRV_REGION_CONFIG, PCI_COMMAND, 2, command & ~(uint64_t)PCI_COMMAND_MASTER);
 }

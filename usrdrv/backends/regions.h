@@ -13,11 +13,12 @@ struct regions {
 	struct usrdrv_dev dev;
 	int fd;
 	uint64_t offset[USRDRV_REGION_CONFIG + 1];
+	uint64_t config_size;	/* bytes; of a PCI Express function 4096 */
 };
 
 /* Operations of struct usrdrv_dev */
 int regions_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		 uint64_t offset, unsigned int width, uint32_t *value);
+		 uint64_t offset, unsigned int width, uint64_t *value);
 int regions_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 int regions_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
 		     void *buf, unsigned int count);

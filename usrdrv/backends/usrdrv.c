@@ -159,6 +159,8 @@ static int learn_regions(struct usr *u)
 		struct usrdrv_bar *bar = &u->r.dev.bar[i];
 
 		u->r.offset[i] = from->offset;
+		if (i == USRDRV_REGION_CONFIG)
+			u->r.config_size = from->size;
 		if (i >= USRDRV_NUM_BARS || !from->size)
 			continue;
 		bar->size = from->size;

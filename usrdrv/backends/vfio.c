@@ -220,6 +220,7 @@ static int learn_regions(struct vfio *v)
 		else
 			info[i].size = 0;
 	}
+	v->r.config_size = info[USRDRV_REGION_CONFIG].size;
 	for (unsigned int i = 0; i < USRDRV_NUM_BARS && !ret; i++)
 		ret = learn_bar(v, i, &info[i]);
 	return ret;

@@ -26,7 +26,7 @@
 struct access_message {
 	struct vu_header h;
 	struct vu_region_access a;
-	uint32_t data;
+	uint64_t data;
 };
 
 struct unmask_message {
@@ -40,7 +40,7 @@ static struct client *of(struct usrdrv_dev *dev)
 }
 
 static size_t fill_access(struct client *c, struct access_message *m, uint16_t command, unsigned int region,
-			  uint64_t offset, unsigned int width, uint32_t value)
+			  uint64_t offset, unsigned int width, uint64_t value)
 {
 	size_t size = sizeof(m->h) + sizeof(m->a) + (command == VU_REGION_WRITE ? width : 0);
 
@@ -53,7 +53,7 @@ static size_t fill_access(struct client *c, struct access_message *m, uint16_t c
 /* The answer to a read: the question again, and the data. */
 static int read_answer(struct client *c, uint16_t id, const struct vu_region_access *asked, void *data)
 {
-	uint8_t payload[sizeof(*asked) + 4];
+	uint8_t payload[sizeof(*asked) + 8];
 	size_t got;
 	int ret = client_answer(c, id, VU_REGION_READ, payload, sizeof(payload), &got);
 
@@ -141,7 +141,7 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 }
 
 static int read_locked(struct client *c, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		       uint64_t offset, unsigned int width, uint32_t *value)
+		       uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct access_message m;
 	size_t len = fill_access(c, &m, VU_REGION_READ, region, offset, width, 0);
@@ -157,7 +157,7 @@ static int read_locked(struct client *c, const struct usrdrv_write *w, unsigned 
 }
 
 static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		   uint64_t offset, unsigned int width, uint32_t *value)
+		   uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct client *c = of(dev);
 	int ret;
@@ -193,7 +193,7 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 
 		for (unsigned int i = 0; i < n; i++, p += width) {
 			w[i] = (struct usrdrv_write){
-				.region = (uint8_t)region, .width = (uint8_t)width, .offset = (uint16_t)offset,
+				.region = (uint8_t)region, .width = (uint8_t)width, .offset = offset,
 			};
 			memcpy(&w[i].value, p, width);
 		}
@@ -311,7 +311,7 @@ static int do_reset(struct usrdrv_dev *dev)
 static void do_close(struct usrdrv_dev *dev)
 {
 	struct client *c = of(dev);
-	uint32_t command;
+	uint64_t command;
 
 	/* quiet before its memory goes */
 	if (!do_read(dev, NULL, 0, USRDRV_REGION_CONFIG, 4, 2, &command)) {
@@ -359,7 +359,7 @@ static int negotiate(struct client *c)
 /* Its kind is what the base address register says (PCI 2.2, 6.2.5.1). */
 static int learn_bar(struct client *c, uint32_t i, uint64_t size)
 {
-	uint32_t bar;
+	uint64_t bar;
 	int ret = read_locked(c, NULL, 0, USRDRV_REGION_CONFIG, 0x10 + 4 * i, 4, &bar);
 
 	if (ret || !size)

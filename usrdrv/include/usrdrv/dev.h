@@ -25,6 +25,12 @@
 #define USRDRV_BAR_64		2
 #define USRDRV_BAR_PREFETCH	4
 
+/* Kinds of interrupts (numbers of linux/vfio.h) */
+#define USRDRV_IRQ_INTX		0
+#define USRDRV_IRQ_MSI		1
+#define USRDRV_IRQ_MSIX		2
+#define USRDRV_IRQ_KINDS	3
+
 struct usrdrv_bar {
 	uint64_t size;		/* bytes; 0: not implemented */
 	uint32_t flags;		/* USRDRV_BAR_* */
@@ -40,21 +46,22 @@ struct usrdrv_dma {
 
 /* One element of a list of register writes, done in order. */
 struct usrdrv_write {
+	uint64_t offset;
+	uint64_t value;
 	uint8_t region;
-	uint8_t width;		/* 1, 2 or 4 bytes */
-	uint16_t offset;
-	uint32_t value;
+	uint8_t width;		/* 1, 2, 4 or 8 bytes */
 };
 
 struct usrdrv_dev;
 
 struct usrdrv_dev_ops {
 	/*
-	 * width is 1, 2 or 4; returns 0 or -errno; -ENODEV when the device is gone. n posted writes (w
-	 * may be NULL if 0) go in front of it and travel with it.
+	 * width is 1, 2, 4 or, in a memory BAR, 8; returns 0 or -errno; -ENODEV when the device is gone. n
+	 * posted writes (w may be NULL if 0) go in front of it and travel with it. A conventional PCI device
+	 * is reached in pieces of at most 4 bytes, the lower address first.
 	 */
 	int (*read)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n,
-		    unsigned int region, uint64_t offset, unsigned int width, uint32_t *value);
+		    unsigned int region, uint64_t offset, unsigned int width, uint64_t *value);
 	/* Posted: may return before the device has seen them; a read flushes. */
 	int (*write_list)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 	/* FIFO access: count reads (writes) of width bytes at one offset */
@@ -76,7 +83,16 @@ struct usrdrv_dev_ops {
 	 */
 	int (*dma_map)(struct usrdrv_dev *dev, void *cpu, size_t len, size_t align, uint64_t limit,
 		       struct usrdrv_dma *dma);
-	/* Let the (level, auto-masked) interrupt through again; n register writes go in front of it. */
+	/*
+	 * Have interrupts of a kind signalled, vector by vector, on the eventfds fds[0] to fds[n - 1], which stay
+	 * the caller's, in place of all interrupts before; n = 0: have none. An eventfd of -1 leaves its vector
+	 * out. -EINVAL: the function has fewer of that kind.
+	 */
+	int (*irq_connect)(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n);
+	/*
+	 * Let the (level, auto-masked) interrupt through again; n register writes go in front of it. MSI and
+	 * MSI-X are not masked: only the writes are done.
+	 */
 	int (*irq_unmask)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 	/*
 	 * Interrupts raised between hold and release are latched and not signalled
@@ -93,8 +109,11 @@ struct usrdrv_dev_ops {
 struct usrdrv_dev {
 	const struct usrdrv_dev_ops *ops;
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
-	int irq_fd;		/* eventfd; signalled once per interrupt, which is then masked until irq_unmask */
-	int unmask_fd;		/* eventfd that does what irq_unmask does, for who can signal it cheaply; -1: none */
+	unsigned int vectors[USRDRV_IRQ_KINDS];	/* interrupts that the function has, of each kind; 0: none */
+	unsigned int irq_kind;	/* of those that are connected: at first INTx, if there is one */
+	/* eventfd of INTx: signalled once per interrupt, which is then masked until irq_unmask. Else of vector 0. */
+	int irq_fd;
+	int unmask_fd;		/* eventfd that unmasks INTx, for who can signal it cheaply; -1: none */
 	int claim_fd;		/* file of usr_pci_open(), for those in the kernel who map memory for the device; -1: none */
 	int hangup_fd;		/* reports hangup_events when the device is going or gone; -1: there is none */
 	uint32_t hangup_events;	/* EPOLL* */
@@ -102,18 +121,22 @@ struct usrdrv_dev {
 };
 /* cffi: end */
 
+/* A register of at most 32 bits; ops->read has wider ones. */
 static inline int usrdrv_read(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
 			      unsigned int width, uint32_t *value)
 {
-	return dev->ops->read(dev, NULL, 0, region, offset, width, value);
+	uint64_t wide;
+	int ret = dev->ops->read(dev, NULL, 0, region, offset, width, &wide);
+
+	*value = (uint32_t)wide;
+	return ret;
 }
 
 static inline int usrdrv_write(struct usrdrv_dev *dev, unsigned int region, uint64_t offset,
-			       unsigned int width, uint32_t value)
+			       unsigned int width, uint64_t value)
 {
 	struct usrdrv_write w = {
-		.region = (uint8_t)region, .width = (uint8_t)width,
-		.offset = (uint16_t)offset, .value = value,
+		.region = (uint8_t)region, .width = (uint8_t)width, .offset = offset, .value = value,
 	};
 
 	return dev->ops->write_list(dev, &w, 1);
