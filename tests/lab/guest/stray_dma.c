@@ -44,7 +44,7 @@ static int write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsi
 }
 
 static int read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
-		uint64_t offset, unsigned int width, uint32_t *value)
+		uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct usrdrv_write list[MAX_LIST];
 

@@ -356,7 +356,7 @@ def test_a_refused_access_is_an_error_and_no_more(tmp_path: Path) -> None:
     with liar(tmp_path / "s", 10, lambda m: reply(m, b"", code=errno.EINVAL)):
         with open_device(f"vfio-user:{tmp_path}/s") as device:
             write = ffi.new("struct usrdrv_write *", {"region": 7, "width": 1, "offset": 4})
-            value = ffi.new("uint32_t *")
+            value = ffi.new("uint64_t *")
             assert device.c.ops.read(device.c, write, 1, 7, 0, 4, value) == -errno.EINVAL
             assert device.config_read(0, 4) == 0
 

@@ -39,7 +39,7 @@ class ScriptedDevice:
             (
                 "read",
                 "int(struct usrdrv_dev *, const struct usrdrv_write *, unsigned int,"
-                " unsigned int, uint64_t, unsigned int, uint32_t *)",
+                " unsigned int, uint64_t, unsigned int, uint64_t *)",
             ),
             ("write_list", "int(struct usrdrv_dev *, const struct usrdrv_write *, unsigned int)"),
             (
