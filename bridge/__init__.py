@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line, and what takes drivers into the kernel."""
 
-import usrdrv.devices  # noqa: F401  so that a command can open a model
+# So that a command can open a model, and a device of QEMU's.
+import usrdrv.devices
+import usrdrv.lab  # noqa: F401

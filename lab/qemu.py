@@ -46,6 +46,14 @@ def environment(root: Path) -> dict[str, str]:
     return {**os.environ, "QEMU_MODULE_DIR": str(root / "usr/lib/x86_64-linux-gnu/qemu")}
 
 
+def emulator(root: Path) -> list[str]:
+    """Return how QEMU of the folder is started, without any option of the machine."""
+    return [
+        *program(root, "usr/bin/qemu-system-x86_64"),
+        *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
+    ]
+
+
 def command(
     machine: Machine,
     root: Path,
@@ -97,8 +105,7 @@ def command(
     ]
     console = f"{'stdio,mux=on,signal=off' if terminal else 'null'},id=console,logfile={_value(sockets['console'])}"
     return [
-        *program(root, "usr/bin/qemu-system-x86_64"),
-        *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
+        *emulator(root),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-M", "q35,kernel-irqchip=split" if machine.iommu else "q35"),
         *("-accel", accelerator, "-cpu", cpu, "-smp", str(machine.cpus)),

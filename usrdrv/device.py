@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from usrdrv import claim, functions, modelled, names, pci
+from usrdrv import claim, functions, modelled, names, pci, qemu
 from usrdrv.backends import _access
 from usrdrv.base import errors
 from usrdrv.base.closing import Closing
@@ -44,7 +44,7 @@ class Bar:
 
 
 class Interrupt:
-    """One interrupt of a device, whose eventfd is fileno(). It ends with its device, and when others are asked for."""
+    """One interrupt of a device; fileno() is its eventfd. It ends with its device, or when others are asked for."""
 
     def __init__(self, device: Device, number: int, fd: int) -> None:
         self._device = device
@@ -108,7 +108,7 @@ class Device(Closing):
         self._held = held or ExitStack()
         self._memory: list[DmaMemory] = []
         self._eventfds: list[int] = []
-        """Of vectors other than the first."""
+        """Of vectors other than the first; a vector keeps its own."""
 
     @property
     def c(self) -> Any:
@@ -207,8 +207,8 @@ class Device(Closing):
     def irqs(self, count: int = 1, kind: str | None = None) -> list[Interrupt]:
         """Have `count` interrupts, in place of all before.
 
-        kind: `msix`, `msi` or `intx`; None: the first of them that the function has so many of. MSI and MSI-X are not
-        masked by an interrupt, and need no irq_unmask(). UsageError names what there is.
+        kind: `msix`, `msi` or `intx`; None: the first of them that the function has so many of. MSI and MSI-X
+        are not masked by an interrupt, and need no irq_unmask(). UsageError names what there is.
         """
         found = self.vectors
         fitting = [name for name in KINDS if found[name] >= count > 0 and kind in (None, name)]
@@ -216,12 +216,10 @@ class Device(Closing):
             there = ", ".join(f"{name} {n}" for name, n in found.items() if n) or "none"
             what = kind or "interrupts"
             raise errors.UsageError(f"{self.name}: {count} {what} asked for; there are: {there}")
-        more = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(1, count)]
-        fds = [int(self.c.irq_fd), *more]
+        while len(self._eventfds) < count - 1:
+            self._eventfds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        fds = [int(self.c.irq_fd), *self._eventfds][:count]
         result = self.c.ops.irq_connect(self.c, KINDS[fitting[0]], fds, count)
-        unused, self._eventfds = (more, self._eventfds) if result else (self._eventfds, more)
-        for fd in unused:
-            os.close(fd)
         self.check(result, f"{count} {fitting[0]}")
         return [Interrupt(self, number, fd) for number, fd in enumerate(fds)]
 
@@ -283,6 +281,10 @@ def open_device(text: str) -> Device:
             return _open_model(text, name)
         case names.VfioUserName():
             return _open_vfio_user(text, name.path)
+        case names.QemuName():
+            with ExitStack() as held:
+                c = qemu.open_device(text, name, held)
+                return Device(text, c, held.pop_all())
         case names.PciName():
             return _open_function(pci.Function(name.address))
         case names.NullName():

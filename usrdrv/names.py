@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Names of devices: `0000:03:00.0`, `vfio-user:/path/socket`, `model:cmd680?image=disk.img`, `null:size=1G`."""
+"""Names of devices: `0000:03:00.0`, `vfio-user:/path`, `model:cmd680?image=FILE`, `qemu:edu`, `null:size=1G`."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 
 from usrdrv.base.errors import UsageError
 from usrdrv.base.sockets import check_socket_path
@@ -34,13 +36,21 @@ class ModelName:
 
 
 @dataclass(frozen=True)
+class QemuName:
+    """A PCI device of QEMU's in a machine of its own; `options` as in a query string."""
+
+    device: str
+    options: str
+
+
+@dataclass(frozen=True)
 class NullName:
     """A disk in the memory of its driver's process; `options` as in a query string."""
 
     options: str
 
 
-Name = PciName | VfioUserName | ModelName | NullName
+Name = PciName | VfioUserName | ModelName | QemuName | NullName
 
 
 def parse(text: str) -> Name:
@@ -56,8 +66,25 @@ def parse(text: str) -> Name:
     if colon and rest and scheme == "model":
         kind, _, options = rest.partition("?")
         return ModelName(kind, options)
+    if colon and rest and scheme == "qemu":
+        device, _, options = rest.partition("?")
+        return QemuName(device, options)
     if colon and scheme == "null":
         return NullName(rest)
     raise UsageError(
-        f"{text}: not a device name (0000:03:00.0, vfio-user:/path, model:cmd680?image=FILE or null:size=1G)"
+        f"{text}: not a device name "
+        "(0000:03:00.0, vfio-user:/path, model:cmd680?image=FILE, qemu:nvme?drive=FILE or null:size=1G)"
     )
+
+
+def split_options(options: Any) -> dict[str, str]:
+    """Options of a name, or a mapping with lists of values, each given once."""
+    if isinstance(options, str):
+        try:
+            options = parse_qs(options, keep_blank_values=True, strict_parsing=bool(options))
+        except ValueError:
+            raise UsageError(f"bad options {options!r}: expected name=value&name=value") from None
+    for key, texts in options.items():
+        if len(texts) != 1:
+            raise UsageError(f"option {key} is given {len(texts)} times")
+    return {key: texts[0] for key, texts in options.items()}

@@ -38,7 +38,8 @@ sys.path[:0] = folders
 for folder in folders:
     site.addsitedir(folder)
 
-import usrdrv.devices  # noqa: E402, F401  so that open_device() can open a model
+import usrdrv.devices  # noqa: E402  so that open_device() can open a model
+import usrdrv.lab  # noqa: E402, F401  and a device of QEMU's
 from usrdrv.base import errors  # noqa: E402
 from usrdrv.base.sockets import remover  # noqa: E402
 from usrdrv.block.options import Options  # noqa: E402

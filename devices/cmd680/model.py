@@ -12,8 +12,9 @@ from usrdrv.base.errors import NoSuchDeviceError, UsageError, UsrdrvError
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.base.c_model import Model
 from usrdrv.devices.base.images import check_size, open_image, parse_size
-from usrdrv.devices.base.options import flag, number, split_options
+from usrdrv.devices.base.options import flag, number
 from usrdrv.devices.cmd680.faults import Fault
+from usrdrv.names import split_options
 
 DRIVES: int = lib.CMD680_DRIVES
 CFA = (0x848A, 0x844A, 0x044A, 0x0040)

@@ -24,8 +24,9 @@ from usrdrv.base.errors import (
 )
 from usrdrv.devices._models import ffi, lib
 from usrdrv.devices.base.c_model import Model
-from usrdrv.devices.base.options import flag, number, split_options
+from usrdrv.devices.base.options import flag, number
 from usrdrv.devices.dp83820.faults import NicFault
+from usrdrv.names import split_options
 
 TUNSETIFF: Final = 0x400454CA
 IFF_TAP: Final = 0x0002

@@ -6,6 +6,11 @@ from usrdrv.base._cffi import INCLUDE, PACKAGE, extension
 ffibuilder = extension(
     "usrdrv.backends._access",
     ["backends/*.c"],
-    [INCLUDE / "usrdrv/dev.h", INCLUDE / "usrdrv/model.h", PACKAGE / "backends/backends.h"],
+    [
+        INCLUDE / "usrdrv/dev.h",
+        INCLUDE / "usrdrv/model.h",
+        PACKAGE / "backends/backends.h",
+        PACKAGE / "backends/qemu.h",
+    ],
     include=["backends"],
 )

@@ -24,7 +24,7 @@ static uint64_t round_up(uint64_t x, uint64_t to)
  */
 int areas_place(const struct areas *s, size_t len, size_t align, uint64_t limit, struct area *a)
 {
-	uint64_t bus = BUS_BASE;
+	uint64_t bus = s->base ? s->base : BUS_BASE;
 	unsigned int i;
 
 	if (!len || len > UINT32_MAX || align > UINT32_MAX || align & (align - 1))

@@ -17,6 +17,7 @@ struct area {
 };
 
 struct areas {
+	uint64_t base;		/* lowest address that is given out; 0: the usual one */
 	unsigned int n;
 	struct area area[MAX_AREAS];	/* sorted by bus address */
 };

@@ -85,8 +85,8 @@ struct usrdrv_dev_ops {
 		       struct usrdrv_dma *dma);
 	/*
 	 * Have interrupts of a kind signalled, vector by vector, on the eventfds fds[0] to fds[n - 1], which stay
-	 * the caller's, in place of all interrupts before; n = 0: have none. An eventfd of -1 leaves its vector
-	 * out. -EINVAL: the function has fewer of that kind.
+	 * the caller's, in place of all interrupts before; n = 0: have none. A vector has the same eventfd in each
+	 * call, whatever the kind; that of the first is irq_fd. -EINVAL: the function has fewer of that kind.
 	 */
 	int (*irq_connect)(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n);
 	/*

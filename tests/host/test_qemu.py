@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""`qemu:` names: devices of QEMU's, driven from here without a guest, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import usrdrv.lab  # noqa: F401  whose QEMU is used where this machine has none
+from tests.host.chips import E1000e, Edu, Nvme
+from tests.waiting import PATIENCE, until
+from usrdrv import qemu
+from usrdrv.base import errors
+from usrdrv.device import open_device
+
+
+def emulators() -> set[int]:
+    """The QEMUs that are children of this process."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    found = set()
+    for pid in listed.split():
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.exists() and b"qemu-system" in command.read_bytes():
+            found.add(int(pid))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No QEMU outlives its device, and no descriptor."""
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir()))
+    yield
+    gc.collect()  # the exception of a failed opening
+    assert not emulators()
+    assert len(list(open_files.iterdir())) == before
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk, with a comma.img"
+    path.write_bytes(bytes(range(256)) * 4096)
+    return path
+
+
+@pytest.fixture
+def edu() -> Iterator[Edu]:
+    with open_device("qemu:edu") as device:
+        yield Edu(device)
+
+
+def test_registers_of_a_chip(edu: Edu) -> None:
+    device = edu.device
+    assert device.config_read(0, 4) == 0x11E81234
+    assert device.bars[0].size == 1 << 20
+    assert device.read32(0, edu.IDENTIFICATION) & 0xFFFF == 0x00ED
+    device.write32(0, edu.LIVENESS, 0x12345678)
+    assert device.read32(0, edu.LIVENESS) == 0xFFFFFFFF ^ 0x12345678
+
+
+def test_intx_is_masked_until_it_is_unmasked(edu: Edu) -> None:
+    device = edu.device
+    assert device.irq_kind == "intx" and not device.irq_wait(0)
+    edu.raise_irq()
+    assert device.irq_wait(PATIENCE)
+    edu.raise_irq(2)
+    device.read32(0, edu.IDENTIFICATION)
+    assert not device.irq_wait(0), "masked"
+    device.irq_unmask()
+    assert device.irq_wait(PATIENCE), "the line is up still"
+    edu.acknowledge(3)
+    device.irq_unmask()
+    assert not device.irq_wait(0), "the line is down"
+
+
+def test_msi_is_not_masked(edu: Edu) -> None:
+    device = edu.device
+    (interrupt,) = device.irqs()
+    assert device.irq_kind == "msi"
+    for _ in range(3):
+        edu.raise_irq()
+        assert interrupt.wait(PATIENCE)
+        edu.acknowledge()
+
+
+def test_kinds_take_turns(edu: Edu) -> None:
+    device = edu.device
+    for kind in ("msi", "intx", "msi", "intx"):
+        (interrupt,) = device.irqs(1, kind)
+        edu.raise_irq()
+        assert interrupt.wait(PATIENCE), kind
+        edu.acknowledge()
+        device.irq_unmask()
+        assert not interrupt.wait(0), kind
+
+
+def test_dma_both_ways_and_a_clock_that_runs(edu: Edu) -> None:
+    """Its DMA takes 100 ms of the machine's time."""
+    memory = edu.device.dma_alloc(4096, limit=edu.REACH)
+    (interrupt,) = edu.device.irqs()
+    memory.buffer[0:8] = b"to and f"
+    edu.move(memory.bus, edu.BUFFER, 8, edu.TELL)
+    assert interrupt.wait(PATIENCE)
+    edu.acknowledge(0x100)
+    edu.move(edu.BUFFER, memory.bus + 64, 8, edu.TELL | edu.TO_MEMORY)
+    assert interrupt.wait(PATIENCE)
+    assert bytes(memory.buffer[64:72]) == b"to and f"
+
+
+def test_a_reset_leaves_addresses_and_interrupts(edu: Edu) -> None:
+    device = edu.device
+    (interrupt,) = device.irqs()
+    edu.raise_irq()
+    assert interrupt.wait(PATIENCE)
+    device.reset()
+    assert device.config_read(4, 2) & 6 == 6
+    assert device.read32(0, edu.IDENTIFICATION) & 0xFFFF == 0x00ED
+    edu.raise_irq()
+    assert interrupt.wait(PATIENCE)
+
+
+def test_each_vector_of_msix_by_itself() -> None:
+    with open_device("qemu:e1000e") as device:
+        chip = E1000e(device)
+        assert device.vectors == {"msix": 5, "msi": 1, "intx": 1}
+        interrupts = device.irqs(5)
+        assert device.irq_kind == "msix"
+        chip.route()
+        quiet = dict(enumerate(interrupts))
+        for number in (3, 0, 4, 1, 2):
+            chip.raise_vector(number)
+            assert quiet.pop(number).wait(PATIENCE)
+            device.read32(0, chip.IMS)
+            assert not any(interrupt.wait(0) for interrupt in quiet.values()), number
+
+
+def test_fewer_vectors_leave_the_others_alone() -> None:
+    """A cause whose vector is not connected is lost, and disturbs nobody."""
+    with open_device("qemu:e1000e") as device:
+        chip = E1000e(device)
+        interrupts = device.irqs(5)
+        interrupts = device.irqs(2)
+        chip.route()
+        for number in (4, 1, 3, 0):
+            chip.raise_vector(number)
+        assert all(interrupt.wait(PATIENCE) for interrupt in interrupts)
+
+
+@pytest.mark.parametrize("vector", [1, 64])
+def test_a_disk_is_read_and_written(image: Path, vector: int) -> None:
+    """An NVMe controller: data by DMA, completions on vectors of their own, doorbells."""
+    with open_device(f"qemu:nvme?serial=1&drive={image}") as device:
+        assert device.read64(0, Nvme.CAP) == (
+            device.read32(0, Nvme.CAP) | device.read32(0, Nvme.CAP + 4) << 32
+        )
+        interrupts = device.irqs(65)
+        chip = Nvme(device)
+        chip.make_io_queue(vector)
+        until(lambda: chip.queues[0].completion.buffer[16 + 14] != b"\0", "both commands are done")
+        assert interrupts[0].wait(PATIENCE)
+        assert [chip.status(0) for _ in range(2)] == [0, 0]
+        data = device.dma_alloc(4096)
+        chip.io(2, data.bus, 0, 8)
+        assert interrupts[vector].wait(PATIENCE) and chip.status(1) == 0
+        assert bytes(data.buffer[:4096]) == image.read_bytes()[:4096]
+        data.buffer[0:4] = b"ours"
+        chip.io(1, data.bus, 8, 8)
+        assert interrupts[vector].wait(PATIENCE) and chip.status(1) == 0
+        assert not any(interrupt.wait(0) for interrupt in interrupts)
+    assert image.read_bytes()[4096:4100] == b"ours"
+
+
+def test_a_disk_behind_a_controller(image: Path) -> None:
+    with open_device(f"qemu:ich9-ahci?drive={image}&behind=ide-hd") as device:
+        device.config_write(4, 2, 7)
+        ports = device.read32(5, 0x0C)
+        assert ports == 0x3F
+        assert device.read32(5, 0x128) & 0xF == 3, "a drive on port 0: SStatus"
+
+
+def test_io_ports() -> None:
+    """The RTL8139's registers are the same through both of its BARs."""
+    with open_device("qemu:rtl8139") as device:
+        device.config_write(4, 2, 7)
+        io, memory = (device.bars.index(bar) for bar in device.bars if bar.size)
+        assert device.bars[io].io and not device.bars[memory].io
+        mac = [device.read8(memory, i) for i in range(6)]
+        assert [device.read8(io, i) for i in range(6)] == mac and any(mac)
+        with pytest.raises(errors.DeviceError, match="Invalid argument"):
+            device.read64(io, 0)
+
+
+def test_memory_is_zeroed_and_within_reach(edu: Edu) -> None:
+    device = edu.device
+    first = device.dma_alloc(8192, align=1 << 20, limit=edu.REACH)
+    assert first.bus % (1 << 20) == 0 and first.bus + 8191 <= edu.REACH
+    assert bytes(first.buffer[:8192]) == bytes(8192)
+    first.buffer[0:4] = b"used"
+    bus = first.bus
+    first.free()
+    again = device.dma_alloc(8192, align=1 << 20, limit=edu.REACH)
+    assert again.bus == bus and bytes(again.buffer[:4]) == bytes(4)
+    with pytest.raises(errors.DeviceError, match="No space left"):
+        device.dma_alloc(1 << 30)
+
+
+def test_two_at_once() -> None:
+    with open_device("qemu:edu") as one, open_device("qemu:edu") as two:
+        one.config_write(4, 2, 6)
+        two.config_write(4, 2, 6)
+        one.write32(0, Edu.LIVENESS, 1)
+        two.write32(0, Edu.LIVENESS, 2)
+        assert [device.read32(0, Edu.LIVENESS) for device in (one, two)] == [0xFFFFFFFE, 0xFFFFFFFD]
+
+
+def test_qemu_that_dies_is_a_device_that_is_gone(edu: Edu) -> None:
+    device = edu.device
+    (pid,) = emulators()
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(errors.NoSuchDeviceError, match="qemu:edu: device is gone"):
+        device.irq_wait(None)
+    for call in (
+        lambda: device.read32(0, 0),
+        lambda: device.write32(0, 0, 1),
+        lambda: device.irqs(),
+        device.irq_unmask,
+        device.reset,
+    ):
+        with pytest.raises(errors.NoSuchDeviceError, match="device is gone"):
+            call()
+
+
+def test_more_vectors_than_there_are(edu: Edu) -> None:
+    with pytest.raises(
+        errors.UsageError, match=r"qemu:edu: 2 interrupts asked for; .*msi 1, intx 1"
+    ):
+        edu.device.irqs(2)
+    with pytest.raises(errors.UsageError, match=r"1 msix asked for"):
+        edu.device.irqs(1, "msix")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("qemu:nosuch", "'nosuch' is not a valid device model name"),
+        ("qemu:edu?colour=red", "Property 'edu.colour' not found"),
+        (
+            "qemu:nvme?drive=/nonexistent",
+            "Could not open '/nonexistent': No such file or directory",
+        ),
+        ("qemu:edu?addr=3", "addr is not to be chosen"),
+        ("qemu:edu?memory=0", "memory=0 is not 1 to"),
+        ("qemu:edu?memory=many", "memory=many is not 1 to"),
+        ("qemu:edu?memory=1&memory=2", "option memory is given 2 times"),
+        ("qemu:edu?what", "expected name=value"),
+        ("qemu:virtio-blk-pci", "drive property not set"),
+        ("qemu:virtserialport", "bus"),
+    ],
+)
+def test_what_qemu_refuses(name: str, said: str) -> None:
+    with pytest.raises(errors.UsageError, match=re.escape(said)) as raised:
+        open_device(name)
+    assert "\n" not in str(raised.value) and "qemu-system" not in str(raised.value)
+
+
+def test_an_image_that_another_has(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "LOCKED", 0.1)
+    name = f"qemu:nvme?serial=1&drive={image}"
+    with (
+        open_device(name),
+        pytest.raises(errors.DeviceBusyError, match='Failed to get "write" lock'),
+    ):
+        open_device(name)
+    with open_device(name):
+        pass
+
+
+def test_a_driver_that_is_killed_takes_its_machine_along(image: Path) -> None:
+    """The next one gets the image at once."""
+    name = f"qemu:nvme?serial=1&drive={image}"
+    code = (
+        "import sys, time, usrdrv.lab; from usrdrv.device import open_device\n"
+        f"device = open_device({name!r}); print('open', flush=True); time.sleep(1e6)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "open\n"
+        child.kill()
+    with open_device(name) as device:
+        assert device.config_read(0, 4) == 0x00101B36
+
+
+def test_which_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(qemu.VARIABLE, "/nonexistent/qemu")
+    with pytest.raises(errors.MissingToolError, match="USRDRV_QEMU=/nonexistent/qemu: no such"):
+        open_device("qemu:edu")
+    monkeypatch.delenv(qemu.VARIABLE)
+    old = tmp_path / qemu.PROGRAM
+    old.write_text("#!/bin/sh\necho QEMU emulator version 6.2.0\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(qemu, "_finders", [])
+    with pytest.raises(errors.MissingToolError, match=r"7\.0 or later is not installed"):
+        open_device("qemu:edu")
