@@ -13,6 +13,7 @@
 #   make bench-net  the same of the network interface, against veth and a plain relay
 #   make bench-loop  usrloop beside ublk and NBD, each with nothing behind it, in guests
 #   make bench-map  what mapping memory for DMA costs, on a kernel with our patches
+#   make bench-access  what a register access and an interrupt cost, by kind of device name
 #   make bench-recovery  from SIGKILL of a driver to the next I/O done, in a guest
 #   make figure4 throughput against request size, the kernel's driver and ours; where the time goes
 #   make figure-net throughput against packet size, the kernel's ns83820 and our driver
@@ -38,7 +39,7 @@ C_CHECK = -std=gnu11 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter \
 GUEST_C := $(filter-out %/claim_user.c,$(wildcard tests/lab/guest/*.c))
 FUZZ_SECONDS ?= 300
 
-.PHONY: setup demo test test-all test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-recovery \
+.PHONY: setup demo test test-all test-debug kmod kmod-install kmod-check lint bench bench-net bench-loop bench-map bench-access bench-recovery \
 	figure4 figure-net patch-check fuzz clean
 
 setup: $(STAMP)
@@ -102,6 +103,9 @@ bench-loop: setup
 
 bench-map: setup
 	$(PYTHON) -m bench.map_cost
+
+bench-access: setup
+	$(PYTHON) -m bench.access
 
 bench-recovery: setup
 	$(PYTHON) -m usrdrv lab build

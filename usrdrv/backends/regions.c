@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bounds.h"
+
 #define PCI_COMMAND		4
 #define PCI_COMMAND_MASTER	4
 
@@ -32,16 +34,7 @@ static volatile void *mapped(const struct regions *r, unsigned int region, uint6
 
 static int check(const struct regions *r, unsigned int region, uint64_t offset, unsigned int width)
 {
-	const struct usrdrv_bar *bar = region < USRDRV_NUM_BARS ? &r->dev.bar[region] : NULL;
-	uint64_t size = bar ? bar->size : r->config_size;
-
-	if (!bar && region != USRDRV_REGION_CONFIG)
-		return -EINVAL;
-	if (width != 1 && width != 2 && width != 4 && !(width == 8 && bar && !(bar->flags & USRDRV_BAR_IO)))
-		return -EINVAL;
-	if (offset % width || offset >= size || width > size - offset)
-		return -EINVAL;
-	return r->dev.gone ? -ENODEV : 0;
+	return bounds_check(&r->dev, r->config_size, region, offset, width);
 }
 
 static int get(struct regions *r, unsigned int region, uint64_t offset, unsigned int width, uint64_t *value)
