@@ -51,8 +51,13 @@ class Edu:
 
 
 class E1000e:
-    """Intel 82574, section 10.2.4: causes of interrupts, and the vector of each."""
+    """Intel 82574: causes of interrupts and the vector of each (10.2.4), and a send queue (7.2.10)."""
 
+    CONTROL, SEND_CONTROL = 0, 0x400
+    RING, RING_SIZE, HEAD, TAIL = 0x3800, 0x3808, 0x3810, 0x3818
+    LINK_UP, ENABLE = 1 << 6, 2
+    LAST, CHECKSUM, REPORT = 1, 2, 8
+    """Commands of a descriptor: end of the frame, add its checksum, report."""
     ICS, IMS, EIAC, IVAR = 0xC8, 0xD0, 0xDC, 0xE4
     CAUSES: Final = (1 << 20, 1 << 22, 1 << 21, 1 << 23, 1 << 24)
     """Of receive and send queues 0 and 1, and of all else: their places in IVAR are in this order of PLACES."""
@@ -72,6 +77,21 @@ class E1000e:
 
     def raise_vector(self, number: int) -> None:
         self.device.write32(0, self.ICS, self.CAUSES[number])
+
+    def send(self, frame: bytes) -> None:
+        """Send a first frame."""
+        device = self.device
+        memory = device.dma_alloc(8192)
+        memory.buffer[4096 : 4096 + len(frame)] = frame
+        command = self.LAST | self.CHECKSUM | self.REPORT
+        descriptor = struct.pack("<QHBBI", memory.bus + 4096, len(frame), 0, command, 0)
+        memory.buffer[0:16] = descriptor
+        device.write32(0, self.CONTROL, self.LINK_UP)
+        device.write64(0, self.RING, memory.bus)
+        device.write32(0, self.RING_SIZE, 4096)
+        device.write32(0, self.SEND_CONTROL, self.ENABLE)
+        device.write32(0, self.TAIL, 1)
+        until(lambda: memory.buffer[12] != b"\0", "the frame is sent")
 
 
 class Nvme:

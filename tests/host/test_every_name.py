@@ -91,7 +91,7 @@ def test_accesses_that_cannot_be(opened: Opened) -> None:
     device, (bar, _) = opened.device, opened.kind.register
     size = device.bars[bar].size
     missing = next((i for i, b in enumerate(device.bars) if not b.size), None)
-    for access in (
+    accesses: list[Callable[[], object]] = [
         lambda: device.read32(bar, size),
         lambda: device.write32(bar, size, 0),
         lambda: device.read32(bar, size - 2),
@@ -100,7 +100,8 @@ def test_accesses_that_cannot_be(opened: Opened) -> None:
         lambda: device.config_read(0, 8),
         lambda: device.config_read(4096, 4),
         *([] if missing is None else [lambda: device.read32(missing, 0)]),
-    ):
+    ]
+    for access in accesses:
         with pytest.raises(errors.DeviceError, match="Invalid argument"):
             access()
 

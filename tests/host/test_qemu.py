@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 
 import usrdrv.lab  # noqa: F401  whose QEMU is used where this machine has none
 from tests.host.chips import E1000e, Edu, Nvme
+from tests.names import own
+from tests.needs import NEEDS_TAP
 from tests.waiting import PATIENCE, until
 from usrdrv import qemu
 from usrdrv.base import errors
@@ -190,6 +193,29 @@ def test_a_disk_behind_a_controller(image: Path) -> None:
         ports = device.read32(5, 0x0C)
         assert ports == 0x3F
         assert device.read32(5, 0x128) & 0xF == 3, "a drive on port 0: SStatus"
+
+
+def test_what_a_nic_sends_is_recorded(tmp_path: Path) -> None:
+    """The pcap file has the frame, which is as short as it may be."""
+    record = tmp_path / "frames.pcap"
+    frame = bytes(range(60))
+    with open_device(f"qemu:e1000e?record={record}") as device:
+        E1000e(device).send(frame)
+        until(lambda: frame in record.read_bytes(), "it is in the file")
+
+
+@NEEDS_TAP
+def test_what_a_nic_sends_leaves_its_tap() -> None:
+    """An interface of this machine's receives it."""
+    name = own("qemu")
+    broadcast, other, ours = b"\xff" * 6, b"\x52\x54\0\0\0\x01", b"\x88\xb5"
+    frame = (broadcast + other + ours + b"from a process").ljust(60, b"\0")
+    with open_device(f"qemu:e1000e?tap={name}") as device:
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as heard:
+            heard.bind((name, 0x88B5))
+            E1000e(device).send(frame)
+            assert heard.recv(2000) == frame
 
 
 def test_io_ports() -> None:

@@ -31,6 +31,8 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("0001ABCD:01:00.0", names.PciName("1abcd:01:00.0")),
         ("vfio-user:/run/x.sock", names.VfioUserName(Path("/run/x.sock"))),
         ("model:cmd680", names.ModelName("cmd680", "")),
+        ("qemu:edu", names.QemuName("edu", "")),
+        ("qemu:nvme?drive=d.img&serial=1", names.QemuName("nvme", "drive=d.img&serial=1")),
         ("model:cmd680?ram=1M&ram1=2M", names.ModelName("cmd680", "ram=1M&ram1=2M")),
     ],
 )
@@ -39,7 +41,7 @@ def test_names(text: str, expected: names.Name) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sda", "/dev/sda", "0000:03:00.8", "vfio-user:", "model:", "x:y"]
+    "text", ["", "sda", "/dev/sda", "0000:03:00.8", "vfio-user:", "model:", "qemu:", "x:y"]
 )
 def test_bad_names_are_named(text: str) -> None:
     with pytest.raises(errors.UsageError, match="not a device name"):
