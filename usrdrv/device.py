@@ -138,9 +138,9 @@ class Device(Closing):
         return {name: int(self.c.vectors[kind]) for name, kind in KINDS.items()}
 
     @property
-    def irq_kind(self) -> str:
-        """The kind of interrupts that are in use."""
-        return next(name for name, kind in KINDS.items() if kind == self.c.irq_kind)
+    def irq_kind(self) -> str | None:
+        """The kind of interrupts that are in use; None: none are."""
+        return next((name for name, kind in KINDS.items() if kind == self.c.irq_kind), None)
 
     def check(self, result: int, what: str) -> None:
         """Raise for -errno."""

@@ -48,7 +48,5 @@ def open_function(function: Function) -> Any:
                 f"{function.address}: no IOMMU confines its DMA (the kernel's log says why); "
                 f"to allow that all the same, write 1 to {UNSAFE_DMA} (or boot with usrdrv.unsafe_dma=1)"
             )
-        case errno.ENOTSUP:
-            raise errors.DeviceError(f"{function.address}: it has no interrupt line (INTx)")
         case code:
             raise errors.DeviceError(f"{function.address}: {os.strerror(code)}")

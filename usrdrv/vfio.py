@@ -53,8 +53,6 @@ def open_function(function: Function) -> Any:
     finally:
         for fd in files:
             os.close(fd)
-    if result == -errno.ENOTSUP:
-        raise errors.DeviceError(f"{function.address}: it has no interrupt line (INTx)")
     if result:
         raise errors.DeviceError(f"{function.address}: {os.strerror(-result)}")
     return out[0]

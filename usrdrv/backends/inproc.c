@@ -233,6 +233,7 @@ static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *
 		return -EINVAL;
 	pthread_mutex_lock(&p->irq_lock);
 	p->intx_fd = n ? fds[0] : -1;
+	dev->irq_kind = n ? kind : USRDRV_IRQ_KINDS;
 	p->masked = 0;
 	deliver(p);
 	pthread_mutex_unlock(&p->irq_lock);

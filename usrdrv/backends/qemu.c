@@ -139,7 +139,7 @@ static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *
 	pthread_mutex_lock(&q->lock);
 	q->n = kind == USRDRV_IRQ_INTX ? 0 : n;
 	q->intx_fd = -1;
-	dev->irq_kind = kind;
+	dev->irq_kind = n ? kind : USRDRV_IRQ_KINDS;
 	ret = qemu_tell_vectors(q, fds, q->n);
 	if (!ret)
 		ret = qemu_set_irqs(q);
@@ -148,6 +148,10 @@ static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *
 		q->masked = 0;
 		ret = qemu_result(q, qtest_settle(&q->talk));
 		qemu_deliver(q);
+	}
+	if (ret) {
+		q->n = 0;
+		dev->irq_kind = USRDRV_IRQ_KINDS;
 	}
 	pthread_mutex_unlock(&q->lock);
 	eventfd_write(q->stop_fd, 1);	/* the listener looks again for whom it listens */
@@ -266,6 +270,8 @@ static int start(struct qemu *q)
 		return ret;
 	if (q->dev.vectors[USRDRV_IRQ_INTX])
 		q->intx_fd = q->dev.irq_fd;
+	else
+		q->dev.irq_kind = USRDRV_IRQ_KINDS;
 	ret = -pthread_create(&q->listener, NULL, qemu_listen, q);
 	q->has_listener = !ret;
 	return ret;

@@ -28,7 +28,7 @@
 
 struct usr {
 	struct regions r;
-	pthread_mutex_t lock;		/* areas */
+	pthread_mutex_t lock;		/* areas, kind of interrupts */
 	struct areas areas;		/* mapped by us */
 };
 
@@ -109,10 +109,31 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 	memset(dma, 0, sizeof(*dma));
 }
 
+/* The kernel has switched the earlier ones off when it fails. */
+static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n)
+{
+	struct usr *u = of(dev);
+	struct usr_pci_irq irq = { .kind = USR_PCI_IRQ_NONE, .eventfd = -1, .unmask = -1 };
+	int ret;
+
+	if (kind >= USRDRV_IRQ_KINDS || n > dev->vectors[kind])
+		return -EINVAL;
+	if (n) {
+		irq.kind = kind == USRDRV_IRQ_INTX ? USR_PCI_IRQ_INTX : USR_PCI_IRQ_MSI;
+		irq.eventfd = fds[0];
+		irq.unmask = kind == USRDRV_IRQ_INTX ? dev->unmask_fd : -1;
+	}
+	pthread_mutex_lock(&u->lock);
+	ret = control(u, USR_PCI_IRQ_SET, &irq, sizeof(irq));
+	dev->irq_kind = n && !ret ? kind : USRDRV_IRQ_KINDS;
+	pthread_mutex_unlock(&u->lock);
+	return ret;
+}
+
 static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	int ret = n ? regions_write_list(dev, w, n) : 0;
-	int err = control(of(dev), USR_PCI_IRQ_UNMASK, NULL, 0);
+	int err = dev->irq_kind == USRDRV_IRQ_INTX ? control(of(dev), USR_PCI_IRQ_UNMASK, NULL, 0) : 0;
 
 	return err ? err : ret;
 }
@@ -146,10 +167,10 @@ static void do_close(struct usrdrv_dev *dev)
 static const struct usrdrv_dev_ops ops = {
 	.read = regions_read, .write_list = regions_write_list, .read_rep = regions_read_rep,
 	.write_rep = regions_write_rep, .dma_alloc = do_dma_alloc, .dma_free = do_dma_free,
-	.irq_unmask = do_irq_unmask, .reset = do_reset, .close = do_close,
+	.irq_connect = do_irq_connect, .irq_unmask = do_irq_unmask, .reset = do_reset, .close = do_close,
 };
 
-static int learn_regions(struct usr *u)
+static int learn(struct usr *u)
 {
 	struct usr_pci_info info;
 	int ret = control(u, USR_PCI_INFO, &info, sizeof(info));
@@ -170,17 +191,11 @@ static int learn_regions(struct usr *u)
 		if (from->flags & USR_PCI_REGION_MMAP)
 			regions_map(&u->r, i);
 	}
+	if (!ret) {
+		u->r.dev.vectors[USRDRV_IRQ_INTX] = !!(info.flags & USR_PCI_HAS_INTX);
+		u->r.dev.vectors[USRDRV_IRQ_MSI] = !!(info.flags & USR_PCI_HAS_MSI);
+	}
 	return ret;
-}
-
-static int connect_interrupt(struct usr *u)
-{
-	struct usr_pci_irq irq = {
-		.kind = USR_PCI_IRQ_INTX, .eventfd = u->r.dev.irq_fd, .unmask = u->r.dev.unmask_fd,
-	};
-	int ret = control(u, USR_PCI_IRQ_SET, &irq, sizeof(irq));
-
-	return ret == -EOPNOTSUPP ? -ENOTSUP : ret;
 }
 
 /**
@@ -201,8 +216,7 @@ int usrdrv_usr_available(void)
  * @function:	of the device
  * @out:	result
  *
- * Return: 0; -EPERM, -EACCES, -ENODEV, -EBUSY: of usr_pci_open(); -ENOTSUP: it has
- * no interrupt line; -errno.
+ * Return: 0; -EPERM, -EACCES, -ENODEV, -EBUSY: of usr_pci_open(); -errno.
  */
 int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, unsigned int function,
 		    struct usrdrv_dev **out)
@@ -221,12 +235,12 @@ int usrdrv_usr_open(unsigned int domain, unsigned int bus, unsigned int slot, un
 	u->r.dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	u->r.dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	u->r.fd = u->r.dev.irq_fd < 0 || u->r.dev.unmask_fd < 0 ? -1 : (int)syscall(__NR_usr_pci_open, &how, sizeof(how));
-	ret = u->r.fd < 0 ? -errno : learn_regions(u);
+	ret = u->r.fd < 0 ? -errno : learn(u);
 	u->r.dev.claim_fd = u->r.dev.hangup_fd = u->r.fd;
 	u->r.dev.hangup_events = EPOLLHUP;
 	/* The claim has reset it, as with VFIO; some functions know no reset. */
 	if (!ret)
-		ret = connect_interrupt(u);
+		ret = do_irq_connect(&u->r.dev, USRDRV_IRQ_INTX, &u->r.dev.irq_fd, u->r.dev.vectors[USRDRV_IRQ_INTX]);
 	if (ret)
 		do_close(&u->r.dev);
 	else

@@ -24,12 +24,13 @@
 #include "regions.h"
 
 #define PCI_BASE_ADDRESS_0	0x10
+#define MAX_VECTORS		2048	/* of MSI-X (PCI 3.0, 6.8.2.3) */
 
 struct vfio {
 	struct regions r;	/* its file is the device's */
 	int container;
 	int group;
-	pthread_mutex_t lock;				/* areas */
+	pthread_mutex_t lock;				/* areas, interrupts */
 	struct areas areas;				/* those without memory are not ours to use */
 };
 
@@ -114,33 +115,70 @@ static void do_dma_free(struct usrdrv_dev *dev, struct usrdrv_dma *dma)
 	memset(dma, 0, sizeof(*dma));
 }
 
-/* action: VFIO_IRQ_SET_ACTION_*. fd: the eventfd that the kernel signals, or does it upon; -1: no more. */
-static int set_eventfd(struct vfio *v, unsigned int index, unsigned int action, int fd)
+/*
+ * action: VFIO_IRQ_SET_ACTION_*. fds: the eventfds of vectors 0 to n - 1, which the kernel signals, or does the
+ * action upon; NULL: it does it now, or, to the trigger of 0 vectors, has no interrupts any more.
+ */
+static int set_irqs(struct vfio *v, unsigned int index, unsigned int action, const int *fds, unsigned int n)
 {
 	union {
 		struct vfio_irq_set set;
-		uint8_t space[sizeof(struct vfio_irq_set) + sizeof(fd)];
-	} arg = { .set = {
-		.argsz = sizeof(arg), .index = index, .count = 1,
-		.flags = VFIO_IRQ_SET_DATA_EVENTFD | action,
-	} };
+		uint8_t space[sizeof(struct vfio_irq_set) + MAX_VECTORS * sizeof(*fds)];
+	} arg;
+	size_t size = fds ? n * sizeof(*fds) : 0;
+	int ret;
 
-	memcpy(arg.space + sizeof(arg.set), &fd, sizeof(fd));
-	return ioctl(v->r.fd, VFIO_DEVICE_SET_IRQS, &arg) ? -errno : 0;
+	arg.set = (struct vfio_irq_set){
+		.argsz = (uint32_t)(sizeof(arg.set) + size), .index = index, .count = n,
+		.flags = action | (fds ? VFIO_IRQ_SET_DATA_EVENTFD : VFIO_IRQ_SET_DATA_NONE),
+	};
+	if (size)
+		memcpy(arg.space + sizeof(arg.set), fds, size);
+	ret = ioctl(v->r.fd, VFIO_DEVICE_SET_IRQS, &arg);
+	return ret < 0 ? -errno : ret ? -ENOSPC : 0;	/* above 0: so many vectors could be had */
+}
+
+static void disconnect(struct vfio *v)
+{
+	if (v->r.dev.irq_kind != USRDRV_IRQ_KINDS)
+		set_irqs(v, v->r.dev.irq_kind, VFIO_IRQ_SET_ACTION_TRIGGER, NULL, 0);
+	v->r.dev.irq_kind = USRDRV_IRQ_KINDS;
+}
+
+/* Kinds have VFIO's numbers. All vectors at once: kernels before 6.5, and some interrupt controllers, add none later. */
+static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n)
+{
+	struct vfio *v = of(dev);
+	int ret = 0;
+
+	if (kind >= USRDRV_IRQ_KINDS || n > dev->vectors[kind])
+		return -EINVAL;
+	pthread_mutex_lock(&v->lock);
+	disconnect(v);
+	if (n)
+		ret = set_irqs(v, kind, VFIO_IRQ_SET_ACTION_TRIGGER, fds, n);
+	if (n && !ret)
+		dev->irq_kind = kind;
+	if (dev->irq_kind == USRDRV_IRQ_INTX) {
+		ret = set_irqs(v, kind, VFIO_IRQ_SET_ACTION_UNMASK, &dev->unmask_fd, 1);
+		if (ret)
+			disconnect(v);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return ret;
 }
 
 static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct vfio *v = of(dev);
-	struct vfio_irq_set set = {
-		.argsz = sizeof(set), .index = VFIO_PCI_INTX_IRQ_INDEX, .count = 1,
-		.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK,
-	};
-	int ret = n ? regions_write_list(dev, w, n) : 0;
+	int ret = n ? regions_write_list(dev, w, n) : 0, err;
 
-	if (ioctl(v->r.fd, VFIO_DEVICE_SET_IRQS, &set))
-		return failed(v);
-	return ret;
+	if (dev->irq_kind != USRDRV_IRQ_INTX)
+		return ret;
+	err = set_irqs(v, USRDRV_IRQ_INTX, VFIO_IRQ_SET_ACTION_UNMASK, NULL, 1);
+	if (err == -ENODEV)
+		dev->gone = 1;
+	return err ? err : ret;
 }
 
 static int do_reset(struct usrdrv_dev *dev)
@@ -181,7 +219,7 @@ static const struct usrdrv_dev_ops ops = {
 	.read = regions_read, .write_list = regions_write_list, .read_rep = regions_read_rep,
 	.write_rep = regions_write_rep,
 	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .dma_map = do_dma_map,
-	.irq_unmask = do_irq_unmask, .reset = do_reset,
+	.irq_connect = do_irq_connect, .irq_unmask = do_irq_unmask, .reset = do_reset,
 	.close = do_close,
 };
 
@@ -274,22 +312,25 @@ static int learn_bus_addresses(struct vfio *v)
 	return ret;
 }
 
-static int connect_interrupts(struct vfio *v)
+/* How many interrupts there are of each kind; INTx is connected. */
+static int learn_interrupts(struct vfio *v)
 {
-	struct vfio_irq_info info = { .argsz = sizeof(info), .index = VFIO_PCI_INTX_IRQ_INDEX };
-	uint32_t wanted = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
-	int ret;
+	struct usrdrv_dev *dev = &v->r.dev;
 
-	if (ioctl(v->r.fd, VFIO_DEVICE_GET_IRQ_INFO, &info))
-		return -errno;
-	if (!info.count || (info.flags & wanted) != wanted)
-		return -ENOTSUP;
+	for (unsigned int kind = 0; kind < USRDRV_IRQ_KINDS; kind++) {
+		struct vfio_irq_info info = { .argsz = sizeof(info), .index = kind };
+		uint32_t wanted = VFIO_IRQ_INFO_EVENTFD;
+
+		if (kind == USRDRV_IRQ_INTX)
+			wanted |= VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+		if (ioctl(v->r.fd, VFIO_DEVICE_GET_IRQ_INFO, &info))
+			return -errno;
+		if ((info.flags & wanted) == wanted)
+			dev->vectors[kind] = info.count < MAX_VECTORS ? info.count : MAX_VECTORS;
+	}
 	/* The kernel asks for the device back: it is unplugged, or unbound. Older kernels cannot. */
-	set_eventfd(v, VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->r.dev.hangup_fd);
-	ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, v->r.dev.irq_fd);
-	if (!ret)
-		ret = set_eventfd(v, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK, v->r.dev.unmask_fd);
-	return ret;
+	set_irqs(v, VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, &dev->hangup_fd, 1);
+	return do_irq_connect(dev, USRDRV_IRQ_INTX, &dev->irq_fd, dev->vectors[USRDRV_IRQ_INTX]);
 }
 
 /**
@@ -299,8 +340,7 @@ static int connect_interrupts(struct vfio *v)
  * @device:	the device's file
  * @out:	result; it closes all three files when it is closed
  *
- * Return: 0; -ENOTSUP it has no interrupt line; -errno. The files are closed
- * after an error too.
+ * Return: 0 or -errno. The files are closed after an error too.
  */
 int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **out)
 {
@@ -318,6 +358,7 @@ int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **o
 	v->r.fd = device;
 	pthread_mutex_init(&v->lock, NULL);
 	v->r.dev.ops = &ops;
+	v->r.dev.irq_kind = USRDRV_IRQ_KINDS;
 	v->r.dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->r.dev.claim_fd = -1;
 	v->r.dev.unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -327,7 +368,7 @@ int usrdrv_vfio_open(int container, int group, int device, struct usrdrv_dev **o
 	if (!ret)
 		ret = learn_bus_addresses(v);
 	if (!ret)
-		ret = connect_interrupts(v);
+		ret = learn_interrupts(v);
 	if (ret)
 		do_close(&v->r.dev);
 	else

@@ -12,7 +12,7 @@ from usrdrv import names
 from usrdrv.backends import _access
 from usrdrv.base import errors
 from usrdrv.claim import SERVED, Claim, Owner, held, name_owner, run_directory
-from usrdrv.device import Device, open_device
+from usrdrv.device import KINDS, Device, open_device
 from usrdrv.devices import _models, models
 from usrdrv.drivers.listing import list_devices
 
@@ -237,6 +237,24 @@ def test_an_interrupt_is_masked_until_it_is_unmasked() -> None:
         device.write8(5, 0x02, 0x04)
         device.irq_unmask()
         assert not device.irq_wait(0.05)
+
+
+def test_interrupts_that_are_asked_for() -> None:
+    """None, and then the one that there is: the level that was raised meanwhile is told of."""
+    with open_device("model:cmd680?ram=1M") as device:
+        device.config_write(4, 2, 7)
+        assert (device.vectors, device.irq_kind) == ({"msix": 0, "msi": 0, "intx": 1}, "intx")
+        with pytest.raises(errors.UsageError, match="2 interrupts asked for; there are: intx 1$"):
+            device.irqs(2)
+        with pytest.raises(errors.UsageError, match="1 msi asked for; there are: intx 1$"):
+            device.irqs(1, "msi")
+        assert device.c.ops.irq_connect(device.c, KINDS["intx"], _access.ffi.NULL, 0) == 0
+        assert device.irq_kind is None
+        device.write8(5, 0x86, 0xE0)
+        device.write8(5, 0x87, 0x00)
+        assert not device.irq_wait(0)
+        (irq,) = device.irqs()
+        assert device.irq_kind == "intx" and irq.wait(60)
 
 
 def test_an_interrupt_while_held_is_for_the_last_holder() -> None:

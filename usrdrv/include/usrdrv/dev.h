@@ -87,6 +87,7 @@ struct usrdrv_dev_ops {
 	 * Have interrupts of a kind signalled, vector by vector, on the eventfds fds[0] to fds[n - 1], which stay
 	 * the caller's, in place of all interrupts before; n = 0: have none. A vector has the same eventfd in each
 	 * call, whatever the kind; that of the first is irq_fd. -EINVAL: the function has fewer of that kind.
+	 * After another error it has none: those before are gone.
 	 */
 	int (*irq_connect)(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n);
 	/*
@@ -101,6 +102,7 @@ struct usrdrv_dev_ops {
 	 */
 	void (*irq_hold)(struct usrdrv_dev *dev);
 	int (*irq_release)(struct usrdrv_dev *dev);
+	/* Configuration space is as before, and interrupts stay connected; registers start anew. */
 	int (*reset)(struct usrdrv_dev *dev);
 	/* Bus mastering off, reset, then mappings, interrupt and connection are given back. Frees dev. */
 	void (*close)(struct usrdrv_dev *dev);
@@ -110,7 +112,7 @@ struct usrdrv_dev {
 	const struct usrdrv_dev_ops *ops;
 	struct usrdrv_bar bar[USRDRV_NUM_BARS];
 	unsigned int vectors[USRDRV_IRQ_KINDS];	/* interrupts that the function has, of each kind; 0: none */
-	unsigned int irq_kind;	/* of those that are connected: at first INTx, if there is one */
+	unsigned int irq_kind;	/* of those that are connected: at first INTx, if there is one; USRDRV_IRQ_KINDS: none */
 	/* eventfd of INTx: signalled once per interrupt, which is then masked until irq_unmask. Else of vector 0. */
 	int irq_fd;
 	int unmask_fd;		/* eventfd that unmasks INTx, for who can signal it cheaply; -1: none */
