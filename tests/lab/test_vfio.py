@@ -53,6 +53,19 @@ with open_device(sys.argv[1]) as device, open_driver(device) as controller:
 print(total.hexdigest())
 """
 
+SEVERAL_MSI = """
+from usrdrv.base import errors
+from usrdrv.device import open_device
+with open_device("0000:00:12.0") as device:
+    assert device.vectors["msi"] > 1
+    try:
+        device.irqs(2, "msi")
+    except errors.DeviceError as error:
+        print(error.errno, device.irq_kind)
+    device.irqs(1, "msi")
+    print(device.irq_kind)
+"""
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Model]]:
@@ -250,9 +263,14 @@ def test_where_there_is_no_iommu(guest_factory: Boot) -> None:
 
 def test_where_interrupts_are_not_remapped(guest_factory: Boot) -> None:
     extra = ["-device", "intel-iommu,caching-mode=on,intremap=off"]
+    extra += ["-device", "nec-usb-xhci,msi=on,bus=pcie.0,addr=12.0"]
     with (
         Model("cmd680", "--option", "strict=1", "--ram", "1M") as model,
         guest_factory([model.socket], extra=extra, append="intel_iommu=on iommu=pt") as bare,
     ):
         assert "does not remap interrupts" in refused(bare, f"usrdrv identify {FIRST}")
         assert driver(bare, FIRST) == "pata_sil680"
+        unsafe = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+        bare.run(f"echo 1 >{unsafe}", check=True)
+        said = bare.run(["python3", "-c", SEVERAL_MSI], 60, check=True).out.split()
+        assert said == [str(errno.ENOSPC), "None", "msi"], "such a machine gives a function one"
