@@ -87,8 +87,16 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         "--device",
         action="append",
         default=[],
-        metavar="vfio-user:SOCKET",
-        help="plug in a device that is served already, behind the models",
+        metavar="DEVICE",
+        help="plug in a device that is served already, vfio-user:SOCKET, behind the models; or one of QEMU's own, "
+        "as its -device takes it: nvme,drive=d0,serial=1",
+    )
+    parser.add_argument(
+        "--drive",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="a drive for a device of QEMU's, as its -drive takes it: id=d0,file=disk.img,format=raw",
     )
     parser.add_argument(
         "--kernel",
@@ -192,7 +200,12 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
     from usrdrv.lab.guest import Guest
     from usrdrv.lab.models import Model
 
-    sockets = [_socket(name) for name in args.device]
+    # A name of ours has a colon in front.
+    named = [text for text in args.device if ":" in text.partition(",")[0]]
+    sockets = [_socket(text) for text in named]
+    own = [text for text in args.device if text not in named]
+    extra = [word for drive in args.drive for word in ("-drive", f"if=none,{drive}")]
+    extra += [word for device in own for word in ("-device", device)]
     models = [_words(text) for text in args.model]
     if args.folder is not None and not args.folder.is_dir():
         raise errors.UsageError(f"{args.folder}: no such folder")
@@ -208,6 +221,7 @@ def _guest(args: argparse.Namespace, *, terminal: bool) -> Iterator[Guest]:
                 memory=args.memory,
                 cpus=args.cpus,
                 folder=args.folder,
+                extra=extra,
                 terminal=terminal,
             )
         )
@@ -232,7 +246,9 @@ def _words(text: str) -> list[str]:
 def _socket(text: str) -> Path:
     name = names.parse(text)
     if not isinstance(name, names.VfioUserName):
-        raise errors.UsageError(f"--device {text}: only vfio-user:SOCKET can be plugged in")
+        raise errors.UsageError(
+            f"--device {text}: only vfio-user:SOCKET and QEMU's own devices can be plugged in"
+        )
     if not name.path.is_socket():
         raise errors.NoSuchDeviceError(f"{text}: no such socket")
     return name.path

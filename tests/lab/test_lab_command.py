@@ -93,6 +93,24 @@ def test_a_user_without_rights_and_somebody_elses_cache(place: Path) -> None:
     assert list((place / "tmp").iterdir()) == [], "left behind"
 
 
+def test_a_device_of_qemu(place: Path) -> None:
+    image = place / "disk.img"
+    image.write_bytes(b"on the drive".ljust(1 << 20))
+    done = run(
+        place,
+        *("run", "--device", "nvme,drive=d0,serial=1,addr=12.0"),
+        *("--drive", f"id=d0,file={image},format=raw", "--"),
+        "ls /sys/bus/pci/devices/0000:00:12.0/nvme; until test -b /dev/nvme0n1; do sleep 0.1; done; "
+        "head -c 12 /dev/nvme0n1",
+    )
+    assert (done.returncode, done.stdout) == (0, "nvme0\non the drive"), done.stderr
+
+
+def test_a_device_that_qemu_does_not_have(place: Path) -> None:
+    done = run(place, "run", "--device", "toaster", "--", "true")
+    assert done.returncode == 1 and "'toaster' is not a valid device" in done.stderr
+
+
 def test_output_as_it_comes_and_a_warning_of_the_kernel(place: Path) -> None:
     done = run(place, "run", "--", "echo out; echo 'BUG: planted' >/dev/kmsg")
     assert (done.returncode, done.stdout) == (1, "out\n")
