@@ -11,7 +11,7 @@ ffibuilder = extension(
     ["devices/*.c", "devices/*/*.c"],
     [
         DEVICES / "base/faults.h",
-        *(INCLUDE / "usrdrv" / name for name in ("model.h", "dev.h", "ata.h")),
+        *(INCLUDE / "usrdrv" / name for name in ("dev.h", "model.h", "ata.h")),
         *(INCLUDE / "usrdrv" / f"{kind}_regs.h" for kind in KINDS),
         *(DEVICES / kind / f"{kind}.h" for kind in KINDS),
         *(DEVICES / "base/testhost.h", DEVICES / "vfio_user/server.h"),

@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "cmd680_priv.h"
-#include "usrdrv/dev.h"
 
 /* Offsets of BAR0-BAR4 in the register file (section 3). */
 static const struct {
@@ -25,17 +24,17 @@ static uint32_t all_ones(unsigned int width)
 }
 
 /* Where an access to a BAR lands in the register file; false: nothing answers there. */
-static bool decode(struct model *m, unsigned int region, uint32_t offset, unsigned int width,
+static bool decode(struct model *m, unsigned int region, uint64_t offset, unsigned int width,
 		   uint32_t *at)
 {
-	uint32_t size = region <= 5 ? m->base.bar[region].size : 0;
+	uint64_t size = region < USRDRV_NUM_BARS ? m->base.bar[region].size : 0;
 	uint8_t enable = region == 5 ? 0x02 : 0x01;
 
 	if (offset >= size || width > size - offset || !(m->cfg[0x04] & enable) || !powered(m)) {
 		m->count.unexpected++;
 		return false;
 	}
-	*at = offset + (region < 5 ? io_bar[region].base : 0);
+	*at = (uint32_t)offset + (region < 5 ? io_bar[region].base : 0);
 	return true;
 }
 
@@ -44,7 +43,7 @@ static bool width_ok(unsigned int width)
 	return width == 1 || width == 2 || width == 4;
 }
 
-static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint64_t offset,
 			    unsigned int width)
 {
 	struct model *m = to_model(base);
@@ -57,7 +56,7 @@ static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {
 		if (offset < USRDRV_MODEL_CONFIG_SIZE && width <= USRDRV_MODEL_CONFIG_SIZE - offset)
-			value = cmd680_config_read(m, offset, width);
+			value = cmd680_config_read(m, (uint32_t)offset, width);
 	} else if (decode(m, region, offset, width, &at)) {
 		value = cmd680_regs_read(m, at, width);
 	}
@@ -65,7 +64,7 @@ static uint32_t cmd680_read(struct usrdrv_model *base, unsigned int region, uint
 	return value;
 }
 
-static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint64_t offset,
 			 unsigned int width, uint32_t value)
 {
 	struct model *m = to_model(base);
@@ -77,7 +76,7 @@ static void cmd680_write(struct usrdrv_model *base, unsigned int region, uint32_
 		m->count.unexpected++;
 	} else if (region == USRDRV_REGION_CONFIG) {
 		if (offset < USRDRV_MODEL_CONFIG_SIZE && width <= USRDRV_MODEL_CONFIG_SIZE - offset)
-			cmd680_config_write(m, offset, width, value);
+			cmd680_config_write(m, (uint32_t)offset, width, value);
 	} else if (decode(m, region, offset, width, &at)) {
 		cmd680_regs_write(m, at, width, value);
 	}
@@ -152,9 +151,11 @@ int cmd680_create(const struct cmd680_config *config, struct usrdrv_model **mode
 	m->config = *config;
 	m->base.ops = &cmd680_ops;
 	for (unsigned int i = 0; i < 5; i++)
-		m->base.bar[i] = (struct usrdrv_model_bar){ .size = io_bar[i].size, .io = 1 };
+		m->base.bar[i] = (struct usrdrv_model_bar){ .size = io_bar[i].size, .flags = USRDRV_BAR_IO };
 	if (!config->no_bar5)
 		m->base.bar[5] = (struct usrdrv_model_bar){ .size = CMD680_BAR5_SIZE };
+	m->base.config_size = USRDRV_MODEL_CONFIG_SIZE;
+	m->base.vectors[USRDRV_IRQ_INTX] = 1;
 	for (unsigned int i = 0; i < 2; i++)
 		channel_init(m, i);
 	for (unsigned int i = 0; i < CMD680_DRIVES; i++) {

@@ -86,7 +86,7 @@ static uint8_t read_byte(struct model *m, uint32_t offset)
 static void write_bar(struct model *m, uint32_t offset, uint8_t value)
 {
 	const struct usrdrv_model_bar *bar = &m->base.bar[(offset - 0x10) / 4];
-	uint32_t fixed = bar->io ? (bar->size - 1) | 3 : (bar->size - 1) | 15;
+	uint32_t fixed = (uint32_t)(bar->size - 1) | (bar->flags & USRDRV_BAR_IO ? 3 : 15);
 	unsigned int shift = offset % 4 * 8;
 	uint8_t mask = (uint8_t)(~fixed >> shift);
 

@@ -45,7 +45,7 @@ static void write_bar(struct nic *n, uint32_t offset, uint8_t value)
 {
 	unsigned int i = (offset - 0x10) / 4;
 	const struct usrdrv_model_bar *bar = &n->base.bar[i];
-	uint32_t fixed = bar->size ? (bar->size - 1) | (bar->io ? 3 : 15) : UINT32_MAX;
+	uint32_t fixed = bar->size ? (uint32_t)(bar->size - 1) | (bar->flags & USRDRV_BAR_IO ? 3 : 15) : UINT32_MAX;
 	uint8_t mask = (uint8_t)(~fixed >> (offset % 4 * 8));
 
 	if (i == 2 && n->base.bar[1].size && (n->cfg_space[0x14] & 4))

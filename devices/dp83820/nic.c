@@ -6,16 +6,15 @@
 #include <unistd.h>
 
 #include "nic.h"
-#include "usrdrv/dev.h"
 
 static uint32_t all_ones(unsigned int width)
 {
 	return width >= 4 ? UINT32_MAX : (1u << (width * 8)) - 1;
 }
 
-static bool answers(struct nic *n, unsigned int region, uint32_t offset, unsigned int width)
+static bool answers(struct nic *n, unsigned int region, uint64_t offset, unsigned int width)
 {
-	uint32_t size = region <= 5 ? n->base.bar[region].size : 0;
+	uint64_t size = region < USRDRV_NUM_BARS ? n->base.bar[region].size : 0;
 	uint8_t enable = region == 0 ? 1 : 2;
 
 	if ((width == 1 || width == 2 || width == 4) && offset % width == 0 && offset < size &&
@@ -25,13 +24,13 @@ static bool answers(struct nic *n, unsigned int region, uint32_t offset, unsigne
 	return false;
 }
 
-static bool in_config(uint32_t offset, unsigned int width)
+static bool in_config(uint64_t offset, unsigned int width)
 {
 	return (width == 1 || width == 2 || width == 4) && offset < USRDRV_MODEL_CONFIG_SIZE &&
 		width <= USRDRV_MODEL_CONFIG_SIZE - offset;
 }
 
-static uint32_t dp83820_read(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+static uint32_t dp83820_read(struct usrdrv_model *base, unsigned int region, uint64_t offset,
 			     unsigned int width)
 {
 	struct nic *n = to_nic(base);
@@ -41,17 +40,17 @@ static uint32_t dp83820_read(struct usrdrv_model *base, unsigned int region, uin
 	if (region == USRDRV_REGION_CONFIG) {
 		n->count.config_reads++;
 		if (in_config(offset, width))
-			value = nic_config_read(n, offset, width);
+			value = nic_config_read(n, (uint32_t)offset, width);
 	} else {
 		n->count.register_reads++;
 		if (answers(n, region, offset, width))
-			value = nic_reg_read(n, offset, width);
+			value = nic_reg_read(n, (uint32_t)offset, width);
 	}
 	pthread_mutex_unlock(&n->lock);
 	return value;
 }
 
-static void dp83820_write(struct usrdrv_model *base, unsigned int region, uint32_t offset,
+static void dp83820_write(struct usrdrv_model *base, unsigned int region, uint64_t offset,
 			  unsigned int width, uint32_t value)
 {
 	struct nic *n = to_nic(base);
@@ -60,11 +59,11 @@ static void dp83820_write(struct usrdrv_model *base, unsigned int region, uint32
 	if (region == USRDRV_REGION_CONFIG) {
 		n->count.config_writes++;
 		if (in_config(offset, width))
-			nic_config_write(n, offset, width, value);
+			nic_config_write(n, (uint32_t)offset, width, value);
 	} else {
 		n->count.register_writes++;
 		if (answers(n, region, offset, width))
-			nic_reg_write(n, offset, width, value);
+			nic_reg_write(n, (uint32_t)offset, width, value);
 	}
 	pthread_mutex_unlock(&n->lock);
 }
@@ -148,8 +147,10 @@ int dp83820_create(const struct dp83820_config *config, struct usrdrv_model **mo
 	n->config.cable[sizeof(n->config.cable) - 1] = 0;
 	n->epoll_fd = n->kick_fd = -1;
 	n->base.ops = &dp83820_ops;
-	n->base.bar[0] = (struct usrdrv_model_bar){ .size = DP83820_BAR0_SIZE, .io = 1 };
+	n->base.bar[0] = (struct usrdrv_model_bar){ .size = DP83820_BAR0_SIZE, .flags = USRDRV_BAR_IO };
 	n->base.bar[1] = (struct usrdrv_model_bar){ .size = DP83820_BAR1_SIZE };
+	n->base.config_size = USRDRV_MODEL_CONFIG_SIZE;
+	n->base.vectors[USRDRV_IRQ_INTX] = 1;
 	n->fifo = aligned_alloc(64, sizeof(*n->fifo));
 	if (n->fifo)
 		memset(n->fifo, 0, sizeof(*n->fifo));

@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include "server.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/uio.h>
@@ -99,15 +98,9 @@ void vu_irq_level(struct vu_irq *irq, int level)
  * vu_irq_connect - signal another eventfd from now on
  * @irq:	line
  * @eventfd:	owned by the line from now on; -1: none
- *
- * Return: 0; -EINVAL if it is no eventfd, which is closed then.
  */
-int vu_irq_connect(struct vu_irq *irq, int eventfd)
+void vu_irq_connect(struct vu_irq *irq, int eventfd)
 {
-	if (eventfd >= 0 && !peer_signal_fits(eventfd)) {
-		close(eventfd);
-		return -EINVAL;
-	}
 	pthread_mutex_lock(&irq->lock);
 	if (irq->trigger >= 0)
 		close(irq->trigger);
@@ -119,7 +112,6 @@ int vu_irq_connect(struct vu_irq *irq, int eventfd)
 	irq->retrigger = 0;
 	trigger(irq);
 	pthread_mutex_unlock(&irq->lock);
-	return 0;
 }
 
 /**

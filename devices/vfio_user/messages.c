@@ -23,19 +23,18 @@ int vu_take_fd(struct vu_server *s)
 	return fd;
 }
 
-static uint32_t bar_size(const struct vu_server *s, uint32_t region)
+static uint64_t region_size(const struct vu_server *s, uint32_t region)
 {
 	if (region == VU_CONFIG_REGION)
-		return USRDRV_MODEL_CONFIG_SIZE;
-	return region < 6 ? s->model->bar[region].size : 0;
+		return s->model->config_size;
+	return region < USRDRV_NUM_BARS ? s->model->bar[region].size : 0;
 }
 
 /* One access of any length, as naturally aligned ones of up to 4 bytes. */
 static int access_region(struct vu_server *s, const struct vu_region_access *a, uint8_t *data, int write)
 {
 	const struct usrdrv_model_ops *ops = s->model->ops;
-	uint32_t size = bar_size(s, a->region);
-	uint64_t at = a->offset, end;
+	uint64_t size = region_size(s, a->region), at = a->offset, end;
 
 	if (!a->count || a->count > VU_MAX_XFER || a->offset >= size || a->count > size - a->offset)
 		return -EINVAL;
@@ -47,9 +46,9 @@ static int access_region(struct vu_server *s, const struct vu_region_access *a, 
 			width /= 2;
 		if (write) {
 			memcpy(&value, data, width);
-			ops->write(s->model, a->region, (uint32_t)at, width, value);
+			ops->write(s->model, a->region, at, width, value);
 		} else {
-			value = ops->read(s->model, a->region, (uint32_t)at, width);
+			value = ops->read(s->model, a->region, at, width);
 			memcpy(data, &value, width);
 		}
 		at += width;
@@ -140,14 +139,20 @@ static int do_region_info(struct vu_server *s, const uint8_t *in, size_t len, ui
 	if (info.argsz < sizeof(info) || info.index >= VU_REGIONS)
 		return -EINVAL;
 	info = (struct vu_region_info){
-		.argsz = sizeof(info), .index = info.index, .size = bar_size(s, info.index),
+		.argsz = sizeof(info), .index = info.index, .size = region_size(s, info.index),
 	};
 	info.flags = info.size ? 3 : 0;
 	memcpy(out, &info, sizeof(info));
 	return sizeof(info);
 }
 
-static int do_irq_info(const uint8_t *in, size_t len, uint8_t *out)
+/* Interrupts of a kind that the device has. */
+static unsigned int interrupts(const struct vu_server *s, uint32_t index)
+{
+	return index < USRDRV_IRQ_KINDS ? s->model->vectors[index] : 0;
+}
+
+static int do_irq_info(struct vu_server *s, const uint8_t *in, size_t len, uint8_t *out)
 {
 	struct vu_irq_info info;
 
@@ -156,40 +161,84 @@ static int do_irq_info(const uint8_t *in, size_t len, uint8_t *out)
 	memcpy(&info, in, sizeof(info));
 	if (info.argsz < sizeof(info) || info.index >= VU_IRQS)
 		return -EINVAL;
-	/* INTx: eventfd, maskable, masked by each trigger */
-	info.flags = info.index ? 0 : 7;
-	info.count = info.index ? 0 : 1;
+	info.count = interrupts(s, info.index);
+	info.flags = info.count ? VU_IRQ_INFO_EVENTFD : 0;
+	if (info.count && info.index == USRDRV_IRQ_INTX)
+		info.flags |= VU_IRQ_INFO_MASKABLE | VU_IRQ_INFO_AUTOMASKED;
 	memcpy(out, &info, sizeof(info));
 	return sizeof(info);
+}
+
+/**
+ * vu_disconnect_irqs - signal no interrupts of any kind any more
+ * @s:	server
+ */
+void vu_disconnect_irqs(struct vu_server *s)
+{
+	s->irq_kind = USRDRV_IRQ_KINDS;
+	vu_irq_connect(&s->irq, -1);
+	vu_vectors_connect(&s->vectors, 0, s->vectors.n, NULL);
+}
+
+/* A message has an eventfd for each interrupt of its range, or none: then they are taken away. */
+static int connect_irqs(struct vu_server *s, const struct vu_irq_set *set)
+{
+	int fds[VU_MAX_FDS], fits = 1;
+	unsigned int n = 0;
+
+	for (int fd; (fd = vu_take_fd(s)) >= 0; n++) {
+		fds[n] = fd;
+		fits = fits && peer_signal_fits(fd);
+	}
+	/* of one kind at a time, as in VFIO */
+	if (!fits || (n && n != set->count) || (s->irq_kind != USRDRV_IRQ_KINDS && s->irq_kind != set->index)) {
+		while (n)
+			close(fds[--n]);
+		return -EINVAL;
+	}
+	s->irq_kind = set->index;
+	if (set->index == USRDRV_IRQ_INTX)
+		vu_irq_connect(&s->irq, n ? fds[0] : -1);
+	else
+		vu_vectors_connect(&s->vectors, set->start, set->count, n ? fds : NULL);
+	return 0;
 }
 
 static int do_set_irqs(struct vu_server *s, const uint8_t *in, size_t len)
 {
 	struct vu_irq_set set;
-	uint32_t data, action;
-	int on = 1;
+	uint32_t data, action, room;
 
 	if (len < sizeof(set))
 		return -EINVAL;
 	memcpy(&set, in, sizeof(set));
 	data = set.flags & 0x07;
 	action = set.flags & 0x38;
-	if (set.index || set.start > 1 || set.count > 1 - set.start || set.flags & ~0x3fu ||
+	room = interrupts(s, set.index);
+	if (!room || set.start > room || set.count > room - set.start || set.flags & ~0x3fu ||
 	    (data != VU_IRQ_DATA_NONE && data != VU_IRQ_DATA_BOOL && data != VU_IRQ_DATA_EVENTFD) ||
 	    (action != VU_IRQ_MASK && action != VU_IRQ_UNMASK && action != VU_IRQ_TRIGGER))
 		return -EINVAL;
-	if (data == VU_IRQ_DATA_BOOL) {
-		if (len < sizeof(set) + set.count)
-			return -EINVAL;
-		on = set.count && in[sizeof(set)];
-	}
-	if (data == VU_IRQ_DATA_EVENTFD && action != VU_IRQ_TRIGGER)
+	if (data == VU_IRQ_DATA_BOOL && len - sizeof(set) < set.count)
+		return -EINVAL;
+	if (action != VU_IRQ_TRIGGER && (data == VU_IRQ_DATA_EVENTFD || set.index != USRDRV_IRQ_INTX))
 		return -EOPNOTSUPP;
 
-	if (action == VU_IRQ_TRIGGER && (data == VU_IRQ_DATA_EVENTFD || !set.count))
-		return vu_irq_connect(&s->irq, set.count ? vu_take_fd(s) : -1);
-	if (set.count && on)
-		vu_irq_act(&s->irq, action);
+	if (action == VU_IRQ_TRIGGER && !set.count) {
+		if (s->irq_kind == set.index)
+			vu_disconnect_irqs(s);
+		return 0;
+	}
+	if (data == VU_IRQ_DATA_EVENTFD)
+		return connect_irqs(s, &set);
+	for (uint32_t i = 0; i < set.count; i++) {
+		if (data == VU_IRQ_DATA_BOOL && !in[sizeof(set) + i])
+			continue;
+		if (set.index == USRDRV_IRQ_INTX)
+			vu_irq_act(&s->irq, action);
+		else
+			vu_vectors_message(&s->vectors, set.start + i);
+	}
 	return 0;
 }
 
@@ -252,6 +301,16 @@ static int do_write_multi(struct vu_server *s, const uint8_t *in, size_t len, ui
 }
 
 /**
+ * vu_reset - RST#
+ * @s:	server
+ */
+void vu_reset(struct vu_server *s)
+{
+	s->model->ops->reset(s->model);
+	vu_vectors_forget(&s->vectors);
+}
+
+/**
  * vu_dispatch - do what a message asks
  * @s:		server
  * @command:	from its header
@@ -277,7 +336,7 @@ int vu_dispatch(struct vu_server *s, uint16_t command, uint8_t *in, size_t len, 
 	case VU_GET_REGION_INFO:
 		return do_region_info(s, in, len, out);
 	case VU_GET_IRQ_INFO:
-		return do_irq_info(in, len, out);
+		return do_irq_info(s, in, len, out);
 	case VU_SET_IRQS:
 		return do_set_irqs(s, in, len);
 	case VU_REGION_READ:
@@ -287,7 +346,7 @@ int vu_dispatch(struct vu_server *s, uint16_t command, uint8_t *in, size_t len, 
 	case VU_REGION_WRITE_MULTI:
 		return do_write_multi(s, in, len, out);
 	case VU_RESET:
-		s->model->ops->reset(s->model);
+		vu_reset(s);
 		return 0;
 	default:
 		return -EOPNOTSUPP;

@@ -25,6 +25,11 @@
 #define BURST_US	1000	/* a client at work sends its next message sooner */
 #define BURST		64	/* receives until the next look at everything else */
 
+static void host_message(void *ctx, unsigned int vector)
+{
+	vu_vectors_message(&((struct vu_server *)ctx)->vectors, vector);
+}
+
 static void host_irq(void *ctx, int level)
 {
 	vu_irq_level(&((struct vu_server *)ctx)->irq, level);
@@ -92,6 +97,8 @@ static int handle(struct vu_server *s, const struct vu_header *h, uint8_t *paylo
 		return 0;	/* to report_stray(): of no use */
 	if (h->flags & VU_TYPE_MASK)
 		ret = -EINVAL;
+	else if (s->lost_end && s->lost_end <= s->message_end)
+		ret = -EMFILE;
 	else
 		ret = vu_dispatch(s, h->command, payload, h->size - sizeof(*h), s->out + sizeof(reply));
 	if (h->flags & VU_NO_REPLY)
@@ -140,6 +147,8 @@ static ssize_t receive(struct vu_server *s, int flags)
 
 	if (n <= 0)
 		return n;
+	if (m.msg_flags & MSG_CTRUNC)
+		s->lost_end = s->have + (size_t)n;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
 		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
@@ -153,6 +162,7 @@ static ssize_t receive(struct vu_server *s, int flags)
 				s->fds[s->nfds] = fd;
 				s->fd_end[s->nfds++] = s->have + (size_t)n;
 			} else {
+				s->lost_end = s->have + (size_t)n;
 				close(fd);
 			}
 		}
@@ -186,12 +196,16 @@ static int serve_messages(struct vu_server *s)
 		if (!ret && s->dma.stray != VU_NOWHERE)
 			ret = report_stray(s);
 		drop_fds(s);
+		if (s->lost_end <= s->message_end)
+			s->lost_end = 0;
 		at += h.size;
 	}
 	memmove(s->in, s->in + at, s->have - at);
 	s->have -= at;
 	for (unsigned int i = 0; i < s->nfds; i++)
 		s->fd_end[i] -= at;
+	if (s->lost_end)
+		s->lost_end -= at;
 	return ret;
 }
 
@@ -201,11 +215,11 @@ static void disconnect(struct vu_server *s)
 	s->conn = -1;
 	s->message_end = SIZE_MAX;
 	drop_fds(s);
-	s->have = 0;
+	s->have = s->lost_end = 0;
 	s->negotiated = 0;
-	vu_irq_connect(&s->irq, -1);
+	vu_disconnect_irqs(s);
 	/* quiet before its memory goes */
-	s->model->ops->reset(s->model);
+	vu_reset(s);
 	vu_dma_unmap(&s->dma, 0, 0, 1);
 }
 
@@ -339,7 +353,8 @@ int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct
 	s->in = malloc(BUFFER_SIZE);
 	s->out = malloc(BUFFER_SIZE);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!s->in || !s->out || s->stop_fd < 0) {
+	if (!s->in || !s->out || s->stop_fd < 0 ||
+	    vu_vectors_init(&s->vectors, model)) {
 		if (s->stop_fd >= 0)
 			close(s->stop_fd);
 		free(s->in);
@@ -351,11 +366,12 @@ int vu_server_create(struct usrdrv_model *model, int listen_fd, int once, struct
 	s->listen_fd = listen_fd;
 	s->once = once;
 	s->conn = s->second = -1;
+	s->irq_kind = USRDRV_IRQ_KINDS;
 	vu_irq_init(&s->irq);
 	vu_dma_init(&s->dma, model);
 	model->host = (struct usrdrv_model_host){
 		.ctx = s, .dma_read = host_dma_read, .dma_write = host_dma_write, .dma_ptr = host_dma_ptr,
-		.irq = host_irq,
+		.irq = host_irq, .message = host_message,
 	};
 	*out = s;
 	return 0;
@@ -370,6 +386,7 @@ void vu_server_destroy(struct vu_server *s)
 	s->model->host = (struct usrdrv_model_host){ 0 };
 	vu_dma_destroy(&s->dma);
 	vu_irq_destroy(&s->irq);
+	vu_vectors_destroy(&s->vectors);
 	close(s->stop_fd);
 	free(s->in);
 	free(s->out);

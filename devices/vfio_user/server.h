@@ -49,6 +49,23 @@ int vu_dma_read(struct vu_dma *d, uint64_t address, void *buf, size_t len);
 int vu_dma_write(struct vu_dma *d, uint64_t address, const void *buf, size_t len);
 void *vu_dma_ptr(struct vu_dma *d, uint64_t address, size_t len, int device_writes, size_t *avail);
 
+/* The vectors of MSI or MSI-X. Messages come from the model, any thread; the rest from the server's own. */
+struct vu_vectors {
+	pthread_mutex_t lock;
+	struct peer_signal signal;
+	unsigned int n;
+	struct vu_vector {
+		int eventfd;	/* of the client, or -1 */
+		int waits;	/* a message, for an eventfd */
+	} *vector;
+};
+
+int vu_vectors_init(struct vu_vectors *v, const struct usrdrv_model *model);
+void vu_vectors_destroy(struct vu_vectors *v);
+void vu_vectors_message(struct vu_vectors *v, unsigned int vector);
+void vu_vectors_connect(struct vu_vectors *v, unsigned int start, unsigned int count, const int *eventfds);
+void vu_vectors_forget(struct vu_vectors *v);
+
 /* The INTx line: its level comes from the model, any thread; the rest from the server's own. */
 struct vu_irq {
 	pthread_mutex_t lock;
@@ -66,7 +83,7 @@ struct vu_irq {
 void vu_irq_init(struct vu_irq *irq);
 void vu_irq_destroy(struct vu_irq *irq);
 void vu_irq_level(struct vu_irq *irq, int level);
-int vu_irq_connect(struct vu_irq *irq, int eventfd);
+void vu_irq_connect(struct vu_irq *irq, int eventfd);
 void vu_irq_act(struct vu_irq *irq, uint32_t action);
 void vu_irq_touched(struct vu_irq *irq);
 const struct timespec *vu_irq_patience(struct vu_irq *irq, struct timespec *t);
@@ -86,12 +103,17 @@ struct vu_server {
 	int fds[VU_MAX_FDS];		/* that came with bytes in `in`, in order */
 	size_t fd_end[VU_MAX_FDS];	/* where in `in` those bytes end */
 	unsigned int nfds;
+	size_t lost_end;		/* like fd_end, of descriptors that there was no room for; 0: none */
 
+	uint32_t irq_kind;		/* of what is connected; USRDRV_IRQ_KINDS: nothing is */
 	struct vu_irq irq;
+	struct vu_vectors vectors;
 	uint16_t asked;			/* id of our next question */
 };
 
 int vu_take_fd(struct vu_server *s);
+void vu_disconnect_irqs(struct vu_server *s);
+void vu_reset(struct vu_server *s);
 int vu_dispatch(struct vu_server *s, uint16_t command, uint8_t *in, size_t len, uint8_t *out);
 
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * A hostile client for the vfio-user server with the CMD680 model behind it:
- * valid messages with random fields, mutated bytes, descriptors of odd kinds
- * and memory that shrinks. Built with sanitizers; the server must survive and
+ * A hostile client for the vfio-user server with the CMD680 model behind it,
+ * which is given vectors that it does not have: valid messages with random
+ * fields, mutated bytes, descriptors of odd kinds and memory that shrinks. Built with sanitizers; the server must survive and
  * still answer an honest question at the end.
  *
  * usage: fuzz_server SECONDS SEED
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,12 +29,15 @@
 #define BUS	0x10000000u
 #define ARENA	65536u
 #define ODD	4096u	/* behind the arena */
+#define MSI	4u
+#define MSIX	20u
 
 static uint64_t state;
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 static socklen_t address_len;
-static int memfd, odd, irqfd;	/* odd: shrinks while it is mapped */
+static int memfd, odd, irqfd, vectorfd;	/* odd: shrinks while it is mapped */
 static unsigned long messages, connections;
+static atomic_int stop;
 
 static uint64_t rnd(void)
 {
@@ -107,11 +111,35 @@ static size_t finish(uint8_t *m, uint16_t command, size_t payload)
 	return h.size;
 }
 
-static size_t make(uint8_t *m)
+/* A range of vectors, and often its eventfds; *nfds: how many. */
+static size_t make_vectors(uint8_t *m, int *fds, int *nfds)
+{
+	static const uint8_t flags[] = { 0x24, 0x24, 0x24, 0x24, 0x21, 0x22, 0x09, 0x11 };
+	uint32_t index = 1 + (uint32_t)(rnd() % 2), room = index == 1 ? MSI : MSIX, start = (uint32_t)(rnd() % room);
+	struct vu_irq_set d = { .argsz = sizeof(d), .flags = flags[rnd() % sizeof(flags)], .index = index, .start = start };
+
+	d.count = (uint32_t)(rnd() % (room - start + 1));
+	if (d.flags == 0x24 && rnd() % 4 && d.count > VU_MAX_FDS)
+		d.count = 1 + (uint32_t)(rnd() % VU_MAX_FDS);
+	if (d.flags == 0x24 && d.count <= VU_MAX_FDS && rnd() % 4)
+		for (*nfds = 0; *nfds < (int)d.count;)
+			fds[(*nfds)++] = vectorfd;
+	/* of another kind than what is connected is refused: end that at times */
+	if (rnd() % 8 == 0)
+		d = (struct vu_irq_set){ .argsz = sizeof(d), .flags = 0x21, .index = (uint32_t)(rnd() % 3) };
+	if (rnd() % 16 == 0)
+		d.count = (uint32_t)number();
+	memcpy(m + sizeof(struct vu_header), &d, sizeof(d));
+	for (unsigned int i = 0; i < MSIX; i++)
+		m[sizeof(struct vu_header) + sizeof(d) + i] = rnd() % 2;
+	return finish(m, VU_SET_IRQS, sizeof(d) + (d.flags == 0x22 ? rnd() % (MSIX + 1) : 0));
+}
+
+static size_t make(uint8_t *m, int *fds, int *nfds)
 {
 	uint8_t *p = m + sizeof(struct vu_header);
 
-	switch (rnd() % 12) {
+	switch (rnd() % 14) {
 	case 0: {
 		struct vu_dma_map d = { .argsz = sizeof(d), .flags = (uint32_t)(rnd() % 5), .offset = number() & ~0xfffull,
 					.address = number() & ~0xfffull, .size = number() };
@@ -129,7 +157,7 @@ static size_t make(uint8_t *m)
 
 		if (rnd() % 4 == 0)
 			d = (struct vu_irq_set){ .argsz = sizeof(d), .flags = (uint32_t)(rnd() % 64),
-						 .index = (uint32_t)(rnd() % 2), .start = (uint32_t)(rnd() % 2),
+						 .index = (uint32_t)(rnd() % 4), .start = (uint32_t)(rnd() % 2),
 						 .count = (uint32_t)(rnd() % 3) };
 		memcpy(p, &d, sizeof(d));
 		return finish(m, VU_SET_IRQS, sizeof(d) + rnd() % 4);
@@ -154,6 +182,9 @@ static size_t make(uint8_t *m)
 		memcpy(p + sizeof(d), &w, sizeof(w));
 		return finish(m, VU_REGION_WRITE_MULTI, sizeof(d) + sizeof(w));
 	}
+	case 6:
+	case 7:
+		return make_vectors(m, fds, nfds);
 	default: {
 		/* register writes that make the drives and the bus master work */
 		static const uint8_t offset[] = { 0, 0, 2, 4, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x86, 0x87, 0x87, 0x87, 0x8a };
@@ -261,7 +292,7 @@ static void attack(time_t end)
 			continue;
 		for (int i = 0; i < 4; i++)
 			arena[rnd() % (ARENA / 4)] = rnd() % 2 ? BUS + (uint32_t)(rnd() % (ARENA + 2 * ODD)) : (uint32_t)rnd();
-		len = make(m);
+		len = make(m, fds, &nfds);
 		if (rnd() % 10 == 0) {
 			size_t at = rnd() % len;
 
@@ -269,11 +300,12 @@ static void attack(time_t end)
 			if (at / 4 != 1 || rnd() % 32 == 0)
 				m[at] ^= (uint8_t)(1 << rnd() % 8);
 		}
-		if (rnd() % 8 == 0)
+		if (rnd() % 8 == 0) {
 			for (nfds = (int)(rnd() % 12); nfds > 0 && rnd() % 3 == 0;)
 				nfds--;
-		for (int i = 0; i < nfds; i++)
-			fds[i] = kinds[rnd() % (sizeof(kinds) / sizeof(kinds[0]))];
+			for (int i = 0; i < nfds; i++)
+				fds[i] = kinds[rnd() % (sizeof(kinds) / sizeof(kinds[0]))];
+		}
 		if (rnd() % 64 == 0 && ftruncate(odd, rnd() % 2 ? 0 : 1 << 20))
 			abort();
 		if (rnd() % 128 == 0)
@@ -321,6 +353,19 @@ static int honest(void)
 	return reply.value != 0x06801095;
 }
 
+/* Messages of vectors, among them some that there are not, from a thread of the model's. */
+static void *ring(void *arg)
+{
+	struct usrdrv_model *model = arg;
+	unsigned int vector = 0;
+
+	while (!stop) {
+		model->host.message(model->host.ctx, vector++ % (MSIX + 2));
+		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+	}
+	return NULL;
+}
+
 static void *serve(void *server)
 {
 	vu_server_run(server);
@@ -336,8 +381,9 @@ int main(int argc, char **argv)
 	struct cmd680_config config = { .cable80 = { 1, 1 }, .pci_class = 0x0180 };
 	struct usrdrv_model *model;
 	struct vu_server *server;
-	pthread_t thread;
+	pthread_t thread, ringer;
 	int seconds = argc > 1 ? atoi(argv[1]) : 5, listener, ret;
+	eventfd_t signals = 0;
 
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	for (int i = 0; i < 3; i++) {
@@ -355,6 +401,7 @@ int main(int argc, char **argv)
 	memfd = memfd_create("arena", 0);
 	odd = memfd_create("odd", 0);
 	irqfd = eventfd(0, EFD_NONBLOCK);
+	vectorfd = eventfd(0, EFD_NONBLOCK);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* an abstract address: nothing is left behind */
 	address_len = (socklen_t)(sizeof(sa_family_t) + 1 +
@@ -364,17 +411,24 @@ int main(int argc, char **argv)
 	ret = cmd680_create(&config, &model);
 	if (!ret && faults_add(cmd680_faults(model), &slow.base) < 0)
 		ret = 2;
-	if (!ret)
+	if (!ret) {
+		model->vectors[USRDRV_IRQ_MSI] = MSI;
+		model->vectors[USRDRV_IRQ_MSIX] = MSIX;
 		ret = vu_server_create(model, listener, 0, &server);
+	}
 	if (ret)
 		return 2;
 	pthread_create(&thread, NULL, serve, server);
+	pthread_create(&ringer, NULL, ring, model);
 	attack(time(NULL) + seconds);
 	ret = honest();
+	stop = 1;
+	pthread_join(ringer, NULL);
 	vu_server_stop(server);
 	pthread_join(thread, NULL);
 	vu_server_destroy(server);
 	model->ops->destroy(model);
-	printf("%lu messages, %lu connections\n", messages, connections);
+	eventfd_read(vectorfd, &signals);
+	printf("%lu messages, %lu connections, %lu signals of vectors\n", messages, connections, (unsigned long)signals);
 	return ret;
 }

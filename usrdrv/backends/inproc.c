@@ -24,11 +24,17 @@ struct inproc {
 	pthread_rwlock_t lock;		/* areas */
 	struct areas areas;
 	pthread_mutex_t irq_lock;
+	/* INTx */
 	int level;
 	int masked;
 	int pending;			/* an interrupt was raised while held */
 	int holders;
-	int intx_fd;			/* -1: nobody is told */
+	/* of any kind: dev.irq_kind says which is connected */
+	unsigned int vectors;
+	struct vector {
+		int fd;			/* -1: nobody is told */
+		int waits;		/* a message, for an fd */
+	} *vector;
 };
 
 static struct inproc *of(struct usrdrv_dev *dev)
@@ -85,16 +91,24 @@ static int dma_write(void *ctx, uint64_t addr, const void *buf, size_t len)
 	return dma_copy(ctx, addr, (void *)(uintptr_t)buf, len, 1);
 }
 
-/* Signal a raised, unmasked interrupt, or latch it for whoever holds; irq_lock held. */
+/* Signal a raised, unmasked INTx, or latch it for whoever holds; irq_lock held. */
 static void deliver(struct inproc *p)
 {
-	if (!p->level || p->masked)
+	if (p->dev.irq_kind != USRDRV_IRQ_INTX || !p->level || p->masked)
 		return;
 	p->masked = 1;
 	if (p->holders)
 		p->pending = 1;
-	else if (p->intx_fd >= 0)
-		eventfd_write(p->intx_fd, 1);
+	else if (p->vector[0].fd >= 0)
+		eventfd_write(p->vector[0].fd, 1);
+}
+
+/* Signal the message of a vector, or let it wait until the vector is connected; irq_lock held. */
+static void deliver_message(struct inproc *p, struct vector *v)
+{
+	v->waits = p->dev.irq_kind == USRDRV_IRQ_INTX || v->fd < 0;
+	if (!v->waits)
+		eventfd_write(v->fd, 1);
 }
 
 static void irq(void *ctx, int level)
@@ -107,20 +121,30 @@ static void irq(void *ctx, int level)
 	pthread_mutex_unlock(&p->irq_lock);
 }
 
+static void message(void *ctx, unsigned int vector)
+{
+	struct inproc *p = ctx;
+
+	pthread_mutex_lock(&p->irq_lock);
+	if (vector < p->vectors)
+		deliver_message(p, &p->vector[vector]);
+	pthread_mutex_unlock(&p->irq_lock);
+}
+
 /* A conventional bus moves 4 bytes at a time. */
 static uint64_t read_register(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width)
 {
-	uint64_t low = m->ops->read(m, region, (uint32_t)offset, width > 4 ? 4 : width);
+	uint64_t low = m->ops->read(m, region, offset, width > 4 ? 4 : width);
 
-	return width > 4 ? low | (uint64_t)m->ops->read(m, region, (uint32_t)offset + 4, 4) << 32 : low;
+	return width > 4 ? low | (uint64_t)m->ops->read(m, region, offset + 4, 4) << 32 : low;
 }
 
 static void write_register(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width,
 			   uint64_t value)
 {
-	m->ops->write(m, region, (uint32_t)offset, width > 4 ? 4 : width, (uint32_t)value);
+	m->ops->write(m, region, offset, width > 4 ? 4 : width, (uint32_t)value);
 	if (width > 4)
-		m->ops->write(m, region, (uint32_t)offset + 4, 4, (uint32_t)(value >> 32));
+		m->ops->write(m, region, offset + 4, 4, (uint32_t)(value >> 32));
 }
 
 static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
@@ -232,9 +256,13 @@ static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *
 	if (kind >= USRDRV_IRQ_KINDS || n > dev->vectors[kind])
 		return -EINVAL;
 	pthread_mutex_lock(&p->irq_lock);
-	p->intx_fd = n ? fds[0] : -1;
 	dev->irq_kind = n ? kind : USRDRV_IRQ_KINDS;
-	p->masked = 0;
+	p->masked = p->pending = 0;
+	for (unsigned int i = 0; i < p->vectors; i++) {
+		p->vector[i].fd = i < n ? fds[i] : -1;
+		if (p->vector[i].waits)
+			deliver_message(p, &p->vector[i]);
+	}
 	deliver(p);
 	pthread_mutex_unlock(&p->irq_lock);
 	return 0;
@@ -277,9 +305,13 @@ static int do_irq_release(struct usrdrv_dev *dev)
 
 static int do_reset(struct usrdrv_dev *dev)
 {
-	struct usrdrv_model *m = of(dev)->model;
+	struct inproc *p = of(dev);
 
-	m->ops->reset(m);
+	p->model->ops->reset(p->model);
+	pthread_mutex_lock(&p->irq_lock);
+	for (unsigned int i = 0; i < p->vectors; i++)
+		p->vector[i].waits = 0;
+	pthread_mutex_unlock(&p->irq_lock);
 	return 0;
 }
 
@@ -297,6 +329,7 @@ static void do_close(struct usrdrv_dev *dev)
 	close(dev->irq_fd);
 	pthread_rwlock_destroy(&p->lock);
 	pthread_mutex_destroy(&p->irq_lock);
+	free(p->vector);
 	free(p);
 }
 
@@ -320,26 +353,37 @@ int usrdrv_inproc_open(struct usrdrv_model *m, struct usrdrv_dev **out)
 
 	if (!p)
 		return -ENOMEM;
-	p->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (p->dev.irq_fd < 0) {
-		int ret = -errno;
-
-		free(p);
-		return ret;
+	p->vectors = 1;		/* the line's place, also if there is none */
+	for (unsigned int i = 0; i < USRDRV_IRQ_KINDS; i++) {
+		p->dev.vectors[i] = m->vectors[i];
+		if (p->vectors < m->vectors[i])
+			p->vectors = m->vectors[i];
 	}
-	p->intx_fd = p->dev.irq_fd;
-	p->dev.vectors[USRDRV_IRQ_INTX] = 1;
+	p->vector = calloc(p->vectors, sizeof(*p->vector));
+	p->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!p->vector || p->dev.irq_fd < 0) {
+		if (p->dev.irq_fd >= 0)
+			close(p->dev.irq_fd);
+		free(p->vector);
+		free(p);
+		return -ENOMEM;
+	}
+	for (unsigned int i = 0; i < p->vectors; i++)
+		p->vector[i].fd = -1;
+	p->dev.irq_kind = USRDRV_IRQ_KINDS;
+	if (m->vectors[USRDRV_IRQ_INTX]) {
+		p->dev.irq_kind = USRDRV_IRQ_INTX;
+		p->vector[0].fd = p->dev.irq_fd;
+	}
 	p->model = m;
 	p->dev.ops = &ops;
 	p->dev.hangup_fd = p->dev.unmask_fd = p->dev.claim_fd = -1;
-	for (int i = 0; i < 6; i++) {
-		p->dev.bar[i].size = m->bar[i].size;
-		p->dev.bar[i].flags = m->bar[i].io ? USRDRV_BAR_IO : 0;
-	}
+	for (unsigned int i = 0; i < USRDRV_NUM_BARS; i++)
+		p->dev.bar[i] = (struct usrdrv_bar){ .size = m->bar[i].size, .flags = m->bar[i].flags };
 	pthread_rwlock_init(&p->lock, NULL);
 	pthread_mutex_init(&p->irq_lock, NULL);
 	m->host = (struct usrdrv_model_host){ .ctx = p, .dma_read = dma_read, .dma_write = dma_write,
-					       .dma_ptr = dma_ptr, .irq = irq };
+					       .dma_ptr = dma_ptr, .irq = irq, .message = message };
 	*out = &p->dev;
 	return 0;
 }

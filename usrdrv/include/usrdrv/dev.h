@@ -96,7 +96,7 @@ struct usrdrv_dev_ops {
 	 */
 	int (*irq_unmask)(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n);
 	/*
-	 * Interrupts raised between hold and release are latched and not signalled
+	 * INTx that is raised between hold and release is latched and not signalled
 	 * on irq_fd; release returns 1 if the caller must service one itself, 0 if
 	 * not. Backends that cannot do it cheaply leave both NULL.
 	 */

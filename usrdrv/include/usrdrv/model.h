@@ -13,8 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "usrdrv/dev.h"
+
 /* cffi: begin */
-#define USRDRV_MODEL_CONFIG_SIZE	256
+#define USRDRV_MODEL_CONFIG_SIZE	256	/* of a conventional function */
+#define USRDRV_MODEL_EXPRESS_SIZE	4096	/* of a PCI Express function */
 
 struct usrdrv_model;
 
@@ -35,27 +38,37 @@ struct usrdrv_model_host {
 	 * the model's, as long as that keeps register accesses waiting.
 	 */
 	void *(*dma_ptr)(void *ctx, uint64_t addr, size_t len, int device_writes, size_t *avail);
-	/* Level of the INTx line, called on every change. */
+	/*
+	 * Interrupts: the level of the INTx line, called on every change; the message of an MSI or MSI-X
+	 * vector. A model that has several kinds calls both, whatever its configuration space says: the
+	 * host passes on the kind that the driver has connected. Masks and pending bits are the host's, as
+	 * in VFIO: MSI-X's table in a BAR is memory that nobody consults. A message to a vector that is not
+	 * connected waits until it is, once; a reset forgets it.
+	 */
 	void (*irq)(void *ctx, int level);
+	void (*message)(void *ctx, unsigned int vector);
 };
 
+/* One of 64 bits has the next one's register as well, whose size is 0. */
 struct usrdrv_model_bar {
-	uint32_t size;		/* bytes, power of two; 0: none */
-	uint32_t io;		/* 1: I/O ports, 0: memory */
+	uint64_t size;		/* bytes, power of two; 0: none */
+	uint32_t flags;		/* USRDRV_BAR_* */
 };
 
 struct usrdrv_model_ops {
 	/* region: a BAR number or USRDRV_REGION_CONFIG; width 1, 2 or 4. All-ones when nothing answers. */
-	uint32_t (*read)(struct usrdrv_model *m, unsigned int region, uint32_t offset, unsigned int width);
-	void (*write)(struct usrdrv_model *m, unsigned int region, uint32_t offset, unsigned int width,
+	uint32_t (*read)(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width);
+	void (*write)(struct usrdrv_model *m, unsigned int region, uint64_t offset, unsigned int width,
 		      uint32_t value);
-	void (*reset)(struct usrdrv_model *m);	/* RST# */
+	void (*reset)(struct usrdrv_model *m);	/* RST#; no interrupt comes after it before the next access */
 	void (*destroy)(struct usrdrv_model *m);	/* waits for background work, frees m */
 };
 
 struct usrdrv_model {
 	const struct usrdrv_model_ops *ops;
-	struct usrdrv_model_bar bar[6];
+	struct usrdrv_model_bar bar[USRDRV_NUM_BARS];
+	uint32_t config_size;	/* USRDRV_MODEL_*_SIZE */
+	unsigned int vectors[USRDRV_IRQ_KINDS];	/* interrupts of each kind; 0: none */
 	struct usrdrv_model_host host;
 };
 /* cffi: end */

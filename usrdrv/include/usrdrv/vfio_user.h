@@ -75,10 +75,14 @@ struct vu_region_info {
 
 struct vu_irq_info {
 	uint32_t argsz;
-	uint32_t flags;		/* 1 eventfd, 2 maskable, 4 automasked */
+	uint32_t flags;		/* VU_IRQ_INFO_* */
 	uint32_t index;
 	uint32_t count;
 };
+
+#define VU_IRQ_INFO_EVENTFD	0x01
+#define VU_IRQ_INFO_MASKABLE	0x02
+#define VU_IRQ_INFO_AUTOMASKED	0x04	/* by each signal */
 
 struct vu_irq_set {
 	uint32_t argsz;
