@@ -34,6 +34,11 @@ struct unmask_message {
 	struct vu_irq_set set;
 };
 
+/* The most that a PCI function has of each kind */
+static const unsigned int most[USRDRV_IRQ_KINDS] = {
+	[USRDRV_IRQ_INTX] = 1, [USRDRV_IRQ_MSI] = 32, [USRDRV_IRQ_MSIX] = 2048,
+};
+
 static struct client *of(struct usrdrv_dev *dev)
 {
 	return (struct client *)dev;
@@ -82,7 +87,7 @@ static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t off
 			iov[i].iov_len = fill_access(c, &m[i], VU_REGION_READ, region, offset, width, 0);
 			iov[i].iov_base = &m[i];
 		}
-		ret = client_send(c, iov, n, -1);
+		ret = client_send(c, iov, n, NULL, 0);
 		/* After a refusal the other answers still come. */
 		for (unsigned int i = 0; i < n && !c->dev.gone; i++, p += width) {
 			int err = read_answer(c, m[i].h.id, &m[i].a, p);
@@ -128,7 +133,7 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 			iov[messages++] = (struct iovec){ .iov_base = last, .iov_len = last_len };
 			last = NULL;
 		}
-		err = client_send(c, iov, messages, -1);
+		err = client_send(c, iov, messages, NULL, 0);
 		if (!err && wait) {
 			struct vu_region_access a;
 			size_t got;
@@ -204,6 +209,59 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 	return ret;
 }
 
+/* Connect eventfds to vectors from `start`; of none, with n = 0 and start = 0, the kind is switched off. Lock held. */
+static int set_irqs(struct client *c, unsigned int kind, unsigned int start, const int *fds, unsigned int n)
+{
+	struct vu_irq_set set = {
+		.argsz = sizeof(set), .flags = VU_IRQ_TRIGGER | (n ? VU_IRQ_DATA_EVENTFD : VU_IRQ_DATA_NONE),
+		.index = kind, .start = start, .count = n,
+	};
+	uint8_t reply[64];
+
+	return client_ask_with(c, VU_SET_IRQS, &set, sizeof(set), fds, n, reply, sizeof(reply), 0);
+}
+
+static int disconnect_irqs(struct client *c)
+{
+	int ret = set_irqs(c, c->dev.irq_kind, 0, NULL, 0);
+
+	if (!ret)
+		c->dev.irq_kind = USRDRV_IRQ_KINDS;
+	return ret;
+}
+
+/* All of them or, after an error, none; nothing is connected before. Lock held. */
+static int connect_irqs(struct client *c, unsigned int kind, const int *fds, unsigned int n)
+{
+	int ret = 0;
+
+	c->dev.irq_kind = kind;
+	for (unsigned int from = 0, some; from < n && !ret; from += some) {
+		some = n - from < c->max_fds ? n - from : c->max_fds;
+		ret = set_irqs(c, kind, from, fds + from, some);
+	}
+	if (ret)
+		disconnect_irqs(c);
+	return ret;
+}
+
+static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *fds, unsigned int n)
+{
+	struct client *c = of(dev);
+	int ret = 0;
+
+	if (kind >= USRDRV_IRQ_KINDS || n > dev->vectors[kind])
+		return -EINVAL;
+	pthread_mutex_lock(&c->lock);
+	/* One kind at a time, as VFIO has it; and of a kind perhaps only all at once. */
+	if (dev->irq_kind != USRDRV_IRQ_KINDS)
+		ret = disconnect_irqs(c);
+	if (!ret && n)
+		ret = connect_irqs(c, kind, fds, n);
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
 static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct client *c = of(dev);
@@ -215,7 +273,7 @@ static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, u
 
 	pthread_mutex_lock(&c->lock);
 	m.h.id = c->id++;
-	ret = post(c, w, n, &m, sizeof(m));
+	ret = post(c, w, n, dev->irq_kind == USRDRV_IRQ_INTX ? &m : NULL, sizeof(m));
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -225,7 +283,7 @@ static int share(struct client *c, struct area *a)
 	struct vu_dma_map m = { .argsz = sizeof(m), .flags = 3, .address = a->bus, .size = a->len };
 	uint8_t reply[64];
 
-	return client_ask(c, VU_DMA_MAP, &m, sizeof(m), a->memfd, reply, sizeof(reply), 0);
+	return client_ask_with(c, VU_DMA_MAP, &m, sizeof(m), &a->memfd, 1, reply, sizeof(reply), 0);
 }
 
 static void withdraw(struct client *c, struct area *a)
@@ -233,7 +291,7 @@ static void withdraw(struct client *c, struct area *a)
 	struct vu_dma_unmap m = { .argsz = sizeof(m), .address = a->bus, .size = a->len };
 	uint8_t reply[64];
 
-	client_ask(c, VU_DMA_UNMAP, &m, sizeof(m), -1, reply, sizeof(reply), 0);
+	client_ask(c, VU_DMA_UNMAP, &m, sizeof(m), reply, sizeof(reply), 0);
 }
 
 static int make_area(struct area *a)
@@ -303,7 +361,7 @@ static int do_reset(struct usrdrv_dev *dev)
 	int ret;
 
 	pthread_mutex_lock(&c->lock);
-	ret = client_ask(c, VU_RESET, NULL, 0, -1, NULL, 0, 0);
+	ret = client_ask(c, VU_RESET, NULL, 0, NULL, 0, 0);
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -335,9 +393,23 @@ static void do_close(struct usrdrv_dev *dev)
 
 static const struct usrdrv_dev_ops ops = {
 	.read = do_read, .write_list = do_write_list, .read_rep = do_read_rep, .write_rep = do_write_rep,
-	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_unmask = do_irq_unmask, .reset = do_reset,
-	.close = do_close,
+	.dma_alloc = do_dma_alloc, .dma_free = do_dma_free, .irq_connect = do_irq_connect,
+	.irq_unmask = do_irq_unmask, .reset = do_reset, .close = do_close,
 };
+
+/* Of the server's capabilities, JSON with its NUL, only this one is of interest; it is 1 where nothing else is said. */
+static void learn_max_fds(struct client *c, const char *json, size_t room)
+{
+	static const char name[] = "\"max_msg_fds\"";
+	const char *at = memchr(json, 0, room) ? strstr(json, name) : NULL;
+	unsigned long n = 0;
+
+	if (at) {
+		at += sizeof(name) - 1;
+		n = strtoul(at + strspn(at, " \t\r\n:"), NULL, 10);
+	}
+	c->max_fds = n < 1 ? 1 : n > VU_MAX_FDS ? VU_MAX_FDS : (unsigned int)n;
+}
 
 static int negotiate(struct client *c)
 {
@@ -346,13 +418,15 @@ static int negotiate(struct client *c)
 		struct vu_version v;
 		char json[sizeof(json)];
 	} in = { .v = { .major = VU_VERSION_MAJOR, .minor = VU_VERSION_MINOR } };
-	uint8_t out[4096];
+	uint8_t out[4096] = { 0 };
 	int ret;
 
 	memcpy(in.json, json, sizeof(json));
-	ret = client_ask(c, VU_VERSION, &in, sizeof(in), -1, out, sizeof(out), sizeof(in.v));
+	ret = client_ask(c, VU_VERSION, &in, sizeof(in), out, sizeof(out), sizeof(in.v));
 	if (!ret && memcmp(out, &in.v.major, sizeof(in.v.major)))
 		ret = -EPROTO;
+	if (!ret)
+		learn_max_fds(c, (const char *)out + sizeof(in.v), sizeof(out) - sizeof(in.v));
 	return ret;
 }
 
@@ -360,8 +434,11 @@ static int negotiate(struct client *c)
 static int learn_bar(struct client *c, uint32_t i, uint64_t size)
 {
 	uint64_t bar;
-	int ret = read_locked(c, NULL, 0, USRDRV_REGION_CONFIG, 0x10 + 4 * i, 4, &bar);
+	int ret;
 
+	if (i && c->dev.bar[i - 1].flags & USRDRV_BAR_64)
+		return 0;	/* this register is the upper half of that BAR's */
+	ret = read_locked(c, NULL, 0, USRDRV_REGION_CONFIG, 0x10 + 4 * i, 4, &bar);
 	if (ret || !size)
 		return ret;
 	c->dev.bar[i].size = size;
@@ -372,38 +449,40 @@ static int learn_bar(struct client *c, uint32_t i, uint64_t size)
 	return 0;
 }
 
-static int learn_regions(struct client *c)
+static int learn_irqs(struct client *c, unsigned int kind)
+{
+	const uint32_t line = VU_IRQ_INFO_EVENTFD | VU_IRQ_INFO_MASKABLE | VU_IRQ_INFO_AUTOMASKED;
+	const uint32_t need = kind == USRDRV_IRQ_INTX ? line : VU_IRQ_INFO_EVENTFD;
+	struct vu_irq_info info = { .argsz = sizeof(info), .index = kind };
+	int ret = client_ask(c, VU_GET_IRQ_INFO, &info, sizeof(info), &info, sizeof(info), sizeof(info));
+
+	if (ret)
+		return ret;
+	if (info.count > most[kind] || (info.count && (info.flags & need) != need))
+		return -EPROTO;
+	c->dev.vectors[kind] = info.count;
+	return 0;
+}
+
+static int learn(struct client *c)
 {
 	struct vu_device_info device = { .argsz = sizeof(device) };
-	int ret = client_ask(c, VU_GET_INFO, &device, sizeof(device), -1, &device, sizeof(device), sizeof(device));
+	int ret = client_ask(c, VU_GET_INFO, &device, sizeof(device), &device, sizeof(device), sizeof(device));
 
 	if (!ret && (!(device.flags & 2) || device.regions <= USRDRV_REGION_CONFIG))
 		ret = -EPROTO;	/* no PCI device */
 	for (uint32_t i = 0; i <= USRDRV_REGION_CONFIG && !ret; i++) {
 		struct vu_region_info info = { .argsz = sizeof(info), .index = i };
 
-		ret = client_ask(c, VU_GET_REGION_INFO, &info, sizeof(info), -1, &info, sizeof(info), sizeof(info));
+		ret = client_ask(c, VU_GET_REGION_INFO, &info, sizeof(info), &info, sizeof(info), sizeof(info));
 		if (!ret && i < USRDRV_NUM_BARS)
 			ret = learn_bar(c, i, info.size);
 		else if (!ret && i == USRDRV_REGION_CONFIG && info.size < 256)
 			ret = -EPROTO;
 	}
+	for (unsigned int kind = 0; kind < USRDRV_IRQ_KINDS && kind < device.irqs && !ret; kind++)
+		ret = learn_irqs(c, kind);
 	return ret;
-}
-
-static int connect_interrupt(struct client *c)
-{
-	struct vu_irq_set set = {
-		.argsz = sizeof(set), .flags = VU_IRQ_DATA_EVENTFD | VU_IRQ_TRIGGER, .count = 1,
-	};
-	struct vu_irq_info info = { .argsz = sizeof(info) };
-	uint8_t out[64];
-	int ret = client_ask(c, VU_GET_IRQ_INFO, &info, sizeof(info), -1, &info, sizeof(info), sizeof(info));
-
-	/* INTx by eventfd, masked by each signal until it is unmasked */
-	if (!ret && (!info.count || (info.flags & 7) != 7))
-		ret = -EPROTO;
-	return ret ? ret : client_ask(c, VU_SET_IRQS, &set, sizeof(set), c->dev.irq_fd, out, sizeof(out), 0);
 }
 
 /**
@@ -425,6 +504,7 @@ int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **
 	c->dev.ops = &ops;
 	c->fd = c->dev.hangup_fd = c->dev.unmask_fd = c->dev.claim_fd = -1;
 	c->dev.hangup_events = EPOLLRDHUP;
+	c->dev.irq_kind = USRDRV_IRQ_KINDS;
 	pthread_mutex_init(&c->lock, NULL);
 	c->dev.irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = c->dev.irq_fd < 0 ? -errno : client_connect(c, path, timeout_ms);
@@ -432,9 +512,9 @@ int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **
 		pthread_mutex_lock(&c->lock);
 		ret = negotiate(c);
 		if (!ret)
-			ret = learn_regions(c);
-		if (!ret)
-			ret = connect_interrupt(c);
+			ret = learn(c);
+		if (!ret && c->dev.vectors[USRDRV_IRQ_INTX])
+			ret = connect_irqs(c, USRDRV_IRQ_INTX, &c->dev.irq_fd, 1);
 		pthread_mutex_unlock(&c->lock);
 	}
 	if (ret) {

@@ -17,6 +17,7 @@ struct client {
 	pthread_mutex_t lock;	/* the socket, one conversation at a time; areas */
 	int fd;
 	uint16_t id;		/* of the next message */
+	unsigned int max_fds;	/* that the server takes in one message */
 	struct areas areas;
 	size_t at, have;	/* bytes in `in` that nobody has looked at yet */
 	uint8_t in[4096];
@@ -24,9 +25,10 @@ struct client {
 
 int client_connect(struct client *c, const char *path, int timeout_ms);
 int client_lost(struct client *c);
-int client_send(struct client *c, struct iovec *iov, size_t n, int fd);
+int client_send(struct client *c, struct iovec *iov, size_t n, const int *fds, unsigned int nfds);
 int client_answer(struct client *c, uint16_t id, uint16_t command, void *payload, size_t room, size_t *got);
-int client_ask(struct client *c, uint16_t command, const void *in, size_t in_len, int fd, void *out, size_t room,
-	       size_t want);
+int client_ask_with(struct client *c, uint16_t command, const void *in, size_t in_len, const int *fds,
+		    unsigned int nfds, void *out, size_t room, size_t want);
+int client_ask(struct client *c, uint16_t command, const void *in, size_t in_len, void *out, size_t room, size_t want);
 
 #endif

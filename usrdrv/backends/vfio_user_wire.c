@@ -53,27 +53,27 @@ int client_lost(struct client *c)
 	return -ENODEV;
 }
 
-/* Send all of it, with a descriptor unless fd is -1; clobbers iov. */
-int client_send(struct client *c, struct iovec *iov, size_t n, int fd)
+/* Send all of it, with up to VU_MAX_FDS descriptors; clobbers iov. */
+int client_send(struct client *c, struct iovec *iov, size_t n, const int *fds, unsigned int nfds)
 {
 	union {
 		struct cmsghdr align;
-		uint8_t space[CMSG_SPACE(sizeof(int))];
-	} control;
+		uint8_t space[CMSG_SPACE(sizeof(int) * VU_MAX_FDS)];
+	} control = { 0 };
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = n };
 
 	if (c->dev.gone)
 		return -ENODEV;
-	if (fd >= 0) {
+	if (nfds) {
 		struct cmsghdr *h;
 
 		m.msg_control = control.space;
-		m.msg_controllen = sizeof(control.space);
+		m.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
 		h = CMSG_FIRSTHDR(&m);
 		h->cmsg_level = SOL_SOCKET;
 		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(h), &fd, sizeof(fd));
+		h->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
+		memcpy(CMSG_DATA(h), fds, sizeof(int) * nfds);
 	}
 	while (m.msg_iovlen) {
 		ssize_t done = sendmsg(c->fd, &m, MSG_NOSIGNAL);
@@ -168,8 +168,8 @@ int client_answer(struct client *c, uint16_t id, uint16_t command, void *payload
 }
 
 /* Ask and wait. The answer has to be of `want` bytes at least; lock held. */
-int client_ask(struct client *c, uint16_t command, const void *in, size_t in_len, int fd, void *out,
-	       size_t room, size_t want)
+int client_ask_with(struct client *c, uint16_t command, const void *in, size_t in_len, const int *fds,
+		    unsigned int nfds, void *out, size_t room, size_t want)
 {
 	struct vu_header h = { .id = c->id++, .command = command, .size = (uint32_t)(sizeof(h) + in_len) };
 	struct iovec iov[2] = {
@@ -177,11 +177,16 @@ int client_ask(struct client *c, uint16_t command, const void *in, size_t in_len
 		{ .iov_base = (void *)(uintptr_t)in, .iov_len = in_len },
 	};
 	size_t got;
-	int ret = client_send(c, iov, in_len ? 2 : 1, fd);
+	int ret = client_send(c, iov, in_len ? 2 : 1, fds, nfds);
 
 	if (!ret)
 		ret = client_answer(c, h.id, command, out, room, &got);
 	if (!ret && got < want)
 		ret = client_lost(c);
 	return ret;
+}
+
+int client_ask(struct client *c, uint16_t command, const void *in, size_t in_len, void *out, size_t room, size_t want)
+{
+	return client_ask_with(c, command, in, in_len, NULL, 0, out, room, want);
 }

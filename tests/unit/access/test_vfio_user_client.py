@@ -19,7 +19,7 @@ import pytest
 from tests.waiting import PATIENCE, until
 from usrdrv.backends._access import ffi
 from usrdrv.base import errors
-from usrdrv.device import open_device
+from usrdrv.device import Bar, open_device
 from usrdrv.devices import models
 from usrdrv.devices.base.c_model import Model
 from usrdrv.devices.vfio_user.server import Server
@@ -189,11 +189,11 @@ def good(message: bytes) -> bytes:
 @contextmanager
 def liar(
     path: Path,
-    spoil: int,
+    spoil: int | None,
     answer: Callable[[bytes], bytes | None],
     take: Callable[[int], None] = os.close,
 ) -> Iterator[None]:
-    """A server that is correct but for the answers to command `spoil`; None: hang up.
+    """A server that is correct but for the answers to command `spoil` (None: to any); no answer: hang up.
 
     `take` gets what descriptors the client sends.
     """
@@ -204,7 +204,7 @@ def liar(
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, suppress(ConnectionError):
-            while len((came := socket.recv_fds(connection, 16, 1, socket.MSG_WAITALL))[0]) == 16:
+            while len((came := socket.recv_fds(connection, 16, 8, socket.MSG_WAITALL))[0]) == 16:
                 header, descriptors, *_ = came
                 for descriptor in descriptors:
                     take(descriptor)
@@ -214,7 +214,7 @@ def liar(
                     message += connection.recv(size - 16, socket.MSG_WAITALL)
                 if flags & 0x10:
                     continue
-                said = answer(message) if command == spoil else good(message)
+                said = answer(message) if spoil in (command, None) else good(message)
                 if said is None:
                     return
                 connection.sendall(said)
@@ -367,15 +367,145 @@ def test_a_refused_access_is_an_error_and_no_more(tmp_path: Path) -> None:
         (4, struct.pack("<IIII", 16, 1, 9, 5)),
         (4, struct.pack("<IIII", 16, 3, 7, 5)),
         (5, struct.pack("<IIIIQQ", 32, 3, 0, 0, 64, 0)),
-        (7, struct.pack("<IIII", 16, 7, 0, 0)),
+        (7, struct.pack("<IIII", 16, 7, 0, 2)),
         (7, struct.pack("<IIII", 16, 1, 0, 1)),
     ],
-    ids=["no PCI", "no configuration space", "a short one", "no interrupt", "not maskable"],
+    ids=["no PCI", "no configuration space", "a short one", "two lines", "not maskable"],
 )
 def test_what_is_no_pci_function_is_not_opened(tmp_path: Path, command: int, answer: bytes) -> None:
     with liar(tmp_path / "s", command, lambda m: reply(m, answer)):
         with pytest.raises(errors.NoSuchDeviceError, match="no PCI device"):
             open_device(f"vfio-user:{tmp_path}/s")
+
+
+def irq_kinds(*counts: int, flags: int = 1) -> Callable[[bytes], bytes]:
+    """Answers of a device that has so many interrupts: INTx, MSI, MSI-X."""
+
+    def answer(message: bytes) -> bytes:
+        index = struct.unpack_from("<8xI", message[16:])[0]
+        info = struct.pack("<IIII", 16, flags if index else 7, index, counts[index])
+        return reply(message, info)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        (irq_kinds(0, 32, 2048), True),
+        (irq_kinds(1, 33, 0), False),
+        (irq_kinds(1, 0, 2049), False),
+        (irq_kinds(1, 0, 2**32 - 1), False),
+        (irq_kinds(1, 1, 1, flags=2), False),
+    ],
+    ids=["without INTx", "33 MSI", "2049 MSI-X", "too many MSI-X", "no eventfds"],
+)
+def test_what_a_function_may_have_of_each_kind(
+    tmp_path: Path, answer: Callable[[bytes], bytes], good: bool
+) -> None:
+    with liar(tmp_path / "s", 7, answer):
+        if good:
+            with open_device(f"vfio-user:{tmp_path}/s") as device:
+                assert device.vectors == {"msix": 2048, "msi": 32, "intx": 0}
+        else:
+            with pytest.raises(errors.NoSuchDeviceError, match="no PCI device"):
+                open_device(f"vfio-user:{tmp_path}/s")
+
+
+def test_a_server_that_knows_only_lines(tmp_path: Path) -> None:
+    """It is not asked for more."""
+    with liar(tmp_path / "s", 4, lambda m: reply(m, struct.pack("<IIII", 16, 3, 9, 1))):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            assert device.vectors == {"msix": 0, "msi": 0, "intx": 1}
+
+
+MANY = irq_kinds(1, 4, 20)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "most"),
+    [
+        (b'{"capabilities":{"max_msg_fds":8,"x":1}}', 8),
+        (b'{"capabilities": {"x": 1, "max_msg_fds" : 3}}', 3),
+        (b'{"capabilities":{"max_msg_fds":1000}}', 8),
+        (b'{"capabilities":{"max_msg_fds":99999999999999999999999}}', 8),
+        (b'{"capabilities":{"max_msg_fds":0}}', 1),
+        (b'{"capabilities":{"max_msg_fds":"x"}}', 1),
+        (b'{"capabilities":{"max_msg_fds"', 1),
+        (b"{}", 1),
+        (b"", 1),
+    ],
+    ids=["8", "3", "1000", "huge", "0", "a word", "cut short", "not said", "nothing"],
+)
+def test_no_message_has_more_eventfds_than_the_server_takes(
+    tmp_path: Path, capabilities: bytes, most: int
+) -> None:
+    ranges: list[tuple[int, ...]] = []
+
+    def answer(message: bytes) -> bytes:
+        match struct.unpack_from("<HH", message)[1]:
+            case 1:
+                return reply(message, struct.pack("<HH", 0, 0) + capabilities + b"\0")
+            case 7:
+                return MANY(message)
+            case 8:
+                ranges.append(struct.unpack_from("<4xIIII", message[16:]))
+        return good(message)
+
+    with liar(tmp_path / "s", None, answer):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            device.irqs(20)
+    expected = [(0x24, 2, at, min(most, 20 - at)) for at in range(0, 20, most)]
+    assert ranges == [(0x24, 0, 0, 1), (0x21, 0, 0, 0), *expected]
+
+
+@pytest.mark.parametrize("refused", [0x21, 0x24])
+def test_interrupts_that_are_refused_leave_none_connected(tmp_path: Path, refused: int) -> None:
+    """Of those that came before in other messages neither; but for a server that keeps what was connected."""
+    ranges: list[tuple[int, ...]] = []
+
+    def answer(message: bytes) -> bytes:
+        match struct.unpack_from("<HH", message)[1]:
+            case 7:
+                return MANY(message)
+            case 8:
+                ranges.append(struct.unpack_from("<4xIIII", message[16:]))
+                if len(ranges) == 4 and ranges[-1][0] == refused:
+                    return reply(message, b"", code=errno.ENOSPC)
+        return good(message)
+
+    with liar(tmp_path / "s", None, answer):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            del ranges[:]
+            if refused == 0x21:
+                device.irqs(2)
+            with pytest.raises(errors.DeviceError, match="3 msi: No space left"):
+                device.irqs(3, "msi")
+            assert device.irq_kind == ("msix" if refused == 0x21 else None)
+            assert device.config_read(0, 4) == 0
+    first = [(0x21, 0, 0, 0), (0x24, 2, 0, 1), (0x24, 2, 1, 1), (0x21, 2, 0, 0)]
+    second = [(0x21, 0, 0, 0), *((0x24, 1, at, 1) for at in range(3)), (0x21, 1, 0, 0)]
+    assert ranges == (first if refused == 0x21 else second)
+
+
+def test_the_upper_half_of_a_wide_bar_is_no_bar(tmp_path: Path) -> None:
+    """Also if the server gives it a size."""
+
+    def answer(message: bytes) -> bytes:
+        offset, _, count = struct.unpack_from("<QII", message[16:])
+        bar = {0x10: 0xC, 0x14: 0xFFFFFFFF, 0x18: 0x8, 0x1C: 0x1, 0x24: 0x4}.get(offset, 0)
+        return reply(message, message[16:32] + bar.to_bytes(count, "little"))
+
+    with liar(tmp_path / "s", 9, answer):
+        with open_device(f"vfio-user:{tmp_path}/s") as device:
+            assert device.bars == [
+                Bar(256, io=False, wide=True, prefetchable=True),
+                Bar(0, io=False),
+                Bar(256, io=False, prefetchable=True),
+                Bar(256, io=True),
+                Bar(256, io=False),
+                Bar(256, io=False, wide=True),
+            ]
 
 
 def test_a_server_that_accepts_nobody_is_not_waited_for(
