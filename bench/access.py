@@ -111,7 +111,7 @@ def costs(rounds: int) -> list[Cost]:
             for what, amount in measure(name):
                 found.setdefault((name, what), []).append(amount)
     return [
-        Cost(*key, statistics.median(of), *statistics.quantiles(of, n=4)[::2])
+        Cost(*key, statistics.median(of), *statistics.quantiles(of, n=4, method="inclusive")[::2])
         for key, of in found.items()
     ]
 

@@ -97,7 +97,8 @@ class Device(Closing):
     """One PCI function, exclusively ours until close(). A context manager.
 
     Accesses are 8, 16, 32 or 64 bits wide; region is a BAR number. NoSuchDeviceError once the device is gone.
-    Thread-safe between open and close. close() takes bus mastering away before any memory is released.
+    Thread-safe between open and close. close() takes bus mastering away before any memory is released; in a
+    forked child it does nothing, as the device is its parent's.
     """
 
     def __init__(self, name: str, c: Any, held: ExitStack | None = None, model: Any = None) -> None:
@@ -107,6 +108,7 @@ class Device(Closing):
         """The model object behind a `model:` name, for faults and counters; else None."""
         self._held = held or ExitStack()
         self._memory: list[DmaMemory] = []
+        self._process = os.getpid()
         self._eventfds: list[int] = []
         """Of vectors other than the first; a vector keeps its own."""
 
@@ -160,6 +162,8 @@ class Device(Closing):
         return int(value[0])
 
     def _write(self, region: int, offset: int, width: int, value: int) -> None:
+        if not 0 <= value < 1 << 8 * width:
+            raise errors.UsageError(f"{self.name}: {value:#x} does not fit {8 * width} bits")
         write = ffi.new(
             "struct usrdrv_write *",
             {"region": region, "width": width, "offset": offset, "value": value},
@@ -208,7 +212,8 @@ class Device(Closing):
         """Have `count` interrupts, in place of all before.
 
         kind: `msix`, `msi` or `intx`; None: the first of them that the function has so many of. MSI and MSI-X
-        are not masked by an interrupt, and need no irq_unmask(). UsageError names what there is.
+        are not masked by an interrupt, and need no irq_unmask(). One that has come before stays until it is waited
+        for. UsageError names what there is.
         """
         found = self.vectors
         fitting = [name for name in KINDS if found[name] >= count > 0 and kind in (None, name)]
@@ -216,8 +221,13 @@ class Device(Closing):
             there = ", ".join(f"{name} {n}" for name, n in found.items() if n) or "none"
             what = kind or "interrupts"
             raise errors.UsageError(f"{self.name}: {count} {what} asked for; there are: {there}")
-        while len(self._eventfds) < count - 1:
-            self._eventfds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        try:
+            while len(self._eventfds) < count - 1:
+                self._eventfds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        except OSError as error:
+            raise errors.DeviceError(
+                f"{self.name}: {count} {fitting[0]}: {error.strerror}"
+            ) from error
         fds = [int(self.c.irq_fd), *self._eventfds][:count]
         result = self.c.ops.irq_connect(self.c, KINDS[fitting[0]], fds, count)
         self.check(result, f"{count} {fitting[0]}")
@@ -251,7 +261,7 @@ class Device(Closing):
 
     def close(self) -> None:
         """Quiesce the function and give everything back. Idempotent."""
-        if self._c is None:
+        if self._c is None or self._process != os.getpid():
             return
         for memory in self._memory:
             memory.forget()

@@ -81,7 +81,9 @@ def split_options(options: Any) -> dict[str, str]:
     """Options of a name, or a mapping with lists of values, each given once."""
     if isinstance(options, str):
         try:
-            options = parse_qs(options, keep_blank_values=True, strict_parsing=bool(options))
+            # A plus sign is itself: these are names of files.
+            query = options.replace("+", "%2B")
+            options = parse_qs(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError:
             raise UsageError(f"bad options {options!r}: expected name=value&name=value") from None
     for key, texts in options.items():

@@ -6,8 +6,10 @@ See docs/design/qemu.md.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 from usrdrv.backends import _access
@@ -57,6 +61,14 @@ OURS: Final = ("addr", "bus", "driver", "id")
 """Properties of the device that are not the user's to give."""
 LOCKED: Final = 5.0
 """Seconds in which the kernel has ended a QEMU that was killed and holds an image."""
+PATIENCE: Final = 30
+"""Seconds; a QEMU that says nothing for so long is treated as gone."""
+GRACE: Final = 2.0
+"""Seconds that a QEMU has to end."""
+WORD: Final = re.compile(r"[\w.-]+", re.ASCII)
+"""Names of devices and options."""
+LONGEST_INTERFACE: Final = 15
+"""Characters; IFNAMSIZ less its NUL."""
 
 _finders: list[Callable[[], tuple[list[str], dict[str, str]]]] = []
 
@@ -98,6 +110,8 @@ def open_device(text: str, name: QemuName, stack: ExitStack) -> Any:
     while True:
         try:
             return start().hand_over(stack)
+        except OSError as error:
+            raise errors.DeviceError(f"{text}: {error.strerror}") from None
         except _LockedError as error:
             if time.monotonic() > deadline:
                 raise errors.DeviceBusyError(str(error)) from None
@@ -127,39 +141,45 @@ class _Options:
     @classmethod
     def of(cls, text: str, name: QemuName) -> _Options:
         options = split_options(name.options)
-        for key in options:
+        for word in (name.device, *options, options.get("behind", "x")):
+            if not WORD.fullmatch(word):
+                raise errors.UsageError(f"{text!r}: {word!r} is no name of a device or an option")
+        for key, value in options.items():
             if key in OURS:
                 raise errors.UsageError(f"{text}: {key} is not to be chosen")
+            if not value.isprintable():
+                raise errors.UsageError(f"{text}: {key} has characters that cannot be printed")
         memory = options.pop("memory", str(MEMORY))
-        if not memory.isascii() or not memory.isdigit() or not 1 <= int(memory) <= MOST_MEMORY:
+        if not re.fullmatch("[0-9]{1,4}", memory) or not 1 <= int(memory) <= MOST_MEMORY:
             raise errors.UsageError(f"{text}: memory={memory} is not 1 to {MOST_MEMORY} (MiB)")
+        if not 1 <= len(options.get("tap", "x")) <= LONGEST_INTERFACE:
+            raise errors.UsageError(f"{text}: tap: a name has 1 to {LONGEST_INTERFACE} characters")
         own = {
             key: options.pop(key) for key in ("drive", "behind", "tap", "record") if key in options
         }
-        if "record" in own and "tap" not in own:
-            own["tap"] = ""
         return cls(name.device, options, int(memory), **own)
 
-    def arguments(self) -> Iterator[str]:
-        """QEMU's, for the device and what is behind it."""
+    def arguments(self) -> Iterator[tuple[str, str]]:
+        """QEMU's, for the device and what is behind it: options with their values."""
         properties = dict(self.properties)
         if self.drive is not None:
-            yield from ("-drive", _join("if=none,id=drive,format=raw", file=self.drive))
+            # Absolute: QEMU takes what is before a colon for a protocol.
+            path = str(Path(self.drive).absolute())
+            yield "-drive", _join("if=none,id=drive,format=raw", file=path)
         if self.drive is not None and self.behind is None:
             properties["drive"] = "drive"
         if self.tap is not None:
-            kind = "hubport,hubid=0" if self.tap == "" else "tap,script=no,downscript=no"
-            yield from (
-                "-netdev",
-                _join(f"{kind},id=net", **({"ifname": self.tap} if self.tap else {})),
-            )
+            yield "-netdev", _join("tap,script=no,downscript=no,id=net", ifname=self.tap)
+        elif self.record is not None:
+            yield "-netdev", "hubport,hubid=0,id=net"
+        if self.tap is not None or self.record is not None:
             properties["netdev"] = "net"
         if self.record is not None:
-            yield from ("-object", _join("filter-dump,id=record,netdev=net", file=self.record))
-        yield from ("-device", _join(self.device, id="device", bus="root", addr="0", **properties))
+            yield "-object", _join("filter-dump,id=record,netdev=net", file=self.record)
+        yield "-device", _join(self.device, id="device", bus="root", addr="0", **properties)
         if self.behind is not None:
             drive = {"drive": "drive"} if self.drive is not None else {}
-            yield from ("-device", _join(self.behind, bus="device.0", **drive))
+            yield "-device", _join(self.behind, bus="device.0", **drive)
 
 
 def _join(first: str, **values: str) -> str:
@@ -167,6 +187,12 @@ def _join(first: str, **values: str) -> str:
     return ",".join(
         [first, *(f"{key}={value.replace(',', ',,')}" for key, value in values.items())]
     )
+
+
+def _most_files() -> None:
+    """Let QEMU have a descriptor for each vector of a device, up to what this user may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _rom() -> int:
@@ -194,18 +220,18 @@ class _Machine:
             self._qtest, qtest = self._pair(ours, theirs)
             self._peers, peers = self._pair(ours, theirs)
             fds = (self._ram, rom, qtest.fileno(), peers.fileno())
-            command += _machine(self._memory, *fds)
+            self._arguments = list(options.arguments())
+            command = [*command, *_machine(self._memory, *fds), *chain(*self._arguments)]
             self._child = Child(
-                PROGRAM, [*command, *options.arguments()], env=environment, pass_fds=fds
+                PROGRAM, command, env=environment, pass_fds=fds, prepare=_most_files
             )
-            running.callback(self._child.stop)
+            running.callback(self._child.stop, GRACE)
             theirs.close()
             self._lines = ours.enter_context(self._qtest.makefile("rb"))
             try:
                 self._introduce()
                 self._bars = self._set_up()
             except OSError:
-                self._child.wait(LOCKED)
                 raise self._refusal() from None
             self._files = ours.pop_all()
             self._running = running.pop_all()
@@ -213,16 +239,27 @@ class _Machine:
     @staticmethod
     def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
         one, other = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            one.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", PATIENCE, 0))
         return ours.enter_context(one), theirs.enter_context(other)
 
     def _refusal(self) -> errors.UsrdrvError:
-        """What QEMU says of the device, without its own name and the option that it came in."""
-        lines = [line for line in self._child.lines if line.startswith(f"{PROGRAM}: ")]
-        if not lines:
+        """What QEMU says of the device, without its own name and the argument that is meant."""
+        if not self._child.wait(LOCKED):
+            return errors.DeviceError(f"{self._text}: {PROGRAM} does not answer")
+        said = [
+            said for line in self._child.lines if (said := re.sub(r"^[^\s:]+: ", "", line)) != line
+        ]
+        if not said or (self._child.returncode or 0) <= 0:
             return errors.DeviceError(f"{self._text}: {PROGRAM} {self._child.status()}")
-        said = re.sub(rf"^{PROGRAM}: (-(device|drive|netdev|object) \S+: )?", "", lines[-1])
-        kind = _LockedError if 'Failed to get "' in said else errors.UsageError
-        return kind(f"{self._text}: {said}")
+        why = said[-1]
+        for option, value in self._arguments:
+            why = why.removeprefix(f"{option} {value}: ")
+        if 'Failed to get "' in why:
+            return _LockedError(f"{self._text}: {why}")
+        refused = why.endswith((os.strerror(errno.EACCES), os.strerror(errno.EPERM)))
+        kind = errors.PermissionDeniedError if refused else errors.UsageError
+        return kind(f"{self._text}: {why}")
 
     def _introduce(self) -> None:
         """Be the server of the doorbell's ivshmem: its version, its number, and memory that nobody uses."""
@@ -288,6 +325,8 @@ class _Machine:
 
     def _find_bars(self) -> Iterator[_Bar]:
         """PCI 3.0, 6.2.5.1."""
+        if self.read(DEVICE + 0x0E, "b") & 0x7F:
+            raise errors.UsageError(f"{self._text}: it is a bridge")
         index = 0
         while index < lib.USRDRV_NUM_BARS:
             register = DEVICE + 0x10 + 4 * index
@@ -327,6 +366,8 @@ class _Machine:
                 to.base, to.size, to.flags = bar.base, bar.size, bar.flags
             out = ffi.new("struct usrdrv_dev **")
             result = lib.usrdrv_qemu_open(machine, out)
+            if result == -errno.ENODEV:
+                raise self._refusal()
             if result:
                 raise errors.DeviceError(f"{self._text}: {os.strerror(-result)}")
             stack.push(running.pop_all())
@@ -356,7 +397,7 @@ def _machine(memory: int, ram: int, rom: int, qtest: int, peers: int) -> Sequenc
     ram_file = f"memory-backend-file,id=ram,share=on,size={memory},mem-path=/proc/self/fd/{ram}"
     return [
         *("-machine", "q35,memory-backend=ram,hpet=off,pit=off,sata=off,smbus=off"),
-        *("-accel", "tcg", "-bios", f"/proc/self/fd/{rom}"),
+        *("-accel", "tcg,tb-size=1", "-bios", f"/proc/self/fd/{rom}"),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-m", f"{memory >> 20}M", "-object", ram_file),
         *("-chardev", f"socket,id=peers,fd={peers}"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Final
 
 from tests.waiting import until
@@ -11,6 +12,14 @@ from usrdrv.device import Device, DmaMemory
 
 COMMAND: Final = 4
 MEMORY_AND_MASTER: Final = 6
+
+
+def children() -> set[int]:
+    """Processes that threads of this one have started and that run."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def enable(device: Device) -> None:
@@ -60,8 +69,9 @@ class E1000e:
     """Commands of a descriptor: end of the frame, add its checksum, report."""
     ICS, IMS, EIAC, IVAR = 0xC8, 0xD0, 0xDC, 0xE4
     CAUSES: Final = (1 << 20, 1 << 22, 1 << 21, 1 << 23, 1 << 24)
-    """Of receive and send queues 0 and 1, and of all else: their places in IVAR are in this order of PLACES."""
+    """Of receive and send queue 0, of both queues 1, and of all else."""
     PLACES: Final = (0, 8, 4, 12, 16)
+    """Of their vectors in IVAR, in bits."""
     VALID: Final = 8
 
     def __init__(self, device: Device) -> None:

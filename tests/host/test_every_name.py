@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
-from tests.waiting import PATIENCE
+from tests.host.chips import children
 from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.lab.models import Model
@@ -40,6 +42,8 @@ KINDS = (
     Kind("qemu:ich9-ahci", 0x29228086, (5, 0x10)),
 )
 """Registers: SiI0680 task file timing; DP83820 SRR; edu, NVMe CAP, MAC address, AHCI version."""
+APART = [kind for kind in KINDS if not kind.name.startswith("model:")]
+"""Those whose device is in another process."""
 MODELS = {"cmd680": ("--ram", "1M"), "dp83820": ("--option", "wire=loop")}
 
 
@@ -47,25 +51,29 @@ MODELS = {"cmd680": ("--ram", "1M"), "dp83820": ("--option", "wire=loop")}
 class Opened:
     device: Device
     kind: Kind
-    end: Callable[[], object] | None
-    """Ends what provides the device; None: it is this process."""
+    end: Callable[[], None]
+    """Kills the process that provides the device."""
 
 
-def _end(model: Model) -> None:
-    model.child.kill()
-    assert model.child.wait(PATIENCE)
+def _name(kind: Kind) -> str:
+    return kind.name.partition("?")[0]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name.partition("?")[0])
+@pytest.fixture(params=KINDS, ids=_name)
 def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     kind: Kind = request.param
     scheme, _, what = kind.name.partition(":")
     with ExitStack() as stack:
-        name, end = kind.name, None
+        name, before = kind.name, children()
         if scheme == "vfio-user":
-            model = stack.enter_context(Model(what, *MODELS[what]))
-            name, end = model.name, lambda: _end(model)
+            name = stack.enter_context(Model(what, *MODELS[what])).name
         device = stack.enter_context(open_device(name))
+        providers = children() - before
+
+        def end() -> None:
+            for pid in providers:
+                os.kill(pid, signal.SIGKILL)
+
         device.config_write(COMMAND, 2, device.config_read(COMMAND, 2) | MEMORY_AND_IO)
         yield Opened(device, kind, end)
 
@@ -147,9 +155,9 @@ def test_reset(opened: Opened) -> None:
     assert not device.irq_wait(0)
 
 
+@pytest.mark.parametrize("opened", APART, ids=_name, indirect=True)
 def test_a_device_that_goes(opened: Opened) -> None:
-    if opened.end is None:
-        pytest.skip("it is in this process")
+    """Whoever provides it dies."""
     opened.end()
     device = opened.device
     with pytest.raises(errors.NoSuchDeviceError, match="device is gone"):

@@ -10,35 +10,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import usrdrv.lab  # noqa: F401  whose QEMU is used where this machine has none
-from tests.host.chips import E1000e, Edu, Nvme
+from tests.host.chips import E1000e, Edu, Nvme, children
 from tests.names import own
 from tests.needs import NEEDS_TAP
 from tests.waiting import PATIENCE, until
 from usrdrv import qemu
 from usrdrv.base import errors
-from usrdrv.device import open_device
-
-
-def emulators() -> set[int]:
-    """The QEMUs that are children of this process."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(os.getpid())],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    found = set()
-    for pid in listed.split():
-        command = Path(f"/proc/{pid}/cmdline")
-        if command.exists() and b"qemu-system" in command.read_bytes():
-            found.add(int(pid))
-    return found
+from usrdrv.device import Device, ffi, open_device
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +31,10 @@ def nothing_left() -> Iterator[None]:
     """No QEMU outlives its device, and no descriptor."""
     open_files = Path("/proc/self/fd")
     gc.collect()  # the exception of a failed opening has its process
-    before = len(list(open_files.iterdir()))
+    before = len(list(open_files.iterdir())), children()
     yield
     gc.collect()
-    assert not emulators()
-    assert len(list(open_files.iterdir())) == before
+    assert (len(list(open_files.iterdir())), children()) == before
 
 
 @pytest.fixture
@@ -253,10 +237,82 @@ def test_two_at_once() -> None:
         assert [device.read32(0, Edu.LIVENESS) for device in (one, two)] == [0xFFFFFFFE, 0xFFFFFFFD]
 
 
-def test_qemu_that_dies_is_a_device_that_is_gone(edu: Edu) -> None:
+def test_intx_comes_among_many_writes(edu: Edu) -> None:
+    """Their answers are read on the way, and the line's change between them."""
     device = edu.device
-    (pid,) = emulators()
-    os.kill(pid, signal.SIGKILL)
+    writes = [(edu.LIVENESS, 1)] * 63 + [(edu.RAISE, 1)]
+    table = ffi.new(
+        "struct usrdrv_write[]",
+        [{"offset": at, "value": value, "region": 0, "width": 4} for at, value in writes],
+    )
+    for _ in range(200):
+        assert device.c.ops.write_list(device.c, table, len(writes)) == 0
+        assert device.irq_wait(PATIENCE)
+        edu.acknowledge()
+        device.irq_unmask()
+
+
+def test_vectors_are_connected_while_memory_is_not_decoded() -> None:
+    with open_device("qemu:e1000e") as device:
+        device.config_write(4, 2, 0)
+        interrupts = device.irqs(5)
+        device.reset()
+        chip = E1000e(device)
+        chip.route()
+        chip.raise_vector(2)
+        assert interrupts[2].wait(PATIENCE)
+
+
+def test_a_device_outlives_the_thread_that_opened_it() -> None:
+    opened: list[Device] = []
+    thread = threading.Thread(target=lambda: opened.append(open_device("qemu:edu")))
+    thread.start()
+    thread.join()
+    with opened[0] as device:
+        assert device.config_read(0, 4) == 0x11E81234
+        assert not device.irq_wait(0)
+
+
+def test_a_forked_child_leaves_the_device_alone(edu: Edu) -> None:
+    child = os.fork()
+    if not child:
+        edu.device.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    edu.raise_irq()
+    assert edu.device.irq_wait(PATIENCE)
+
+
+def test_a_value_that_does_not_fit(edu: Edu) -> None:
+    writes: list[Callable[[], None]] = [
+        lambda: edu.device.write32(0, edu.LIVENESS, 1 << 32),
+        lambda: edu.device.config_write(0x3C, 1, 0x100),
+        lambda: edu.device.write32(0, edu.LIVENESS, -1),
+    ]
+    for write in writes:
+        with pytest.raises(errors.UsageError, match="does not fit"):
+            write()
+
+
+def test_names_of_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a+b:c d.img"
+    path.write_bytes(bytes(1 << 20))
+    with open_device(f"qemu:nvme?serial=1&drive={path}") as device:
+        assert device.vectors["msix"] == 65
+    missing = tmp_path / "x y.img"
+    with pytest.raises(errors.UsageError, match=f": Could not open '{missing}': No such file"):
+        open_device(f"qemu:nvme?serial=1&drive={missing}")
+
+
+def test_qemu_that_dies_is_a_device_that_is_gone() -> None:
+    others = children()
+    with open_device("qemu:edu") as device:
+        (pid,) = children() - others
+        os.kill(pid, signal.SIGKILL)
+        _gone(device)
+
+
+def _gone(device: Device) -> None:
     with pytest.raises(errors.NoSuchDeviceError, match="qemu:edu: device is gone"):
         device.irq_wait(None)
     for call in (
@@ -293,6 +349,12 @@ def test_more_vectors_than_there_are(edu: Edu) -> None:
         ("qemu:edu?memory=many", "memory=many is not 1 to"),
         ("qemu:edu?memory=1&memory=2", "option memory is given 2 times"),
         ("qemu:edu?what", "expected name=value"),
+        ("qemu:edu,help", "'edu,help' is no name of a device or an option"),
+        ("qemu:edu?a,b=1", "'a,b' is no name"),
+        ("qemu:edu\nx", "is no name"),
+        ("qemu:nvme?drive=a%0Ab", "drive has characters that cannot be printed"),
+        ("qemu:e1000e?tap=", "tap: a name has 1 to 15 characters"),
+        ("qemu:pci-bridge?chassis_nr=3", "it is a bridge"),
         ("qemu:virtio-blk-pci", "drive property not set"),
         ("qemu:virtserialport", "bus"),
     ],

@@ -17,6 +17,7 @@
 
 #include "areas.h"
 #include "backends.h"
+#include "bounds.h"
 
 struct inproc {
 	struct usrdrv_dev dev;
@@ -150,49 +151,57 @@ static void write_register(struct usrdrv_model *m, unsigned int region, uint64_t
 static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n)
 {
 	struct usrdrv_model *m = of(dev)->model;
+	int ret = 0;
 
-	for (; n--; w++)
-		write_register(m, w->region, w->offset, w->width, w->value);
-	return 0;
+	for (; n--; w++) {
+		int err = bounds_check(dev, m->config_size, w->region, w->offset, w->width);
+
+		if (!err)
+			write_register(m, w->region, w->offset, w->width, w->value);
+		ret = ret ? ret : err;
+	}
+	return ret;
 }
 
 static int do_read(struct usrdrv_dev *dev, const struct usrdrv_write *w, unsigned int n, unsigned int region,
 		   uint64_t offset, unsigned int width, uint64_t *value)
 {
 	struct usrdrv_model *m = of(dev)->model;
+	int ret = do_write_list(dev, w, n), err = bounds_check(dev, m->config_size, region, offset, width);
 
-	do_write_list(dev, w, n);
-	*value = read_register(m, region, offset, width);
-	return 0;
+	*value = err ? 0 : read_register(m, region, offset, width);
+	return ret ? ret : err;
 }
 
 static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
 		       void *buf, unsigned int count)
 {
 	struct usrdrv_model *m = of(dev)->model;
+	int ret = bounds_check(dev, m->config_size, region, offset, width);
 	uint8_t *b = buf;
 
-	for (; count--; b += width) {
+	for (; !ret && count--; b += width) {
 		uint64_t v = read_register(m, region, offset, width);
 
 		memcpy(b, &v, width);
 	}
-	return 0;
+	return ret;
 }
 
 static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t offset, unsigned int width,
 			const void *buf, unsigned int count)
 {
 	struct usrdrv_model *m = of(dev)->model;
+	int ret = bounds_check(dev, m->config_size, region, offset, width);
 	const uint8_t *b = buf;
 
-	for (; count--; b += width) {
+	for (; !ret && count--; b += width) {
 		uint64_t v = 0;
 
 		memcpy(&v, b, width);
 		write_register(m, region, offset, width, v);
 	}
-	return 0;
+	return ret;
 }
 
 static int do_dma_alloc(struct usrdrv_dev *dev, size_t len, size_t align, uint64_t limit, struct usrdrv_dma *dma)

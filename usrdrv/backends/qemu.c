@@ -55,6 +55,7 @@ static int do_write_list(struct usrdrv_dev *dev, const struct usrdrv_write *w, u
 
 	pthread_mutex_lock(&q->lock);
 	ret = qemu_post(q, w, n);
+	qemu_deliver(q);	/* many answers are read on the way, and lines between them */
 	pthread_mutex_unlock(&q->lock);
 	return ret;
 }
@@ -91,6 +92,7 @@ static int do_write_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t of
 		memcpy(&w.value, p, width);
 		ret = qemu_post(q, &w, 1);
 	}
+	qemu_deliver(q);
 	pthread_mutex_unlock(&q->lock);
 	return ret;
 }
@@ -175,10 +177,16 @@ static int do_irq_unmask(struct usrdrv_dev *dev, const struct usrdrv_write *w, u
 	return ret;
 }
 
+/* Registers that the system writes, and a reset clears: cache line size, latency timer, interrupt line. */
+static const unsigned int kept[] = { 0x0c, 0x0d, 0x3c };
+
 /* What a reset of the function undoes, and Linux's VFIO puts back too. */
-static int restore(struct qemu *q, uint32_t command)
+static int restore(struct qemu *q, uint32_t command, const uint32_t *values)
 {
 	int ret = 0;
+
+	for (unsigned int i = 0; i < sizeof(kept) / sizeof(kept[0]) && !ret; i++)
+		ret = qemu_set_config(q, kept[i], 1, values[i]);
 
 	for (unsigned int i = 0; i < USRDRV_NUM_BARS && !ret; i++) {
 		const struct usrdrv_qemu_bar *bar = &q->machine.bar[i];
@@ -196,11 +204,13 @@ static int restore(struct qemu *q, uint32_t command)
 static int do_reset(struct usrdrv_dev *dev)
 {
 	struct qemu *q = of(dev);
-	uint32_t command, can = 0;
+	uint32_t command, can = 0, values[sizeof(kept) / sizeof(kept[0])];
 	int ret;
 
 	pthread_mutex_lock(&q->lock);
 	ret = qemu_get_config(q, COMMAND, 2, &command);
+	for (unsigned int i = 0; i < sizeof(kept) / sizeof(kept[0]) && !ret; i++)
+		ret = qemu_get_config(q, kept[i], 1, &values[i]);
 	if (!ret && q->express)
 		ret = qemu_get_config(q, q->express + 4, 4, &can);
 	if (!ret && can & EXPRESS_FLR) {
@@ -212,7 +222,7 @@ static int do_reset(struct usrdrv_dev *dev)
 		ret = qemu_result(q, ret ? ret : qtest_write(&q->talk, 0, 2, at, 0));
 	}
 	if (!ret)
-		ret = restore(q, command);
+		ret = restore(q, command, values);
 	if (!ret)
 		ret = qemu_result(q, qtest_settle(&q->talk));
 	qemu_deliver(q);
@@ -282,7 +292,8 @@ static int start(struct qemu *q)
  * @machine:	what there is
  * @out:	result
  *
- * The descriptors are closed after an error too. A read that QEMU does not answer waits until QEMU ends.
+ * The descriptors are closed after an error too. A QEMU that does not answer for as long as the socket waits
+ * (SO_RCVTIMEO) is treated as gone.
  *
  * Return: 0; -ENODEV QEMU has ended; -errno.
  */

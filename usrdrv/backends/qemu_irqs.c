@@ -19,6 +19,8 @@
 #define EACH		256	/* vectors of a peer */
 
 /* Configuration space: PCI 3.0, PCI Express 3.0 */
+#define COMMAND		0x04
+#define COMMAND_MEMORY	0x0002
 #define CAPABILITIES	0x34
 #define IRQ_PIN		0x3d
 #define CAP_MSI		0x05
@@ -86,10 +88,10 @@ static int tell_doorbell(struct qemu *q, int64_t number, int fd)
 }
 
 /* Wait until QEMU has read what was told: a peer of a number of its own, told last, can be rung. */
-static int wait_for_doorbell(struct qemu *q)
+static int wait_for_doorbell(struct qemu *q, int echo)
 {
-	int echo = eventfd(0, EFD_CLOEXEC), ret = echo < 0 ? -errno : tell_doorbell(q, q->echo, echo);
 	struct pollfd heard = { .fd = echo, .events = POLLIN };
+	int ret = tell_doorbell(q, q->echo, echo);
 
 	while (!ret && !heard.revents) {
 		ret = qemu_result(q, qtest_write(&q->talk, 0, 4, q->machine.doorbell, q->echo << 16));
@@ -98,21 +100,25 @@ static int wait_for_doorbell(struct qemu *q)
 		poll(&heard, 1, 1);
 	}
 	q->echo++;
-	if (echo >= 0)
-		close(echo);
 	return ret;
 }
 
 /* Have the eventfds of n vectors behind the machine's doorbell. None is taken away: QEMU 11 does not survive that. */
 int qemu_tell_vectors(struct qemu *q, const int *fds, unsigned int n)
 {
-	int ret = 0;
+	int echo, ret = 0;
 
 	if (n <= q->told)
 		return 0;
+	echo = eventfd(0, EFD_CLOEXEC);
+	if (echo < 0)
+		return -errno;
 	for (; q->told < n && !ret; q->told++)
 		ret = tell_doorbell(q, q->told / EACH, fds[q->told]);
-	return ret ? ret : wait_for_doorbell(q);
+	if (!ret)
+		ret = wait_for_doorbell(q, echo);
+	close(echo);
+	return ret;
 }
 
 /* An entry of the MSI-X table; one that is not in use is masked. */
@@ -132,15 +138,21 @@ static int set_entry(struct qemu *q, uint8_t bar, uint64_t at, unsigned int vect
 static int set_msix(struct qemu *q)
 {
 	unsigned int cap = q->cap[USRDRV_IRQ_MSIX];
-	uint32_t table;
+	uint32_t table, command;
 	int ret = qemu_get_config(q, cap + 4, 4, &table);
 
 	if (!ret && !q->machine.bar[table & 7].base)
 		ret = -EIO;
+	if (!ret)
+		ret = qemu_get_config(q, COMMAND, 2, &command);
+	if (!ret)
+		ret = qemu_set_config(q, COMMAND, 2, command | COMMAND_MEMORY);	/* the table is in a BAR */
 	if (!ret && q->written < q->n)
 		q->written = q->n;
 	for (unsigned int i = 0; i < q->written && !ret; i++)
 		ret = set_entry(q, table & 7, (table & ~7u) + 16 * i, i);
+	if (!ret)
+		ret = qemu_set_config(q, COMMAND, 2, command);
 	return ret ? ret : qemu_change_config(q, cap + 2, MSIX_MASKED, MSIX_ENABLE);
 }
 

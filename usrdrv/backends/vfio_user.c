@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "backends.h"
+#include "bounds.h"
 
 #define BATCH		64	/* messages in one system call */
 
@@ -77,9 +78,10 @@ static int do_read_rep(struct usrdrv_dev *dev, unsigned int region, uint64_t off
 	struct access_message m[BATCH];
 	struct iovec iov[BATCH];
 	uint8_t *p = buf;
-	int ret = 0;
+	int ret;
 
 	pthread_mutex_lock(&c->lock);
+	ret = bounds_check(&c->dev, c->config_size, region, offset, width);
 	while (count && !ret) {
 		unsigned int n = count < BATCH ? count : BATCH;
 
@@ -108,8 +110,8 @@ static int confirmed(const struct client *c, unsigned int region)
 
 /*
  * Send a list of writes and, behind them, one message more, in as few system calls as possible. Of
- * confirmed writes the last one's answer is waited for. All is sent, also after a refusal, unless
- * the device is gone. Lock held.
+ * confirmed writes the last one's answer is waited for. All that can be is sent, also after a refusal,
+ * unless the device is gone. Lock held.
  */
 static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, void *last, size_t last_len)
 {
@@ -118,27 +120,34 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 	int ret = 0;
 
 	while ((n || last) && ret != -ENODEV) {
-		unsigned int k = n < BATCH ? n : BATCH, messages = k;
-		int wait = k && confirmed(c, w[k - 1].region), err;
+		unsigned int k = n < BATCH ? n : BATCH, messages = 0, writes;
+		int wait = 0, err;
 
-		for (unsigned int i = 0; i < k; i++) {
-			iov[i].iov_len = fill_access(c, &m[i], VU_REGION_WRITE, w[i].region, w[i].offset,
-						     w[i].width, w[i].value);
-			iov[i].iov_base = &m[i];
-			m[i].h.flags = wait && i == k - 1 ? 0 : VU_NO_REPLY;
+		for (; k; k--, n--, w++) {
+			err = bounds_check(&c->dev, c->config_size, w->region, w->offset, w->width);
+			if (err) {
+				ret = ret ? ret : err;
+				continue;
+			}
+			iov[messages].iov_len = fill_access(c, &m[messages], VU_REGION_WRITE, w->region, w->offset,
+							    w->width, w->value);
+			iov[messages].iov_base = &m[messages];
+			m[messages++].h.flags = VU_NO_REPLY;
+			wait = confirmed(c, w->region);
 		}
-		n -= k;
-		w += k;
+		writes = messages;
+		if (wait)
+			m[writes - 1].h.flags = 0;
 		if (!n && last) {
 			iov[messages++] = (struct iovec){ .iov_base = last, .iov_len = last_len };
 			last = NULL;
 		}
-		err = client_send(c, iov, messages, NULL, 0);
+		err = messages ? client_send(c, iov, messages, NULL, 0) : 0;
 		if (!err && wait) {
 			struct vu_region_access a;
 			size_t got;
 
-			err = client_answer(c, m[k - 1].h.id, VU_REGION_WRITE, &a, sizeof(a), &got);
+			err = client_answer(c, m[writes - 1].h.id, VU_REGION_WRITE, &a, sizeof(a), &got);
 		}
 		ret = err == -ENODEV || !ret ? err : ret;
 	}
@@ -148,14 +157,19 @@ static int post(struct client *c, const struct usrdrv_write *w, unsigned int n, 
 static int read_locked(struct client *c, const struct usrdrv_write *w, unsigned int n, unsigned int region,
 		       uint64_t offset, unsigned int width, uint64_t *value)
 {
+	int err = bounds_check(&c->dev, c->config_size, region, offset, width), ret;
 	struct access_message m;
-	size_t len = fill_access(c, &m, VU_REGION_READ, region, offset, width, 0);
-	int ret = post(c, w, n, &m, len);
+	size_t len;
 
 	*value = 0;
+	if (err) {
+		ret = post(c, w, n, NULL, 0);
+		return ret ? ret : err;
+	}
+	len = fill_access(c, &m, VU_REGION_READ, region, offset, width, 0);
+	ret = post(c, w, n, &m, len);
 	if (ret != -ENODEV) {
-		int err = read_answer(c, m.h.id, &m.a, value);
-
+		err = read_answer(c, m.h.id, &m.a, value);
 		ret = ret ? ret : err;
 	}
 	return ret;
@@ -479,6 +493,8 @@ static int learn(struct client *c)
 			ret = learn_bar(c, i, info.size);
 		else if (!ret && i == USRDRV_REGION_CONFIG && info.size < 256)
 			ret = -EPROTO;
+		else if (!ret && i == USRDRV_REGION_CONFIG)
+			c->config_size = info.size;
 	}
 	for (unsigned int kind = 0; kind < USRDRV_IRQ_KINDS && kind < device.irqs && !ret; kind++)
 		ret = learn_irqs(c, kind);
@@ -502,6 +518,7 @@ int usrdrv_vfio_user_open(const char *path, int timeout_ms, struct usrdrv_dev **
 	if (!c)
 		return -ENOMEM;
 	c->dev.ops = &ops;
+	c->config_size = 256;	/* so much there is at least */
 	c->fd = c->dev.hangup_fd = c->dev.unmask_fd = c->dev.claim_fd = -1;
 	c->dev.hangup_events = EPOLLRDHUP;
 	c->dev.irq_kind = USRDRV_IRQ_KINDS;

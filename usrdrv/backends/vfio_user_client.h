@@ -17,6 +17,7 @@ struct client {
 	pthread_mutex_t lock;	/* the socket, one conversation at a time; areas */
 	int fd;
 	uint16_t id;		/* of the next message */
+	uint64_t config_size;	/* bytes */
 	unsigned int max_fds;	/* that the server takes in one message */
 	struct areas areas;
 	size_t at, have;	/* bytes in `in` that nobody has looked at yet */

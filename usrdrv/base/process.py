@@ -14,9 +14,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final
 
 from usrdrv.base import errors
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 PR_SET_PDEATHSIG: Final = 1
 DYING: Final = 5.0
@@ -30,6 +34,21 @@ def find_tool(name: str, package: str) -> str:
     if path is None:
         raise errors.MissingToolError(f"{name} is not installed (Debian package {package})")
     return path
+
+
+def _in_lasting_thread(start: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    """Start a child. It is the end of the thread that did so which PR_SET_PDEATHSIG tells of (prctl(2))."""
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    return _starter(os.getpid()).submit(start).result()
+
+
+@cache
+def _starter(_process: int) -> ThreadPoolExecutor:
+    """The thread of a process that starts children for its other threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "starter")
 
 
 class Child:
@@ -60,19 +79,21 @@ class Child:
                 prepare()
 
         # Its own process group: Ctrl-C is for us to act upon, in the right order.
+        start = partial(
+            subprocess.Popen[str],
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            process_group=0,
+            pass_fds=pass_fds,
+            preexec_fn=set_up,
+        )
         try:
-            self._popen = subprocess.Popen(
-                argv,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                process_group=0,
-                pass_fds=pass_fds,
-                preexec_fn=set_up,
-            )
+            self._popen = _in_lasting_thread(start)
         except OSError as error:
             raise errors.MissingToolError(f"{argv[0]}: {error.strerror}") from error
         self.pid = self._popen.pid

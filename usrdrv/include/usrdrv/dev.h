@@ -102,7 +102,10 @@ struct usrdrv_dev_ops {
 	 */
 	void (*irq_hold)(struct usrdrv_dev *dev);
 	int (*irq_release)(struct usrdrv_dev *dev);
-	/* Configuration space is as before, and interrupts stay connected; registers start anew. */
+	/*
+	 * Registers start anew; interrupts stay connected. Configuration space is as before, but of a model, which
+	 * has no system that puts it back.
+	 */
 	int (*reset)(struct usrdrv_dev *dev);
 	/* Bus mastering off, reset, then mappings, interrupt and connection are given back. Frees dev. */
 	void (*close)(struct usrdrv_dev *dev);
