@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from pathlib import Path
 from typing import Final
@@ -15,10 +17,14 @@ MEMORY_AND_MASTER: Final = 6
 
 
 def children() -> set[int]:
-    """Processes that threads of this one have started and that run."""
+    """Processes that this one has started and that run, whichever thread did so."""
     found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        found.update(map(int, (task / "children").read_text().split()))
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            # The name, in parentheses, may hold anything: field 4 (proc_pid_stat(5)) is counted from its end.
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.add(int(status.parent.name))
     return found
 
 
