@@ -20,9 +20,21 @@ from tests.waiting import PATIENCE, at_best, until
 COMMAND = (sys.executable, "-m", "usrdrv")
 
 
+def children(parent: int) -> set[int]:
+    """Processes that `parent` has started and that run, whichever of its threads did so."""
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            # The name, in parentheses, may hold anything: field 4 (proc_pid_stat(5)) is counted from its end.
+            state, started_by = status.read_text().rpartition(")")[2].split()[:2]
+            if int(started_by) == parent and state != "Z":
+                found.add(int(status.parent.name))
+    return found
+
+
 def child_of(parent: int, name: str) -> int:
     """Process id of the child that has this program name."""
-    for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+    for pid in children(parent):
         with suppress(OSError):  # it has ended
             if Path(f"/proc/{pid}/comm").read_text().strip() == name:
                 return pid

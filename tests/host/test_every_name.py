@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.host.chips import children
+from tests.host.running import children
 from usrdrv.base import errors
 from usrdrv.device import Device, open_device
 from usrdrv.lab.models import Model
@@ -64,11 +64,11 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     kind: Kind = request.param
     scheme, _, what = kind.name.partition(":")
     with ExitStack() as stack:
-        name, before = kind.name, children()
+        name, before = kind.name, children(os.getpid())
         if scheme == "vfio-user":
             name = stack.enter_context(Model(what, *MODELS[what])).name
         device = stack.enter_context(open_device(name))
-        providers = children() - before
+        providers = children(os.getpid()) - before
 
         def end() -> None:
             for pid in providers:

@@ -275,17 +275,6 @@ def test_an_interrupt_while_held_is_for_the_last_holder() -> None:
         assert c.ops.irq_release(c) == 0
 
 
-def test_close_is_idempotent_and_what_is_closed_says_so() -> None:
-    device = open_device("model:cmd680?ram=1M")
-    device.config_write(4, 2, 7)
-    memory = device.dma_alloc(4096)
-    device.close()
-    device.close()
-    memory.free()
-    with pytest.raises(errors.UsageError, match="closed"):
-        device.config_read(0, 4)
-
-
 def test_close_takes_bus_mastering_away() -> None:
     """The model outlives its device here, to be asked."""
     with models.create("cmd680", "ram=1M") as model:
