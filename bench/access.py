@@ -18,10 +18,10 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import usrdrv.devices
 import usrdrv.lab  # noqa: F401
+from bench.report import Figures
 from usrdrv.base import errors
 from usrdrv.device import Device, Interrupt, open_device
 from usrdrv.lab.models import Model
@@ -117,12 +117,12 @@ def costs(rounds: int) -> list[Cost]:
 
 
 def show(found: Sequence[Cost]) -> None:
-    table = Table("name", "what", "median", "quartiles")
-    for cost in found:
-        table.add_row(
-            cost.name, cost.what, f"{cost.median:.1f}", f"{cost.low:.1f} to {cost.high:.1f}"
-        )
-    Console().print(table)
+    rows = tuple(
+        (cost.name, cost.what, f"{cost.median:.1f}", f"{cost.low:.1f} to {cost.high:.1f}")
+        for cost in found
+    )
+    columns = ("name", "what", "median", "quartiles")
+    Figures("The access layer, by kind of name", columns, rows).show(Console())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -18,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +37,6 @@ OLDEST: Final = (7, 0)
 
 MEMORY: Final = 256
 """MiB for DMA, if the name does not say."""
-BELOW: Final = 1
-"""MiB of memory below that, where a PC has holes."""
 MOST_MEMORY: Final = 2047
 """MiB: this and what is below is what a q35 has below its PCI hole."""
 
@@ -105,11 +103,11 @@ def open_device(text: str, name: QemuName, stack: ExitStack) -> Any:
 
     UsageError: QEMU refuses the device or its options, in QEMU's words.
     """
-    start = partial(_Machine, text, _Options.of(text, name))
+    options = _Options.of(text, name)
     deadline = time.monotonic() + LOCKED
     while True:
         try:
-            return start().hand_over(stack)
+            return _Machine(text, options).hand_over(stack)
         except OSError as error:
             raise errors.DeviceError(f"{text}: {error.strerror}") from None
         except _LockedError as error:
@@ -209,7 +207,7 @@ class _Machine:
 
     def __init__(self, text: str, options: _Options) -> None:
         self._text = text
-        self._memory = (BELOW + options.memory) << 20
+        self._memory = lib.USRDRV_QEMU_LOW + (options.memory << 20)
         command, environment = program()
         with ExitStack() as running, ExitStack() as ours, ExitStack() as theirs:
             self._ram = os.memfd_create("usrdrv-qemu", os.MFD_CLOEXEC)
@@ -222,8 +220,14 @@ class _Machine:
             fds = (self._ram, rom, qtest.fileno(), peers.fileno())
             self._arguments = list(options.arguments())
             command = [*command, *_machine(self._memory, *fds), *chain(*self._arguments)]
+            # What it was told to write is in the host's page cache: it may be killed.
             self._child = Child(
-                PROGRAM, command, env=environment, pass_fds=fds, prepare=_most_files
+                PROGRAM,
+                command,
+                env=environment,
+                pass_fds=fds,
+                prepare=_most_files,
+                parent_death=signal.SIGKILL,
             )
             running.callback(self._child.stop, GRACE)
             theirs.close()
@@ -245,7 +249,7 @@ class _Machine:
 
     def _refusal(self) -> errors.UsrdrvError:
         """What QEMU says of the device, without its own name and the argument that is meant."""
-        if not self._child.wait(LOCKED):
+        if not self._child.wait(PATIENCE):
             return errors.DeviceError(f"{self._text}: {PROGRAM} does not answer")
         said = [
             said for line in self._child.lines if (said := re.sub(r"^[^\s:]+: ", "", line)) != line
@@ -404,12 +408,6 @@ def _machine(memory: int, ram: int, rom: int, qtest: int, peers: int) -> Sequenc
         # As many vectors as a doorbell can name of each peer.
         *("-device", "ivshmem-doorbell,chardev=peers,vectors=256,addr=2"),
         *("-device", "pcie-root-port,id=root,chassis=1,addr=3"),
-        *(
-            "-chardev",
-            f"socket,id=qtest,fd={qtest}",
-            "-qtest",
-            "chardev:qtest",
-            "-qtest-log",
-            "none",
-        ),
+        *("-chardev", f"socket,id=qtest,fd={qtest}"),
+        *("-qtest", "chardev:qtest", "-qtest-log", "none"),
     ]

@@ -18,11 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define DMA_BASE	0x100000u	/* below, a PC's memory has holes */
-
 /* Configuration space: PCI 3.0, PCI Express 3.0 */
-#define COMMAND		0x04
-#define COMMAND_MASTER	0x0004
 #define BARS		0x10
 #define BRIDGE_CONTROL	0x3e
 #define BRIDGE_RESET	0x0040
@@ -153,6 +149,7 @@ static int do_irq_connect(struct usrdrv_dev *dev, unsigned int kind, const int *
 	}
 	if (ret) {
 		q->n = 0;
+		q->intx_fd = -1;
 		dev->irq_kind = USRDRV_IRQ_KINDS;
 	}
 	pthread_mutex_unlock(&q->lock);
@@ -187,7 +184,6 @@ static int restore(struct qemu *q, uint32_t command, const uint32_t *values)
 
 	for (unsigned int i = 0; i < sizeof(kept) / sizeof(kept[0]) && !ret; i++)
 		ret = qemu_set_config(q, kept[i], 1, values[i]);
-
 	for (unsigned int i = 0; i < USRDRV_NUM_BARS && !ret; i++) {
 		const struct usrdrv_qemu_bar *bar = &q->machine.bar[i];
 
@@ -309,7 +305,7 @@ int usrdrv_qemu_open(const struct usrdrv_qemu *machine, struct usrdrv_dev **out)
 		return -ENOMEM;
 	}
 	q->machine = *machine;
-	q->areas.base = DMA_BASE;
+	q->areas.base = USRDRV_QEMU_LOW;
 	q->echo = USRDRV_QEMU_ITSELF + 1;
 	q->talk.fd = machine->qtest_fd;
 	q->intx_fd = q->stop_fd = -1;

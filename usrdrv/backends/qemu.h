@@ -24,6 +24,7 @@ struct usrdrv_qemu {
 	struct usrdrv_qemu_bar bar[USRDRV_NUM_BARS];
 };
 
+#define USRDRV_QEMU_LOW		0x100000	/* memory below is not for DMA: a PC has holes there */
 #define USRDRV_QEMU_ITSELF	8	/* behind the peers that have our vectors, 256 each */
 
 int usrdrv_qemu_open(const struct usrdrv_qemu *machine, struct usrdrv_dev **out);

@@ -9,6 +9,11 @@
 #include "qemu.h"
 #include "qtest.h"
 
+/* PCI 3.0, 6.2 */
+#define COMMAND		0x04
+#define COMMAND_MEMORY	0x0002
+#define COMMAND_MASTER	0x0004
+
 struct qemu {
 	struct usrdrv_dev dev;
 	struct usrdrv_qemu machine;
@@ -19,7 +24,6 @@ struct qemu {
 	unsigned int cap[USRDRV_IRQ_KINDS];	/* offset of the capability of MSI and MSI-X */
 	unsigned int express;
 	unsigned int n;			/* vectors in use */
-	unsigned int written;		/* entries of the MSI-X table that were */
 	unsigned int told;		/* vectors whose eventfds the doorbell has */
 	unsigned int echo;		/* number of the next peer that is only to be rung */
 	int intx_fd;			/* -1: nobody is told */

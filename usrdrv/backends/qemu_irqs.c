@@ -19,8 +19,6 @@
 #define EACH		256	/* vectors of a peer */
 
 /* Configuration space: PCI 3.0, PCI Express 3.0 */
-#define COMMAND		0x04
-#define COMMAND_MEMORY	0x0002
 #define CAPABILITIES	0x34
 #define IRQ_PIN		0x3d
 #define CAP_MSI		0x05
@@ -45,13 +43,12 @@ void *qemu_listen(void *arg)
 {
 	struct qemu *q = arg;
 	struct pollfd fds[] = { { .fd = q->stop_fd, .events = POLLIN }, { .fd = q->talk.fd, .events = POLLIN } };
-	uint64_t count;
+	eventfd_t count;
 
 	for (;;) {
 		poll(fds, 2, -1);
 		pthread_mutex_lock(&q->lock);
-		if (fds[0].revents && read(q->stop_fd, &count, sizeof(count)) < 0)
-			q->dev.gone = 1;	/* it is an eventfd: this cannot be */
+		eventfd_read(q->stop_fd, &count);
 		if (q->stop || q->dev.gone || qemu_result(q, qtest_listen(&q->talk)))
 			break;
 		qemu_deliver(q);
@@ -147,9 +144,8 @@ static int set_msix(struct qemu *q)
 		ret = qemu_get_config(q, COMMAND, 2, &command);
 	if (!ret)
 		ret = qemu_set_config(q, COMMAND, 2, command | COMMAND_MEMORY);	/* the table is in a BAR */
-	if (!ret && q->written < q->n)
-		q->written = q->n;
-	for (unsigned int i = 0; i < q->written && !ret; i++)
+	/* All that were ever in use: the others are masked. */
+	for (unsigned int i = 0; i < q->told && i < q->dev.vectors[USRDRV_IRQ_MSIX] && !ret; i++)
 		ret = set_entry(q, table & 7, (table & ~7u) + 16 * i, i);
 	if (!ret)
 		ret = qemu_set_config(q, COMMAND, 2, command);
