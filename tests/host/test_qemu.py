@@ -215,6 +215,39 @@ def test_io_ports() -> None:
             device.read64(io, 0)
 
 
+def test_a_bar_above_4_gib() -> None:
+    """An NVMe controller's memory for commands, of 64 bits and prefetchable: written and read far into it."""
+    with open_device("qemu:nvme?serial=1&cmb_size_mb=64&legacy-cmb=on") as device:
+        enable(device)
+        bar = device.bars[2]
+        assert (bar.size, bar.wide, bar.prefetchable) == (64 << 20, True, True)
+        assert device.config_read(0x1C, 4) > 0, "the upper half of its address"
+        device.write64(2, 32 << 20, 0x1122334455667788)
+        assert device.read64(2, 32 << 20) == 0x1122334455667788
+        assert device.read32(2, (32 << 20) + 4) == 0x11223344
+
+
+def test_a_function_with_intx_alone() -> None:
+    """The RTL8139's timer: it interrupts after so many cycles of 30 ns."""
+    mask, status, count, when, timed_out = 0x3C, 0x3E, 0x48, 0x54, 1 << 14
+    with open_device("qemu:rtl8139") as device:
+        enable(device)
+        assert device.vectors == {"msix": 0, "msi": 0, "intx": 1}
+        (interrupt,) = device.irqs()
+        device.write16(1, mask, timed_out)
+        device.write32(1, when, 100_000)
+        device.write32(1, count, 0)
+        assert interrupt.wait(PATIENCE)
+        assert device.read16(1, status) & timed_out
+
+
+def test_a_function_without_interrupts() -> None:
+    with open_device("qemu:pci-testdev?membar=8G") as device:
+        assert device.irq_kind is None and device.bars[2].size == 8 << 30
+        with pytest.raises(errors.UsageError, match="there are: none"):
+            device.irqs()
+
+
 def test_memory_is_zeroed_and_within_reach(device: Device, edu: Edu) -> None:
     first = device.dma_alloc(8192, align=1 << 20, limit=edu.REACH)
     assert first.bus % (1 << 20) == 0 and first.bus + 8191 <= edu.REACH
